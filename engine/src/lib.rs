@@ -1,0 +1,7 @@
+//! A complete ternary inference engine: tokens in, logits out.
+//!
+//! Knows nothing of benchmarks, networks, clocks or printing. The straight path is
+//! [`load`](load::load) (a model file becomes [`Weights`](weights::Weights)) and the forward pass.
+
+pub mod config;
+pub mod weights;
