@@ -4,4 +4,5 @@
 //! [`load`](load::load) (a model file becomes [`Weights`](weights::Weights)) and the forward pass.
 
 pub mod config;
+pub mod load;
 pub mod weights;

@@ -1,0 +1,5 @@
+//! From a model file or folder to [`Weights`](crate::weights::Weights).
+
+mod vocab;
+
+pub use vocab::{FolderVocab, GgufVocab, VocabSource};
