@@ -1,1 +1,14 @@
-//! placeholder
+//! What the parts of Tritmark say to each other, on the wire and on disk.
+//!
+//! [`wire`] is generated from `tritmark/v1/*.proto`; the other modules are the domain types that
+//! the rest of the workspace uses. A wire message becomes a domain type once, at the border,
+//! through `TryFrom`, and cannot be wrong afterwards.
+
+pub mod bundle;
+mod convert;
+pub mod job;
+pub mod machine;
+pub mod record;
+pub mod wire;
+
+pub use convert::InvalidMessage;

@@ -1,0 +1,203 @@
+//! The folder of an exported run: file names, columns, format version.
+//!
+//! A bundle is complete in itself: `run.json` says what was run where, the Parquet files hold every
+//! raw value. Attempts that were superseded are left out; the store keeps them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    job::{Job, RunId},
+    machine::Machine,
+    record::ModelFacts,
+};
+
+/// Version of everything in this module; a reader refuses a newer one.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "run.json";
+/// One row a measurement.
+pub const MEASUREMENTS: &str = "measurements.parquet";
+/// One row an item.
+pub const ITEMS: &str = "items.parquet";
+/// One row a generated token.
+pub const TOKENS: &str = "tokens.parquet";
+
+/// Columns of [`MEASUREMENTS`].
+///
+/// `job_index`, `attempt`: u32; `sequence`: u64; `at_unix_ns`: i64; `suite`, `metric`, `unit`: str;
+/// `phase`, `grade`, `source`, `skipped_reason`: str or null; `n_prompt`, `n_gen`, `n_depth`,
+/// `n_batch`, `repetition`: u32 or null; `value`: f64 or null (null exactly where `skipped_reason`
+/// is given).
+pub const MEASUREMENT_COLUMNS: [&str; 17] = [
+    "job_index",
+    "attempt",
+    "sequence",
+    "at_unix_ns",
+    "suite",
+    "metric",
+    "unit",
+    "phase",
+    "n_prompt",
+    "n_gen",
+    "n_depth",
+    "n_batch",
+    "repetition",
+    "value",
+    "grade",
+    "source",
+    "skipped_reason",
+];
+
+/// Columns of [`ITEMS`].
+///
+/// `job_index`, `attempt`, `item_index`, `gold`, `predicted`: u32; `predicted_norm`: u32 or null;
+/// `sequence`, `elapsed_ns`: u64; `at_unix_ns`: i64; `task`, `doc_hash`, `prompt_hash`: str;
+/// `loglikelihoods`: list of f64; `is_greedy`: list of bool; `choice_tokens`, `choice_chars`: list
+/// of u32.
+pub const ITEM_COLUMNS: [&str; 16] = [
+    "job_index",
+    "attempt",
+    "sequence",
+    "at_unix_ns",
+    "task",
+    "item_index",
+    "doc_hash",
+    "prompt_hash",
+    "gold",
+    "predicted",
+    "predicted_norm",
+    "loglikelihoods",
+    "is_greedy",
+    "choice_tokens",
+    "choice_chars",
+    "elapsed_ns",
+];
+
+/// Columns of [`TOKENS`].
+///
+/// `job_index`, `attempt`, `n_prompt`, `n_gen`, `n_depth`, `n_batch`, `repetition`, `token_index`,
+/// `token_id`: u32; `sequence`, `elapsed_ns`: u64. `token_index` 0 holds the time to first token,
+/// the others the inter-token latency.
+pub const TOKEN_COLUMNS: [&str; 11] = [
+    "job_index",
+    "attempt",
+    "sequence",
+    "n_prompt",
+    "n_gen",
+    "n_depth",
+    "n_batch",
+    "repetition",
+    "token_index",
+    "token_id",
+    "elapsed_ns",
+];
+
+/// `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// The run.
+    pub run: Run,
+    /// Machines that did at least one job, sorted by id.
+    pub machines: Vec<Machine>,
+    /// All jobs in order.
+    pub jobs: Vec<JobOutcome>,
+}
+
+/// What a run was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The plan's name.
+    pub name: String,
+    /// The plan as submitted.
+    pub plan_toml: String,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// When its last job ended; `None` while it runs.
+    pub ended_at: Option<Timestamp>,
+    /// Version of the coordinator.
+    pub tritmark_version: String,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobOutcome {
+    /// The job.
+    pub job: Job,
+    /// Its state when the bundle was written.
+    pub state: JobState,
+    /// The attempt whose records the bundle holds.
+    pub attempt: u32,
+    /// The machine of that attempt.
+    pub machine_id: Option<String>,
+    /// What that attempt ran; `None` where it never came to load the model.
+    pub facts: Option<ModelFacts>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Start of that attempt.
+    pub started_at: Option<Timestamp>,
+    /// End of that attempt.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// States of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waiting for an agent.
+    Queued,
+    /// An agent has it.
+    Running,
+    /// Every record is stored.
+    Succeeded,
+    /// Given up.
+    Failed,
+    /// Cancelled by a person.
+    Cancelled,
+}
+
+impl JobState {
+    /// Tells whether nothing more will happen to the job.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// Returns the name used everywhere.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What may help.
+    pub class: FailureClass,
+    /// In a reader's words.
+    pub message: String,
+    /// The worker's standard error, its last part.
+    pub stderr: String,
+}
+
+/// Kinds of failure, by what may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// May well succeed if tried again.
+    Transient,
+    /// Will fail again in the same way.
+    Permanent,
+    /// The agent or its machine, not the job.
+    Infrastructure,
+}

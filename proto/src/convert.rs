@@ -1,0 +1,909 @@
+//! Wire messages to domain types and back.
+//!
+//! Every conversion takes its source apart, so that a new field is a compile error here.
+
+use std::{num::NonZeroU32, str::FromStr};
+
+use crate::{
+    bundle::{Failure, FailureClass, JobState},
+    job::{
+        AccuracySpec, AttemptId, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model,
+        ModelSource, RunId, Selector, SuiteSpec, Synth, Workload,
+    },
+    machine::{Cache, Machine},
+    record::{
+        Choice, Item, Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes,
+    },
+    wire,
+};
+
+/// A message that is well-formed but says nothing sensible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMessage {
+    /// A field that must be there is not.
+    #[error("field `{field}` is missing")]
+    Missing {
+        /// Message and field, e.g. `Job.model`.
+        field: &'static str,
+    },
+    /// A field's value is out of its range.
+    #[error("field `{field}` is invalid: {problem}")]
+    Invalid {
+        /// Message and field.
+        field: &'static str,
+        /// What is wrong, in a reader's words.
+        problem: String,
+    },
+}
+
+fn required<T>(field: &'static str, value: Option<T>) -> Result<T, InvalidMessage> {
+    value.ok_or(InvalidMessage::Missing { field })
+}
+
+fn invalid(field: &'static str, problem: impl Into<String>) -> InvalidMessage {
+    InvalidMessage::Invalid {
+        field,
+        problem: problem.to_string(),
+    }
+}
+
+fn parsed<T: FromStr<Err: ToString>>(field: &'static str, text: &str) -> Result<T, InvalidMessage> {
+    text.parse()
+        .map_err(|error: T::Err| invalid(field, error.to_string()))
+}
+
+fn positive(field: &'static str, value: u32) -> Result<NonZeroU32, InvalidMessage> {
+    NonZeroU32::new(value).ok_or_else(|| invalid(field, "must be at least 1"))
+}
+
+fn seconds(field: &'static str, value: f64) -> Result<f64, InvalidMessage> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(value)
+    } else {
+        Err(invalid(field, format!("{value} is no duration")))
+    }
+}
+
+impl From<Machine> for wire::Machine {
+    fn from(machine: Machine) -> Self {
+        let Machine {
+            id,
+            hostname,
+            arch,
+            cpu_model,
+            isa,
+            sockets,
+            physical_cores,
+            logical_cores,
+            caches,
+            memory_bytes,
+            os,
+            kernel,
+            governor,
+            hypervisor,
+            transparent_huge_pages,
+        } = machine;
+        let caches = caches
+            .into_iter()
+            .map(
+                |Cache {
+                     level,
+                     kind,
+                     size_bytes,
+                     shared_by,
+                     instances,
+                 }| wire::Cache {
+                    level,
+                    kind,
+                    size_bytes,
+                    shared_by,
+                    instances,
+                },
+            )
+            .collect();
+        Self {
+            id,
+            hostname,
+            arch,
+            cpu_model,
+            isa,
+            sockets,
+            physical_cores,
+            logical_cores,
+            caches,
+            memory_bytes,
+            os,
+            kernel,
+            governor,
+            hypervisor,
+            transparent_huge_pages,
+        }
+    }
+}
+
+impl TryFrom<wire::Machine> for Machine {
+    type Error = InvalidMessage;
+
+    fn try_from(machine: wire::Machine) -> Result<Self, Self::Error> {
+        let wire::Machine {
+            id,
+            hostname,
+            arch,
+            cpu_model,
+            isa,
+            sockets,
+            physical_cores,
+            logical_cores,
+            caches,
+            memory_bytes,
+            os,
+            kernel,
+            governor,
+            hypervisor,
+            transparent_huge_pages,
+        } = machine;
+        if id.is_empty() {
+            return Err(invalid("Machine.id", "is empty"));
+        }
+        let caches = caches
+            .into_iter()
+            .map(
+                |wire::Cache {
+                     level,
+                     kind,
+                     size_bytes,
+                     shared_by,
+                     instances,
+                 }| Cache {
+                    level,
+                    kind,
+                    size_bytes,
+                    shared_by,
+                    instances,
+                },
+            )
+            .collect();
+        Ok(Self {
+            id,
+            hostname,
+            arch,
+            cpu_model,
+            isa,
+            sockets,
+            physical_cores,
+            logical_cores,
+            caches,
+            memory_bytes,
+            os,
+            kernel,
+            governor,
+            hypervisor,
+            transparent_huge_pages,
+        })
+    }
+}
+
+impl From<Workload> for wire::Workload {
+    fn from(
+        Workload {
+            n_prompt,
+            n_gen,
+            n_depth,
+            n_batch,
+        }: Workload,
+    ) -> Self {
+        Self {
+            n_prompt,
+            n_gen,
+            n_depth,
+            n_batch,
+        }
+    }
+}
+
+impl From<wire::Workload> for Workload {
+    fn from(
+        wire::Workload {
+            n_prompt,
+            n_gen,
+            n_depth,
+            n_batch,
+        }: wire::Workload,
+    ) -> Self {
+        Self {
+            n_prompt,
+            n_gen,
+            n_depth,
+            n_batch,
+        }
+    }
+}
+
+impl From<Job> for wire::Job {
+    fn from(
+        Job {
+            id,
+            model,
+            kernel,
+            threads,
+            suite,
+            selector,
+        }: Job,
+    ) -> Self {
+        Self {
+            run_id: id.run.to_string(),
+            index: id.index,
+            model: Some(model.into()),
+            kernel,
+            threads: threads.get(),
+            suite: Some(suite.into()),
+            selector: Some(selector.into()),
+        }
+    }
+}
+
+impl TryFrom<wire::Job> for Job {
+    type Error = InvalidMessage;
+
+    fn try_from(job: wire::Job) -> Result<Self, Self::Error> {
+        let wire::Job {
+            run_id,
+            index,
+            model,
+            kernel,
+            threads,
+            suite,
+            selector,
+        } = job;
+        Ok(Self {
+            id: JobId {
+                run: parsed("Job.run_id", &run_id)?,
+                index,
+            },
+            model: required("Job.model", model)?.try_into()?,
+            kernel,
+            threads: positive("Job.threads", threads)?,
+            suite: required("Job.suite", suite)?.try_into()?,
+            selector: selector.unwrap_or_default().into(),
+        })
+    }
+}
+
+impl From<Model> for wire::Model {
+    fn from(
+        Model {
+            id,
+            source,
+            baseline,
+        }: Model,
+    ) -> Self {
+        let source = match source {
+            // A path that is not UTF-8 cannot come from a plan, which is text.
+            ModelSource::Path(path) => {
+                wire::model::Source::Path(path.to_string_lossy().into_owned())
+            }
+            ModelSource::Synth(Synth {
+                shape,
+                format,
+                seed,
+            }) => wire::model::Source::Synth(wire::Synth {
+                shape,
+                format,
+                seed,
+            }),
+        };
+        Self {
+            id,
+            source: Some(source),
+            baseline,
+        }
+    }
+}
+
+impl TryFrom<wire::Model> for Model {
+    type Error = InvalidMessage;
+
+    fn try_from(
+        wire::Model {
+            id,
+            source,
+            baseline,
+        }: wire::Model,
+    ) -> Result<Self, Self::Error> {
+        let source = match required("Model.source", source)? {
+            wire::model::Source::Path(path) => ModelSource::Path(path.into()),
+            wire::model::Source::Synth(wire::Synth {
+                shape,
+                format,
+                seed,
+            }) => ModelSource::Synth(Synth {
+                shape,
+                format,
+                seed,
+            }),
+        };
+        Ok(Self {
+            id,
+            source,
+            baseline,
+        })
+    }
+}
+
+impl From<Selector> for wire::Selector {
+    fn from(selector: Selector) -> Self {
+        let Selector {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels,
+        } = selector;
+        Self {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels: labels.into_iter().collect(),
+        }
+    }
+}
+
+impl From<wire::Selector> for Selector {
+    fn from(selector: wire::Selector) -> Self {
+        let wire::Selector {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels,
+        } = selector;
+        Self {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels: labels.into_iter().collect(),
+        }
+    }
+}
+
+impl From<SuiteSpec> for wire::Suite {
+    fn from(suite: SuiteSpec) -> Self {
+        use wire::suite::Kind;
+        let kind = match suite {
+            SuiteSpec::Latency(LatencySpec {
+                workload,
+                warm_ups,
+                repetitions,
+            }) => Kind::Latency(wire::Latency {
+                workload: Some(workload.into()),
+                warm_ups,
+                repetitions: repetitions.get(),
+            }),
+            SuiteSpec::Memory(MemorySpec { workload }) => Kind::Memory(wire::Memory {
+                workload: Some(workload.into()),
+            }),
+            SuiteSpec::Energy(EnergySpec {
+                workload,
+                repetitions,
+                idle_seconds,
+                window_seconds,
+            }) => Kind::Energy(wire::Energy {
+                workload: Some(workload.into()),
+                repetitions: repetitions.get(),
+                idle_seconds,
+                window_seconds,
+            }),
+            SuiteSpec::Accuracy(AccuracySpec {
+                task,
+                data_dir,
+                limit,
+                num_fewshot,
+                add_bos,
+            }) => Kind::Accuracy(wire::Accuracy {
+                task,
+                data_dir: data_dir.to_string_lossy().into_owned(),
+                limit: limit.map(NonZeroU32::get),
+                num_fewshot,
+                add_bos,
+            }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Suite> for SuiteSpec {
+    type Error = InvalidMessage;
+
+    fn try_from(suite: wire::Suite) -> Result<Self, Self::Error> {
+        use wire::suite::Kind;
+        Ok(match required("Suite.kind", suite.kind)? {
+            Kind::Latency(wire::Latency {
+                workload,
+                warm_ups,
+                repetitions,
+            }) => Self::Latency(LatencySpec {
+                workload: required("Latency.workload", workload)?.into(),
+                warm_ups,
+                repetitions: positive("Latency.repetitions", repetitions)?,
+            }),
+            Kind::Memory(wire::Memory { workload }) => Self::Memory(MemorySpec {
+                workload: required("Memory.workload", workload)?.into(),
+            }),
+            Kind::Energy(wire::Energy {
+                workload,
+                repetitions,
+                idle_seconds,
+                window_seconds,
+            }) => Self::Energy(EnergySpec {
+                workload: required("Energy.workload", workload)?.into(),
+                repetitions: positive("Energy.repetitions", repetitions)?,
+                idle_seconds: seconds("Energy.idle_seconds", idle_seconds)?,
+                window_seconds: seconds("Energy.window_seconds", window_seconds)?,
+            }),
+            Kind::Accuracy(wire::Accuracy {
+                task,
+                data_dir,
+                limit,
+                num_fewshot,
+                add_bos,
+            }) => Self::Accuracy(AccuracySpec {
+                task,
+                data_dir: data_dir.into(),
+                limit: limit
+                    .map(|limit| positive("Accuracy.limit", limit))
+                    .transpose()?,
+                num_fewshot,
+                add_bos,
+            }),
+        })
+    }
+}
+
+impl From<AttemptId> for wire::AttemptRef {
+    fn from(
+        AttemptId {
+            job,
+            attempt,
+            fence,
+        }: AttemptId,
+    ) -> Self {
+        Self {
+            run_id: job.run.to_string(),
+            job_index: job.index,
+            attempt: attempt.get(),
+            fence,
+        }
+    }
+}
+
+impl TryFrom<wire::AttemptRef> for AttemptId {
+    type Error = InvalidMessage;
+
+    fn try_from(attempt: wire::AttemptRef) -> Result<Self, Self::Error> {
+        let wire::AttemptRef {
+            run_id,
+            job_index,
+            attempt,
+            fence,
+        } = attempt;
+        let run: RunId = parsed("AttemptRef.run_id", &run_id)?;
+        Ok(Self {
+            job: JobId {
+                run,
+                index: job_index,
+            },
+            attempt: positive("AttemptRef.attempt", attempt)?,
+            fence,
+        })
+    }
+}
+
+impl From<Record> for wire::Record {
+    fn from(
+        Record {
+            sequence,
+            at_unix_ns,
+            body,
+        }: Record,
+    ) -> Self {
+        use wire::record::Body;
+        let body = match body {
+            RecordBody::Measurement(measurement) => Body::Measurement(measurement.into()),
+            RecordBody::Tokens(TokenTimes {
+                workload,
+                repetition,
+                token_ids,
+                elapsed_ns,
+            }) => Body::Tokens(wire::TokenTimes {
+                workload: Some(workload.into()),
+                repetition,
+                token_ids,
+                elapsed_ns,
+            }),
+            RecordBody::Item(item) => Body::Item(item.into()),
+            RecordBody::Facts(facts) => Body::Facts(facts.into()),
+        };
+        Self {
+            sequence,
+            at_unix_ns,
+            body: Some(body),
+        }
+    }
+}
+
+impl TryFrom<wire::Record> for Record {
+    type Error = InvalidMessage;
+
+    fn try_from(record: wire::Record) -> Result<Self, Self::Error> {
+        use wire::record::Body;
+        let wire::Record {
+            sequence,
+            at_unix_ns,
+            body,
+        } = record;
+        let body = match required("Record.body", body)? {
+            Body::Measurement(measurement) => RecordBody::Measurement(measurement.try_into()?),
+            Body::Tokens(wire::TokenTimes {
+                workload,
+                repetition,
+                token_ids,
+                elapsed_ns,
+            }) => {
+                if token_ids.len() != elapsed_ns.len() {
+                    let problem =
+                        format!("{} tokens but {} times", token_ids.len(), elapsed_ns.len());
+                    return Err(invalid("TokenTimes.elapsed_ns", problem));
+                }
+                RecordBody::Tokens(TokenTimes {
+                    workload: required("TokenTimes.workload", workload)?.into(),
+                    repetition,
+                    token_ids,
+                    elapsed_ns,
+                })
+            }
+            Body::Item(item) => RecordBody::Item(item.try_into()?),
+            Body::Facts(facts) => RecordBody::Facts(facts.into()),
+        };
+        Ok(Self {
+            sequence,
+            at_unix_ns,
+            body,
+        })
+    }
+}
+
+impl From<Measurement> for wire::Measurement {
+    fn from(measurement: Measurement) -> Self {
+        let Measurement {
+            suite,
+            metric,
+            workload,
+            phase,
+            repetition,
+            outcome,
+        } = measurement;
+        let outcome = match outcome {
+            Outcome::Reading(Reading {
+                value,
+                grade,
+                source,
+            }) => {
+                let grade = grade.name().to_owned();
+                wire::measurement::Outcome::Reading(wire::Reading {
+                    value,
+                    grade,
+                    source,
+                })
+            }
+            Outcome::Skipped { reason } => wire::measurement::Outcome::SkippedReason(reason),
+        };
+        Self {
+            suite,
+            metric: metric.name().to_owned(),
+            workload: workload.map(Into::into),
+            phase: phase.map(|phase| phase.name().to_owned()),
+            repetition,
+            outcome: Some(outcome),
+        }
+    }
+}
+
+impl TryFrom<wire::Measurement> for Measurement {
+    type Error = InvalidMessage;
+
+    fn try_from(measurement: wire::Measurement) -> Result<Self, Self::Error> {
+        let wire::Measurement {
+            suite,
+            metric,
+            workload,
+            phase,
+            repetition,
+            outcome,
+        } = measurement;
+        let outcome = match required("Measurement.outcome", outcome)? {
+            wire::measurement::Outcome::Reading(wire::Reading {
+                value,
+                grade,
+                source,
+            }) => {
+                if !value.is_finite() {
+                    return Err(invalid("Reading.value", format!("{value} is no number")));
+                }
+                Outcome::Reading(Reading {
+                    value,
+                    grade: parsed("Reading.grade", &grade)?,
+                    source,
+                })
+            }
+            wire::measurement::Outcome::SkippedReason(reason) => Outcome::Skipped { reason },
+        };
+        Ok(Self {
+            suite,
+            metric: parsed("Measurement.metric", &metric)?,
+            workload: workload.map(Into::into),
+            phase: phase
+                .map(|phase| parsed("Measurement.phase", &phase))
+                .transpose()?,
+            repetition,
+            outcome,
+        })
+    }
+}
+
+impl From<Item> for wire::Item {
+    fn from(item: Item) -> Self {
+        let Item {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        } = item;
+        let choices = choices
+            .into_iter()
+            .map(
+                |Choice {
+                     loglikelihood,
+                     is_greedy,
+                     n_tokens,
+                     n_chars,
+                 }| wire::Choice {
+                    loglikelihood,
+                    is_greedy,
+                    n_tokens,
+                    n_chars,
+                },
+            )
+            .collect();
+        Self {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        }
+    }
+}
+
+impl TryFrom<wire::Item> for Item {
+    type Error = InvalidMessage;
+
+    fn try_from(item: wire::Item) -> Result<Self, Self::Error> {
+        let wire::Item {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        } = item;
+        let n_choices = choices.len();
+        for (field, choice) in [
+            ("Item.gold", Some(gold)),
+            ("Item.predicted", Some(predicted)),
+            ("Item.predicted_norm", predicted_norm),
+        ] {
+            if choice.is_some_and(|choice| choice as usize >= n_choices) {
+                return Err(invalid(
+                    field,
+                    format!("names none of the {n_choices} choices"),
+                ));
+            }
+        }
+        let choices = choices
+            .into_iter()
+            .map(
+                |wire::Choice {
+                     loglikelihood,
+                     is_greedy,
+                     n_tokens,
+                     n_chars,
+                 }| Choice {
+                    loglikelihood,
+                    is_greedy,
+                    n_tokens,
+                    n_chars,
+                },
+            )
+            .collect();
+        Ok(Self {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        })
+    }
+}
+
+impl From<ModelFacts> for wire::ModelFacts {
+    fn from(facts: ModelFacts) -> Self {
+        let ModelFacts {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        } = facts;
+        Self {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        }
+    }
+}
+
+impl From<wire::ModelFacts> for ModelFacts {
+    fn from(facts: wire::ModelFacts) -> Self {
+        let wire::ModelFacts {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        } = facts;
+        Self {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        }
+    }
+}
+
+impl From<Failure> for wire::Failure {
+    fn from(
+        Failure {
+            class,
+            message,
+            stderr,
+        }: Failure,
+    ) -> Self {
+        let class = match class {
+            FailureClass::Transient => wire::failure::Class::Transient,
+            FailureClass::Permanent => wire::failure::Class::Permanent,
+            FailureClass::Infrastructure => wire::failure::Class::Infrastructure,
+        };
+        Self {
+            class: class.into(),
+            message,
+            stderr,
+        }
+    }
+}
+
+impl TryFrom<wire::Failure> for Failure {
+    type Error = InvalidMessage;
+
+    fn try_from(failure: wire::Failure) -> Result<Self, Self::Error> {
+        let class = match failure.class() {
+            wire::failure::Class::Transient => FailureClass::Transient,
+            wire::failure::Class::Permanent => FailureClass::Permanent,
+            wire::failure::Class::Infrastructure => FailureClass::Infrastructure,
+            wire::failure::Class::Unspecified => {
+                return Err(invalid("Failure.class", "is not given"));
+            }
+        };
+        let wire::Failure {
+            class: _,
+            message,
+            stderr,
+        } = failure;
+        Ok(Self {
+            class,
+            message,
+            stderr,
+        })
+    }
+}
+
+impl From<JobState> for wire::JobState {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Queued => Self::Queued,
+            JobState::Running => Self::Running,
+            JobState::Succeeded => Self::Succeeded,
+            JobState::Failed => Self::Failed,
+            JobState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl TryFrom<wire::JobState> for JobState {
+    type Error = InvalidMessage;
+
+    fn try_from(state: wire::JobState) -> Result<Self, Self::Error> {
+        match state {
+            wire::JobState::Queued => Ok(Self::Queued),
+            wire::JobState::Running => Ok(Self::Running),
+            wire::JobState::Succeeded => Ok(Self::Succeeded),
+            wire::JobState::Failed => Ok(Self::Failed),
+            wire::JobState::Cancelled => Ok(Self::Cancelled),
+            wire::JobState::Unspecified => Err(invalid("JobState", "is not given")),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A job: the piece of a run that one agent does in one fresh process.
+
+use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Names a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub Uuid);
+
+impl RunId {
+    /// Returns a new id; ids made later sort later (UUID v7).
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// Names a job: its run and its position in the plan's expansion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobId {
+    /// The run.
+    pub run: RunId,
+    /// Position from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.run, self.index)
+    }
+}
+
+/// One attempt at a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttemptId {
+    /// The job.
+    pub job: JobId,
+    /// Count from 1.
+    pub attempt: NonZeroU32,
+    /// The coordinator's fencing token; an older one is refused.
+    pub fence: u64,
+}
+
+/// A job as an agent gets it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its name.
+    pub id: JobId,
+    /// What is measured.
+    pub model: Model,
+    /// `auto` or a kernel's name.
+    pub kernel: String,
+    /// Threads of the engine.
+    pub threads: NonZeroU32,
+    /// How it is measured.
+    pub suite: SuiteSpec,
+    /// Who may do it.
+    pub selector: Selector,
+}
+
+/// A model of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The plan's name for it.
+    pub id: String,
+    /// Where it comes from.
+    pub source: ModelSource,
+    /// The id of the full-precision model it is compared with.
+    pub baseline: Option<String>,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelSource {
+    /// A GGUF file or a Hugging Face folder on the agent's machine.
+    Path(PathBuf),
+    /// Random weights of a published shape, made on the agent.
+    Synth(Synth),
+}
+
+/// Random weights of a published shape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Synth {
+    /// Name of the shape, e.g. `125m` or `2b4t`.
+    pub shape: String,
+    /// Format of the linears, e.g. `i2_s` or `f16`.
+    pub format: String,
+    /// Seed of the weights.
+    pub seed: u64,
+}
+
+/// A token shape (llama-bench's vocabulary).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Workload {
+    /// Prompt tokens processed in batches.
+    pub n_prompt: u32,
+    /// Tokens generated one by one.
+    pub n_gen: u32,
+    /// Tokens already in the KV cache when timing starts.
+    pub n_depth: u32,
+    /// Tokens submitted at once.
+    pub n_batch: u32,
+}
+
+/// What an agent must be to get a job. An empty selector asks nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// Architecture, e.g. `x86_64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// CPU features, all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub isa: Vec<String>,
+    /// Installed memory, at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_min_bytes: Option<u64>,
+    /// One machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// Labels the agent was started with, all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Selector {
+    /// Tells whether an agent on `machine` with `labels` may do the job.
+    pub fn matches(
+        &self,
+        machine: &crate::machine::Machine,
+        labels: &BTreeMap<String, String>,
+    ) -> bool {
+        let Self {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels: wanted,
+        } = self;
+        arch.as_ref().is_none_or(|arch| *arch == machine.arch)
+            && isa.iter().all(|feature| machine.isa.contains(feature))
+            && memory_min_bytes.is_none_or(|bytes| machine.memory_bytes >= bytes)
+            && machine_id.as_ref().is_none_or(|id| *id == machine.id)
+            && wanted
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// A suite and its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "suite")]
+pub enum SuiteSpec {
+    /// Load time, prefill, decode, TTFT, TPOT.
+    Latency(LatencySpec),
+    /// Weight, file and KV bytes, peak RSS.
+    Memory(MemorySpec),
+    /// Energy of prefill and decode.
+    Energy(EnergySpec),
+    /// A task scored by log-likelihood.
+    Accuracy(AccuracySpec),
+}
+
+impl SuiteSpec {
+    /// Every suite's name.
+    pub const NAMES: [&str; 4] = ["latency", "memory", "energy", "accuracy"];
+
+    /// Returns the suite's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Latency(_) => "latency",
+            Self::Memory(_) => "memory",
+            Self::Energy(_) => "energy",
+            Self::Accuracy(_) => "accuracy",
+        }
+    }
+
+    /// Tells whether the machine must do nothing else meanwhile.
+    ///
+    /// Accuracy does not depend on time, everything else does.
+    pub fn is_exclusive(&self) -> bool {
+        !matches!(self, Self::Accuracy(_))
+    }
+}
+
+/// Parameters of the latency suite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencySpec {
+    /// Token shape.
+    pub workload: Workload,
+    /// Untimed repetitions before.
+    pub warm_ups: u32,
+    /// Timed repetitions.
+    pub repetitions: NonZeroU32,
+}
+
+/// Parameters of the memory suite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemorySpec {
+    /// Token shape that is run once, so that the peak includes work.
+    pub workload: Workload,
+}
+
+/// Parameters of the energy suite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnergySpec {
+    /// Token shape of one repetition.
+    pub workload: Workload,
+    /// Windows per phase.
+    pub repetitions: NonZeroU32,
+    /// Seconds of idle draw read before and after.
+    pub idle_seconds: f64,
+    /// Shortest window, in seconds, that a counter is trusted over.
+    pub window_seconds: f64,
+}
+
+/// Parameters of the accuracy suite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccuracySpec {
+    /// Task name.
+    pub task: String,
+    /// Folder that holds `<task>/<split>.jsonl` or `.jsonl.gz`.
+    pub data_dir: PathBuf,
+    /// Only this many leading items.
+    pub limit: Option<NonZeroU32>,
+    /// Solved examples before the question.
+    pub num_fewshot: u32,
+    /// Whether the tokenizer's BOS stands before the context.
+    pub add_bos: bool,
+}

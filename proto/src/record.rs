@@ -1,0 +1,388 @@
+//! A record: one thing a worker found out, written once.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::Workload;
+
+/// One thing a worker found out, keyed by (job, attempt, sequence).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// From 0 within an attempt, without gaps.
+    pub sequence: u64,
+    /// When it was found out, in nanoseconds since 1970.
+    pub at_unix_ns: i64,
+    /// What was found out.
+    pub body: RecordBody,
+}
+
+/// What a record holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordBody {
+    /// One value of one metric, or why there is none.
+    Measurement(Measurement),
+    /// Every token of one timed generation.
+    Tokens(TokenTimes),
+    /// One question, scored.
+    Item(Item),
+    /// What the worker really ran; the first record of every attempt.
+    Facts(ModelFacts),
+}
+
+/// One value of one metric in one repetition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Suite that made it.
+    pub suite: String,
+    /// What is measured.
+    pub metric: Metric,
+    /// Token shape; `None` where the metric has none.
+    pub workload: Option<Workload>,
+    /// Part of the workload; `None` where the metric belongs to the whole.
+    pub phase: Option<Phase>,
+    /// Repetition from 0; `None` where there is one value a job.
+    pub repetition: Option<u32>,
+    /// The value or the reason.
+    pub outcome: Outcome,
+}
+
+/// A part of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The prompt.
+    Prefill,
+    /// The generated tokens.
+    Decode,
+}
+
+/// A value, or why there is none. What cannot be measured is never 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A value.
+    Reading(Reading),
+    /// Why there is none.
+    Skipped {
+        /// In a reader's words.
+        reason: String,
+    },
+}
+
+/// A value with what it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// In the metric's unit.
+    pub value: f64,
+    /// Kind of evidence.
+    pub grade: Grade,
+    /// Clock, counter or formula, e.g. `clock:monotonic`, `powercap:package-0`, `aoe:7nm`.
+    pub source: String,
+}
+
+/// Kinds of evidence, never mixed in one column of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// An external meter.
+    Metered,
+    /// A counter of the machine: clock, RAPL, resident memory.
+    Counted,
+    /// Exact arithmetic on what is stored, e.g. bytes of the weights.
+    Computed,
+    /// A model of the machine.
+    Estimated,
+}
+
+/// Everything that is measured. The unit stands last in the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// From opening the model's files to being ready for the first token.
+    LoadNs,
+    /// Prompt tokens per second.
+    PrefillTokPerS,
+    /// Generated tokens per second.
+    DecodeTokPerS,
+    /// From handing over the prompt to the first generated token.
+    TtftNs,
+    /// Mean time of the generated tokens after the first.
+    TpotNs,
+    /// Bytes of all weights as they lie in memory.
+    WeightBytes,
+    /// Bytes of the block linears alone.
+    LinearWeightBytes,
+    /// Bytes of the model's files.
+    FileBytes,
+    /// Bytes of the KV cache for the workload.
+    KvBytes,
+    /// Highest resident memory of the worker process.
+    PeakRssBytes,
+    /// Energy of the window.
+    EnergyJ,
+    /// Energy of the window less the idle draw.
+    EnergyNetJ,
+    /// Energy per token.
+    EnergyPerTokenJ,
+    /// Energy per token less the idle draw.
+    EnergyNetPerTokenJ,
+    /// Idle draw before and after.
+    IdleW,
+    /// The papers' arithmetic estimate for a whole sequence (`protocols` section 4).
+    EnergyEstimateJ,
+    /// The same for each token of that sequence.
+    EnergyEstimatePerTokenJ,
+    /// Wall time of one item set.
+    ItemsPerS,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Self; 18] = [
+        Self::LoadNs,
+        Self::PrefillTokPerS,
+        Self::DecodeTokPerS,
+        Self::TtftNs,
+        Self::TpotNs,
+        Self::WeightBytes,
+        Self::LinearWeightBytes,
+        Self::FileBytes,
+        Self::KvBytes,
+        Self::PeakRssBytes,
+        Self::EnergyJ,
+        Self::EnergyNetJ,
+        Self::EnergyPerTokenJ,
+        Self::EnergyNetPerTokenJ,
+        Self::IdleW,
+        Self::EnergyEstimateJ,
+        Self::EnergyEstimatePerTokenJ,
+        Self::ItemsPerS,
+    ];
+
+    /// Returns the name used in plans, stores, columns and exports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LoadNs => "load_ns",
+            Self::PrefillTokPerS => "prefill_tok_per_s",
+            Self::DecodeTokPerS => "decode_tok_per_s",
+            Self::TtftNs => "ttft_ns",
+            Self::TpotNs => "tpot_ns",
+            Self::WeightBytes => "weight_bytes",
+            Self::LinearWeightBytes => "linear_weight_bytes",
+            Self::FileBytes => "file_bytes",
+            Self::KvBytes => "kv_bytes",
+            Self::PeakRssBytes => "peak_rss_bytes",
+            Self::EnergyJ => "energy_j",
+            Self::EnergyNetJ => "energy_net_j",
+            Self::EnergyPerTokenJ => "energy_per_token_j",
+            Self::EnergyNetPerTokenJ => "energy_net_per_token_j",
+            Self::IdleW => "idle_w",
+            Self::EnergyEstimateJ => "energy_estimate_j",
+            Self::EnergyEstimatePerTokenJ => "energy_estimate_per_token_j",
+            Self::ItemsPerS => "items_per_s",
+        }
+    }
+
+    /// Returns the unit of the values.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::LoadNs | Self::TtftNs | Self::TpotNs => "ns",
+            Self::PrefillTokPerS | Self::DecodeTokPerS => "tok/s",
+            Self::WeightBytes
+            | Self::LinearWeightBytes
+            | Self::FileBytes
+            | Self::KvBytes
+            | Self::PeakRssBytes => "B",
+            Self::EnergyJ | Self::EnergyNetJ | Self::EnergyEstimateJ => "J",
+            Self::EnergyPerTokenJ | Self::EnergyNetPerTokenJ | Self::EnergyEstimatePerTokenJ => {
+                "J/tok"
+            }
+            Self::IdleW => "W",
+            Self::ItemsPerS => "items/s",
+        }
+    }
+
+    /// Tells whether a larger value is better.
+    pub const fn higher_is_better(self) -> bool {
+        matches!(
+            self,
+            Self::PrefillTokPerS | Self::DecodeTokPerS | Self::ItemsPerS
+        )
+    }
+}
+
+/// A name that no value of the enum has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {kind} `{name}`")]
+pub struct UnknownName {
+    /// What was looked for.
+    pub kind: &'static str,
+    /// What was found.
+    pub name: String,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        by_name("metric", name, &Self::ALL, Self::name)
+    }
+}
+
+impl Grade {
+    /// Every grade.
+    pub const ALL: [Self; 4] = [
+        Self::Metered,
+        Self::Counted,
+        Self::Computed,
+        Self::Estimated,
+    ];
+
+    /// Returns the name used everywhere.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metered => "metered",
+            Self::Counted => "counted",
+            Self::Computed => "computed",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+impl FromStr for Grade {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        by_name("grade", name, &Self::ALL, Self::name)
+    }
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 2] = [Self::Prefill, Self::Decode];
+
+    /// Returns the name used everywhere.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+impl FromStr for Phase {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        by_name("phase", name, &Self::ALL, Self::name)
+    }
+}
+
+fn by_name<T: Copy>(
+    kind: &'static str,
+    name: &str,
+    all: &[T],
+    name_of: fn(T) -> &'static str,
+) -> Result<T, UnknownName> {
+    all.iter()
+        .copied()
+        .find(|value| name_of(*value) == name)
+        .ok_or_else(|| UnknownName {
+            kind,
+            name: name.to_owned(),
+        })
+}
+
+/// Every token of one timed generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenTimes {
+    /// Token shape.
+    pub workload: Workload,
+    /// Repetition from 0.
+    pub repetition: u32,
+    /// The tokens.
+    pub token_ids: Vec<u32>,
+    /// `[0]` is the time to first token, then each inter-token latency; as long as `token_ids`.
+    pub elapsed_ns: Vec<u64>,
+}
+
+/// One question of a task, scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// Task name.
+    pub task: String,
+    /// Position in the data set.
+    pub index: u32,
+    /// blake3 of the item's JSON line, hex.
+    pub doc_hash: String,
+    /// blake3 of all its requests, hex.
+    pub prompt_hash: String,
+    /// Index of the right choice.
+    pub gold: u32,
+    /// Each choice's score; at least one.
+    pub choices: Vec<Choice>,
+    /// Arg max of the log-likelihoods, the first of equals.
+    pub predicted: u32,
+    /// Arg max of log-likelihood per character; `None` where the task has no `acc_norm`.
+    pub predicted_norm: Option<u32>,
+    /// Wall time of the item.
+    pub elapsed_ns: u64,
+}
+
+/// One choice of an item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Sum of natural log p of the continuation's tokens.
+    pub loglikelihood: f64,
+    /// Whether every token was the arg max.
+    pub is_greedy: bool,
+    /// Tokens of the continuation.
+    pub n_tokens: u32,
+    /// Unicode code points of the choice's text, without the leading space.
+    pub n_chars: u32,
+}
+
+/// What the worker really ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// blake3 over the model's files, hex.
+    pub weights_hash: String,
+    /// The file's architecture name.
+    pub architecture: String,
+    /// Format of the block linears, e.g. `i2_s`, `bf16`.
+    pub weight_format: String,
+    /// Format of the output head.
+    pub head_format: String,
+    /// The kernel chosen.
+    pub kernel: String,
+    /// Version of the engine's numerics.
+    pub numerics_version: u32,
+    /// Parameters of the whole model.
+    pub n_params: u64,
+    /// Parameters of the block linears.
+    pub n_linear_params: u64,
+    /// Bytes of the model's files.
+    pub file_bytes: u64,
+    /// Bytes of all weights in memory.
+    pub weight_bytes: u64,
+    /// Bytes of the block linears in memory.
+    pub linear_weight_bytes: u64,
+    /// Stored bits per weight of the block linears, scales included.
+    pub bits_per_weight: f64,
+    /// 128 bits, hex, of the logits of a fixed short prompt.
+    pub logits_fingerprint: String,
+    /// Accuracy: blake3 of the template and the data, hex.
+    pub data_hash: Option<String>,
+    /// Accuracy: items the task has under its limit.
+    pub n_items: Option<u64>,
+    /// What a reader must know of this model file.
+    pub warnings: Vec<String>,
+}
