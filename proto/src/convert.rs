@@ -43,7 +43,7 @@ fn required<T>(field: &'static str, value: Option<T>) -> Result<T, InvalidMessag
 fn invalid(field: &'static str, problem: impl Into<String>) -> InvalidMessage {
     InvalidMessage::Invalid {
         field,
-        problem: problem.to_string(),
+        problem: problem.into(),
     }
 }
 
