@@ -1,6 +1,11 @@
 //! What a model file says of its architecture, in one form for GGUF and Hugging Face folders.
 
+mod check;
+
 use serde::Serialize;
+
+pub use check::ConfigError;
+pub(crate) use check::KeyNames;
 
 /// Families of decoder the forward pass knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

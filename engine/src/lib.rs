@@ -4,5 +4,8 @@
 //! [`load`](load::load) (a model file becomes [`Weights`](weights::Weights)) and the forward pass.
 
 pub mod config;
+pub mod format;
 pub mod load;
+pub mod mmap;
+pub mod quant;
 pub mod weights;

@@ -1,0 +1,24 @@
+//! Codecs of weights: ternary matrices between files' layouts and the run-time one
+//! ([`TernaryMatrix`](crate::weights::TernaryMatrix)), ggml's dense blocks, and BitNet's two
+//! quantisers.
+//!
+//! A trit is an `i8` of −1, 0 or 1.
+
+pub mod absmax;
+pub mod absmean;
+pub mod hf_packed;
+pub mod i2_s;
+pub mod q4_0;
+pub mod q8_0;
+pub mod tq1_0;
+pub mod tq2_0;
+
+/// Weights of a TQ1_0 or TQ2_0 block.
+pub const TQ_BLOCK: usize = 256;
+/// Weights of a Q8_0 or Q4_0 block.
+pub const Q_BLOCK: usize = 32;
+
+/// Reads a little-endian f16.
+fn f16_at(bytes: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}

@@ -1,0 +1,271 @@
+//! Real files: every model of `golden/models` and `models` under `TRITMARK_DATA` loads, and the
+//! same weights in five formats become the same trits.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use tritmark_engine::{
+    config::{Activation, Architecture, RopePairs, RopeScaling},
+    load::{LoadOptions, LoadedModel, VocabSource, load},
+    quant::i2_s,
+    weights::{DenseType, Matrix, TernaryMatrix, TernaryScale},
+};
+
+/// Returns the data folder, or None after saying that the test did not run.
+fn data(test: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("TRITMARK_DATA").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("NOT RUN: {test} needs TRITMARK_DATA");
+    }
+    folder
+}
+
+fn loaded(path: &Path) -> LoadedModel {
+    load(path, &LoadOptions::default())
+        .unwrap_or_else(|error| panic!("{}: {error:?}", path.display()))
+}
+
+/// The ternary matrices of a model under Hugging Face's names.
+fn ternary(model: &LoadedModel) -> BTreeMap<String, &TernaryMatrix> {
+    let mut matrices = BTreeMap::new();
+    for (nth, layer) in model.weights.layers.iter().enumerate() {
+        for (name, linear) in [
+            ("self_attn.q_proj", &layer.q),
+            ("self_attn.k_proj", &layer.k),
+            ("self_attn.v_proj", &layer.v),
+            ("self_attn.o_proj", &layer.o),
+            ("mlp.gate_proj", &layer.gate),
+            ("mlp.up_proj", &layer.up),
+            ("mlp.down_proj", &layer.down),
+        ] {
+            if let Matrix::Ternary(matrix) = &linear.matrix {
+                matrices.insert(format!("model.layers.{nth}.{name}.weight"), matrix);
+            }
+        }
+    }
+    matrices
+}
+
+fn trits(matrix: &TernaryMatrix) -> Vec<i8> {
+    let mut trits = vec![0; matrix.rows * matrix.cols];
+    for (row, codes) in trits
+        .chunks_mut(matrix.cols)
+        .zip(matrix.codes.chunks(TernaryMatrix::row_bytes(matrix.cols)))
+    {
+        i2_s::unpack_row(codes, row);
+    }
+    trits
+}
+
+fn scale(matrix: &TernaryMatrix) -> f32 {
+    match matrix.scale {
+        TernaryScale::Tensor(scale) => scale,
+        TernaryScale::Blocks(_) => panic!("one scale"),
+    }
+}
+
+/// The tiny BitNet in each of its formats.
+fn bitnet_tiny(data: &Path) -> [(&'static str, LoadedModel); 5] {
+    [
+        ("i2_s", "bitnet-tiny.i2_s.gguf"),
+        ("tq1_0", "bitnet-tiny.tq1_0.gguf"),
+        ("tq2_0", "bitnet-tiny.tq2_0.gguf"),
+        ("packed", "bitnet-tiny-packed"),
+        ("bf16", "bitnet-tiny-bf16"),
+    ]
+    .map(|(format, name)| (format, loaded(&data.join("golden/models").join(name))))
+}
+
+#[test]
+fn five_formats_of_one_model_hold_the_same_trits_and_statistics() {
+    let Some(data) = data("five formats of one model") else {
+        return;
+    };
+    let stats = std::fs::read(data.join("golden/models/bitnet-tiny.ternary_stats.json")).unwrap();
+    let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+    let stats = stats.as_object().unwrap();
+    let models = bitnet_tiny(&data);
+    let reference: BTreeMap<String, Vec<i8>> = ternary(&models[0].1)
+        .into_iter()
+        .map(|(name, matrix)| (name, trits(matrix)))
+        .collect();
+    assert_eq!(reference.len(), 28);
+    assert_eq!(stats.len(), 28);
+    for (format, model) in &models {
+        assert_eq!(model.source.stored_linear_format, *format);
+        assert_eq!(model.source.linear_format, "i2_s");
+        assert_eq!(model.source.warnings, Vec::<String>::new(), "{format}");
+        let config = &model.config;
+        assert_eq!(config.architecture, Architecture::Bitnet);
+        assert_eq!(config.activation, Activation::ReluSquared);
+        assert_eq!(config.rope_pairs, RopePairs::Halves);
+        assert_eq!(
+            (config.n_heads, config.n_kv_heads, config.head_dim),
+            (8, 2, 32)
+        );
+        assert_eq!((config.vocab_size, config.context_length), (2048, 2048));
+        assert!((config.rms_norm_eps - 1e-5).abs() < 1e-10);
+        assert!(model.weights.head.is_none());
+        for (name, matrix) in ternary(model) {
+            let trits = trits(matrix);
+            assert!(trits == reference[&name], "{format} {name}");
+            let stats = &stats[&name];
+            assert_eq!(stats["rows_cols"][0], matrix.rows);
+            assert_eq!(stats["rows_cols"][1], matrix.cols);
+            let zeros = trits.iter().filter(|&&trit| trit == 0).count();
+            let frac_zero = zeros as f64 / trits.len() as f64;
+            assert!((frac_zero - stats["frac_zero"].as_f64().unwrap()).abs() < 1e-12);
+            // Stored as f32, f16 or bf16: up to 2^-9 off.
+            let mean = stats["mean_abs"].as_f64().unwrap();
+            let tolerance = if *format == "bf16" {
+                1e-6
+            } else {
+                2.0_f64.powi(-8)
+            };
+            let off = (f64::from(scale(matrix)) / mean - 1.0).abs();
+            assert!(off <= tolerance, "{format} {name}: {off}");
+        }
+    }
+}
+
+#[test]
+fn a_mapped_i2_s_file_is_used_where_it_lies() {
+    let Some(data) = data("a mapped i2_s file") else {
+        return;
+    };
+    let model = loaded(&data.join("golden/models/bitnet-tiny.i2_s.gguf"));
+    for (name, matrix) in ternary(&model) {
+        assert!(
+            matches!(matrix.codes, tritmark_engine::weights::Bytes::Mapped { .. }),
+            "{name}"
+        );
+    }
+    assert_eq!(model.source.head_format, "f16");
+    // 2 bits, and 4 bytes of scale a matrix.
+    assert!((2.0..2.01).contains(&model.source.bits_per_weight));
+    let VocabSource::Gguf(vocab) = &model.vocab else {
+        panic!("the file has a vocabulary");
+    };
+    assert_eq!((vocab.tokens.len(), vocab.merges.len()), (2048, 1534));
+    assert_eq!(vocab.pre.as_deref(), Some("llama-bpe"));
+    assert_eq!(
+        (vocab.bos_id, vocab.eos_id, vocab.add_bos),
+        (Some(1792), Some(1793), Some(true))
+    );
+}
+
+#[test]
+fn the_small_trained_models_load() {
+    let Some(data) = data("the small trained models") else {
+        return;
+    };
+    let models = data.join("models");
+    let bit_3m = loaded(&models.join("bitllama/bitllama-tinystories-3m-tq2_0.gguf"));
+    assert_eq!(bit_3m.source.stored_linear_format, "tq2_0");
+    assert_eq!(bit_3m.config.activation, Activation::Silu);
+    assert_eq!(bit_3m.config.rope_scaling, RopeScaling::None);
+    assert_eq!(ternary(&bit_3m).len(), 56);
+    let bit_1m = loaded(&models.join("bitllama/bitllama-tinystories-1m-f32.gguf"));
+    assert_eq!(bit_1m.source.stored_linear_format, "f32");
+    assert_eq!(bit_1m.source.linear_format, "i2_s");
+    for model in [&bit_1m, &bit_3m] {
+        assert_eq!(model.source.warnings, Vec::<String>::new());
+        assert_eq!(model.config.rope_pairs, RopePairs::Halves);
+        for matrix in ternary(model).values() {
+            assert!(scale(matrix) > 0.0);
+            let zeros = trits(matrix).iter().filter(|&&trit| trit == 0).count();
+            assert!(zeros * 10 > matrix.rows * matrix.cols, "a tenth are zeros");
+        }
+    }
+    let dense = loaded(&models.join("stories260K/stories260K-f32.gguf"));
+    assert_eq!(dense.config.rope_pairs, RopePairs::Neighbours);
+    assert_eq!(dense.source.linear_format, "f32");
+    assert_eq!(dense.weights.head.as_ref().unwrap().dtype, DenseType::F32);
+    assert_eq!(dense.source.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_full_precision_folders_load() {
+    let Some(data) = data("the full-precision folders") else {
+        return;
+    };
+    let models = data.join("golden/models");
+    let llama = loaded(&models.join("llama-tiny"));
+    assert_eq!(llama.source.architecture, "LlamaForCausalLM");
+    assert_eq!(llama.source.linear_format, "bf16");
+    assert_eq!(llama.config.rope_pairs, RopePairs::Halves);
+    assert_eq!(
+        llama.config.rope_scaling,
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 256
+        }
+    );
+    let qwen2 = loaded(&models.join("qwen2-tiny"));
+    assert_eq!(qwen2.config.vocab_size, 1600);
+    assert!(qwen2.weights.layers.iter().all(|layer| {
+        let biases = [&layer.q, &layer.k, &layer.v].map(|linear| linear.bias.as_ref());
+        biases.iter().all(Option::is_some) && layer.o.bias.is_none()
+    }));
+    for model in [&llama, &qwen2] {
+        assert_eq!(model.source.warnings, Vec::<String>::new());
+        let VocabSource::TokenizerJson(vocab) = &model.vocab else {
+            panic!("the folder has a tokenizer");
+        };
+        assert!(vocab.tokenizer_json.is_file());
+        assert_eq!(vocab.eos_ids.len(), 1);
+    }
+}
+
+#[test]
+fn the_ternary_llamas_scale_is_inverted() {
+    let Some(data) = data("the ternary Llama") else {
+        return;
+    };
+    let model = loaded(&data.join("golden/models/llama158-tiny"));
+    assert_eq!(model.source.stored_linear_format, "packed");
+    assert_eq!(model.config.activation, Activation::Silu);
+    assert!(model.weights.layers[0].attn_sub_norm.is_none());
+    let matrices = ternary(&model);
+    assert_eq!(matrices.len(), 28);
+    for matrix in matrices.values() {
+        // Mean magnitudes of trained weights, not their inverses.
+        assert!((0.005..0.5).contains(&scale(matrix)), "{}", scale(matrix));
+    }
+}
+
+#[test]
+fn an_architecture_that_is_not_supported_is_named() {
+    let Some(data) = data("an architecture that is not supported") else {
+        return;
+    };
+    let error = load(
+        &data.join("golden/models/gemma3-tiny"),
+        &LoadOptions::default(),
+    )
+    .unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        source.contains("key `architectures` is `Gemma3ForCausalLM`, which is not supported"),
+        "{source}"
+    );
+}
+
+#[test]
+fn the_hash_of_a_model_is_stable_and_its_own() {
+    let Some(data) = data("the hash of a model") else {
+        return;
+    };
+    let hashes: Vec<String> = bitnet_tiny(&data)
+        .iter()
+        .map(|(_, model)| model.source.weights_hash().unwrap())
+        .collect();
+    let again = bitnet_tiny(&data).map(|(_, model)| model.source.weights_hash().unwrap());
+    assert_eq!(hashes, again);
+    let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
+    assert_eq!(distinct.len(), 5);
+}
