@@ -4,8 +4,17 @@
 //! [`load`](load::load) (a model file becomes [`Weights`](weights::Weights)) and the forward pass.
 
 pub mod config;
+pub mod engine;
 pub mod format;
+pub mod kernels;
+pub mod kv_cache;
 pub mod load;
 pub mod mmap;
 pub mod quant;
+pub mod testing;
+pub mod threads;
+pub mod validate;
 pub mod weights;
+
+mod ops;
+mod transformer;

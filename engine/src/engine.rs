@@ -1,0 +1,223 @@
+//! The façade: a model, a kernel and threads, ready to evaluate tokens.
+
+use std::{io, num::NonZeroUsize};
+
+use thiserror::Error;
+
+use crate::{
+    config::ModelConfig,
+    kernels::{KernelChoice, KernelError},
+    kv_cache::{CacheError, KvCache},
+    ops::{Compute, rope::Rope},
+    threads::ThreadPool,
+    transformer::{self, MICRO_BATCH, State},
+    validate::{ShapeError, validate},
+    weights::Weights,
+};
+
+/// Version of the arithmetic: raised whenever logits change in any bit.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// How an engine shall compute. None of it changes a result.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Threads, the caller's included.
+    pub threads: NonZeroUsize,
+    /// Kernel to use.
+    pub kernel: KernelChoice,
+    /// Whether thread `i` is bound to the `i`-th CPU the process may use, the caller's too.
+    pub pin: bool,
+}
+
+impl Default for EngineOptions {
+    /// One thread, the best kernel, not bound.
+    fn default() -> Self {
+        Self {
+            threads: NonZeroUsize::MIN,
+            kernel: KernelChoice::Auto,
+            pin: false,
+        }
+    }
+}
+
+/// Why no engine could be made.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The kernel cannot be had.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The weights do not fit the config.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The threads could not be started or bound.
+    #[error("cannot start {threads} threads")]
+    Threads {
+        /// Threads asked for.
+        threads: NonZeroUsize,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why tokens could not be evaluated. The cache is then as it was.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ForwardError {
+    /// A token id the embedding has no row for.
+    #[error("token {token} is not in a vocabulary of {vocab_size}")]
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// The cache has no room, or belongs to another model.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Which positions' logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: the tokens only join the cache.
+    None,
+    /// Those of the last token, `(vocab_size)`.
+    Last,
+    /// Those of every token, `(n, vocab_size)`.
+    All,
+}
+
+/// A model that can be evaluated.
+///
+/// Equal weights and tokens give bit-equal logits, whatever the kernel, the threads, and the cuts
+/// between calls of [`forward`](Self::forward).
+#[derive(Debug)]
+pub struct Engine {
+    config: ModelConfig,
+    weights: Weights,
+    compute: Compute,
+    rope: Rope,
+    state: State,
+}
+
+impl Engine {
+    /// Makes an engine of a config and weights in memory.
+    pub fn new(
+        config: ModelConfig,
+        weights: Weights,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        validate(&config, &weights)?;
+        let kernel = options.kernel.kernel()?;
+        let threads = options.threads;
+        let pool = ThreadPool::new(threads, options.pin)
+            .map_err(|source| EngineError::Threads { threads, source })?;
+        Ok(Self {
+            rope: Rope::new(&config),
+            config,
+            weights,
+            compute: Compute { kernel, pool },
+            state: State::default(),
+        })
+    }
+
+    /// Returns the model's shape and constants.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Returns the model's weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Returns the name of the kernel in use.
+    pub fn kernel_name(&self) -> &'static str {
+        self.compute.kernel.name()
+    }
+
+    /// Returns the number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.compute.pool.threads()
+    }
+
+    /// Makes an empty cache for sequences of up to `capacity` tokens.
+    pub fn new_cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(&self.config, capacity)
+    }
+
+    /// Evaluates `tokens` behind those in the cache, and adds them to it.
+    ///
+    /// `out` is replaced by the logits asked for; without tokens there are none.
+    pub fn forward(
+        &mut self,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        logits: Logits,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ForwardError> {
+        let vocab_size = self.config.vocab_size;
+        if let Some(&token) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(ForwardError::TokenOutOfRange { token, vocab_size });
+        }
+        cache.check(&self.config, tokens.len())?;
+        let wanted = match logits {
+            Logits::None => 0,
+            Logits::Last => tokens.len().min(1),
+            Logits::All => tokens.len(),
+        };
+        out.resize(wanted * vocab_size, 0.0);
+
+        let mut done = 0;
+        for batch in tokens.chunks(MICRO_BATCH) {
+            transformer::forward(
+                &self.config,
+                &self.weights,
+                &mut self.compute,
+                &mut self.rope,
+                cache,
+                &mut self.state,
+                batch,
+            );
+            done += batch.len();
+            let wanted = match logits {
+                Logits::None => 0..0,
+                Logits::Last => 0..usize::from(done == tokens.len()),
+                Logits::All => done - batch.len()..done,
+            };
+            if !wanted.is_empty() {
+                transformer::logits(
+                    &self.config,
+                    &self.weights,
+                    &mut self.compute,
+                    &mut self.state,
+                    wanted.len(),
+                    &mut out[wanted.start * vocab_size..wanted.end * vocab_size],
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a hash of the logits of a fixed short prompt: equal for equal weights and
+    /// arithmetic, on every machine.
+    pub fn fingerprint(&mut self) -> [u8; 16] {
+        const PROMPT: [usize; 8] = [1, 2, 3, 5, 100, 1009, 10_007, 100_003];
+        let vocab_size = self.config.vocab_size;
+        let prompt = PROMPT.map(|id| (id % vocab_size) as u32);
+        let mut cache = self.new_cache(prompt.len());
+        let mut logits = Vec::new();
+        self.forward(&mut cache, &prompt, Logits::All, &mut logits)
+            .expect("the prompt is within the vocabulary and the cache");
+        let mut hasher = blake3::Hasher::new();
+        for logit in logits {
+            hasher.update(&logit.to_le_bytes());
+        }
+        let mut hash = [0; 16];
+        hasher.finalize_xof().fill(&mut hash);
+        hash
+    }
+}
+
+#[cfg(test)]
+mod tests;

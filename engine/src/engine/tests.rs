@@ -1,0 +1,145 @@
+//! Whole models: bit-identity over kernels, threads, batches and cuts, and an independent check.
+
+use super::*;
+use crate::{
+    kernels,
+    testing::{TestRng, tiny_model, tiny_models},
+};
+
+fn options(kernel: &'static str, threads: usize) -> EngineOptions {
+    EngineOptions {
+        threads: NonZeroUsize::new(threads).unwrap(),
+        kernel: KernelChoice::Named(kernel),
+        pin: false,
+    }
+}
+
+/// Returns the bits of all logits of `tokens`, evaluated in pieces of the given length.
+fn logit_bits(engine: &mut Engine, tokens: &[u32], piece: usize) -> Vec<u32> {
+    let mut cache = engine.new_cache(tokens.len());
+    let mut all = Vec::new();
+    let mut logits = Vec::new();
+    for piece in tokens.chunks(piece) {
+        engine
+            .forward(&mut cache, piece, Logits::All, &mut logits)
+            .unwrap();
+        all.extend(logits.iter().map(|x| x.to_bits()));
+    }
+    all
+}
+
+#[test]
+fn logits_are_bit_equal_over_kernels_threads_batches_and_cuts() {
+    for (name, config, weights) in tiny_models(7) {
+        let tokens = TestRng::new(8).tokens(37, config.vocab_size);
+        let mut reference =
+            Engine::new(config.clone(), weights.clone(), &options("reference", 1)).unwrap();
+        let expected = logit_bits(&mut reference, &tokens, 1);
+        assert!(
+            expected
+                .iter()
+                .all(|bits| f32::from_bits(*bits).is_finite())
+        );
+        for kernel in kernels::available() {
+            for threads in [1, 2, 3] {
+                let options = options(kernel.name(), threads);
+                let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+                for piece in [1, 2, 5, 32, 37] {
+                    assert!(
+                        logit_bits(&mut engine, &tokens, piece) == expected,
+                        "{name}: {}, {threads} threads, pieces of {piece}",
+                        kernel.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_longer_than_a_micro_batch_gives_the_same_bits() {
+    let (config, weights) = tiny_model(3);
+    let tokens = TestRng::new(4).tokens(MICRO_BATCH + 70, config.vocab_size);
+    let mut engine = Engine::new(config, weights, &EngineOptions::default()).unwrap();
+    let expected = logit_bits(&mut engine, &tokens, 1);
+    assert!(logit_bits(&mut engine, &tokens, tokens.len()) == expected);
+
+    let mut cache = engine.new_cache(tokens.len());
+    let mut last = Vec::new();
+    engine
+        .forward(&mut cache, &tokens, Logits::Last, &mut last)
+        .unwrap();
+    let last: Vec<u32> = last.iter().map(|x| x.to_bits()).collect();
+    assert_eq!(
+        last,
+        expected[expected.len() - engine.config().vocab_size..]
+    );
+}
+
+#[test]
+fn a_truncated_cache_continues_as_a_fresh_one() {
+    let (config, weights) = tiny_model(5);
+    let tokens = TestRng::new(6).tokens(20, config.vocab_size);
+    let mut engine = Engine::new(config, weights, &EngineOptions::default()).unwrap();
+    let expected = logit_bits(&mut engine, &tokens, 20);
+    let vocab_size = engine.config().vocab_size;
+
+    let mut cache = engine.new_cache(20);
+    let mut logits = Vec::new();
+    let other = [tokens[..8].to_vec(), vec![0; 10]].concat();
+    engine
+        .forward(&mut cache, &other, Logits::None, &mut logits)
+        .unwrap();
+    assert!(logits.is_empty());
+    cache.truncate(8);
+    assert_eq!(cache.len(), 8);
+    engine
+        .forward(&mut cache, &tokens[8..], Logits::All, &mut logits)
+        .unwrap();
+    let bits: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
+    assert_eq!(bits, expected[8 * vocab_size..]);
+}
+
+#[test]
+fn impossible_requests_are_errors_and_leave_the_cache_alone() {
+    let (config, weights) = tiny_model(1);
+    let mut engine = Engine::new(config, weights, &EngineOptions::default()).unwrap();
+    let mut cache = engine.new_cache(3);
+    let mut out = Vec::new();
+    engine
+        .forward(&mut cache, &[1, 2], Logits::Last, &mut out)
+        .unwrap();
+    let outside = engine.forward(&mut cache, &[1, 101], Logits::Last, &mut out);
+    assert_eq!(
+        outside.unwrap_err().to_string(),
+        "token 101 is not in a vocabulary of 101"
+    );
+    let full = engine.forward(&mut cache, &[1, 2], Logits::Last, &mut out);
+    assert_eq!(
+        full.unwrap_err().to_string(),
+        "the key/value cache holds 3 positions, and 4 are needed"
+    );
+    assert_eq!(cache.len(), 2);
+    let mut other = engine.config().clone();
+    other.head_dim += 2;
+    let stranger = engine.forward(&mut KvCache::new(&other, 9), &[1], Logits::Last, &mut out);
+    assert_eq!(stranger, Err(ForwardError::Cache(CacheError::OtherShape)));
+    engine
+        .forward(&mut cache, &[], Logits::Last, &mut out)
+        .unwrap();
+    assert!(out.is_empty());
+}
+
+#[test]
+fn the_fingerprint_tells_models_apart_and_kernels_not() {
+    let fingerprint = |seed, kernel| {
+        let (config, weights) = tiny_model(seed);
+        let mut engine = Engine::new(config, weights, &options(kernel, 2)).unwrap();
+        engine.fingerprint()
+    };
+    let expected = fingerprint(1, "reference");
+    for kernel in kernels::available() {
+        assert_eq!(fingerprint(1, kernel.name()), expected);
+    }
+    assert_ne!(fingerprint(2, "reference"), expected);
+}

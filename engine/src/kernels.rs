@@ -1,0 +1,188 @@
+//! The inner loops: ternary and dense products, attention, and the element-wise steps between them.
+//!
+//! # One result on every machine
+//! Every kernel gives bit-equal results, whatever its ISA, the number of threads, the number of
+//! tokens in a pass and how a prompt was cut into passes. That holds because:
+//! - ternary products are exact integers in `i32`, rescaled by [`rescale`] in one order;
+//! - a float dot product is summed by 16 lanes: lane `j` takes the elements `j, j + 16, …` in turn
+//!   with fused multiply-add, the tail padded with zeros to a multiple of 16, and the lanes are
+//!   folded by the tree 16 → 8 → 4 → 2 → 1 (lane `j` with lane `j + half`);
+//! - weighted sums of values (attention) take the keys in order, with fused multiply-add;
+//! - every other float step is one piece of code ([`float`]) compiled once per ISA. Rust neither
+//!   reorders nor contracts float operations, so the compiler may only change its speed.
+//!
+//! [`reference`] is the specification in plain loops; the tests hold every other kernel to it.
+#![expect(
+    unsafe_code,
+    reason = "SIMD loads, and calls of functions whose CPU features a kernel's existence proves"
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "the shared loops must be compiled inside each ISA's entry points"
+)]
+
+use std::{fmt, str::FromStr};
+
+use thiserror::Error;
+
+use crate::weights::{DenseMatrix, TernaryMatrix};
+
+mod activations;
+mod attention;
+mod columns;
+mod dense;
+pub(crate) mod float;
+mod isa;
+mod reference;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub(crate) use activations::SCALE_BLOCK;
+pub use activations::{Activations, QuantizedRow};
+pub use attention::AttentionHead;
+pub use columns::Columns;
+pub(crate) use reference::widen;
+
+/// The numeric work of a forward pass, for one ISA.
+///
+/// Matrices of activations are `(tokens, width)`, row-major. No method allocates for one token.
+pub trait Kernel: fmt::Debug + Send + Sync {
+    /// Returns the kernel's name, `{arch}-{feature}` or `reference`.
+    fn name(&self) -> &'static str;
+
+    /// Computes `out = W x` for the rows in `out.range()` and every token of `input`.
+    fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>);
+
+    /// Computes `out = W x` for the rows in `out.range()`; `input` is `(tokens, cols)`.
+    fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>);
+
+    /// Computes softmax attention of one token's query heads over one key/value head.
+    ///
+    /// `scores` is scratch, `(group, n_keys)`; `out` is `(group, head_dim)`.
+    fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]);
+
+    /// Quantizes one token to int8 by its absolute maximum.
+    fn quantize(&self, input: &[f32], out: QuantizedRow<'_>);
+
+    /// Computes `out = input / sqrt(mean(input²) + eps) * gain`.
+    fn rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]);
+
+    /// Computes `gate = max(0, gate)² * up`.
+    fn relu_squared_mul(&self, gate: &mut [f32], up: &[f32]);
+
+    /// Computes `gate = silu(gate) * up`.
+    fn silu_mul(&self, gate: &mut [f32], up: &[f32]);
+}
+
+/// Rescales an exact ternary product: `((dot − sum) / act_scale) * weight_scale`, in this order.
+///
+/// `dot` is the sum of code × activation and `sum` that of the activations, as codes are trits + 1.
+#[inline(always)]
+pub(crate) fn rescale(dot: i32, sum: i32, act_scale: f32, weight_scale: f32) -> f32 {
+    (dot - sum) as f32 / act_scale * weight_scale
+}
+
+/// Returns every kernel this machine can run, best first; the last is the reference.
+pub fn available() -> Vec<Box<dyn Kernel>> {
+    fn boxed(kernel: impl Kernel + 'static) -> Box<dyn Kernel> {
+        Box::new(kernel)
+    }
+    [
+        #[cfg(target_arch = "x86_64")]
+        x86_64::Avx2::detect().map(boxed),
+        Some(boxed(reference::Reference)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Names of all kernels, with the short forms a user may type.
+const NAMES: [(&str, &str); 3] = [
+    ("x86_64-avx512vnni", "avx512vnni"),
+    ("x86_64-avx2", "avx2"),
+    ("reference", "scalar"),
+];
+
+/// Why a kernel cannot be had.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum KernelError {
+    /// No kernel has this name on any machine.
+    #[error(
+        "no kernel is called `{name}` (there are auto, x86_64-avx512vnni, x86_64-avx2 and reference)"
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// The kernel exists, for other CPUs.
+    #[error("this CPU cannot run the kernel `{name}`")]
+    Unsupported {
+        /// The kernel's name.
+        name: String,
+    },
+}
+
+/// Returns the kernel called `name`, long or short.
+pub fn by_name(name: &str) -> Result<Box<dyn Kernel>, KernelError> {
+    let (long, _) = NAMES
+        .into_iter()
+        .find(|(long, short)| name == *long || name == *short)
+        .ok_or_else(|| KernelError::Unknown {
+            name: name.to_owned(),
+        })?;
+    available()
+        .into_iter()
+        .find(|kernel| kernel.name() == long)
+        .ok_or_else(|| KernelError::Unsupported {
+            name: long.to_owned(),
+        })
+}
+
+/// Which kernel an engine shall run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The best this CPU can run.
+    #[default]
+    Auto,
+    /// The one with this full name.
+    Named(&'static str),
+}
+
+impl KernelChoice {
+    /// Returns the kernel meant.
+    pub fn kernel(&self) -> Result<Box<dyn Kernel>, KernelError> {
+        match self {
+            Self::Auto => Ok(available().swap_remove(0)),
+            Self::Named(name) => by_name(name),
+        }
+    }
+}
+
+impl FromStr for KernelChoice {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        if name == "auto" {
+            return Ok(Self::Auto);
+        }
+        NAMES
+            .into_iter()
+            .find(|(long, short)| name == *long || name == *short)
+            .map(|(long, _)| Self::Named(long))
+            .ok_or_else(|| KernelError::Unknown {
+                name: name.to_owned(),
+            })
+    }
+}
+
+impl fmt::Display for KernelChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Named(name) => name,
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! Sixteen float lanes of one ISA, over which the dense product and attention are written once.
+
+use super::float::LANES;
+
+/// Operations on 16 float lanes. A value of the type proves that the CPU has the ISA.
+pub(super) trait Isa: Copy {
+    /// Sixteen floats in registers.
+    type Lanes: Copy;
+
+    /// Returns zeros.
+    fn zero(self) -> Self::Lanes;
+    /// Returns `value` in every lane.
+    fn splat(self, value: f32) -> Self::Lanes;
+    /// Reads 16 floats.
+    fn load(self, values: &[f32; LANES]) -> Self::Lanes;
+    /// Writes 16 floats.
+    fn store(self, lanes: Self::Lanes, values: &mut [f32; LANES]);
+    /// Returns `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
+    /// Returns `a * b`.
+    fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// Folds the lanes by the tree of [`fold`](super::float::fold).
+    fn fold(self, lanes: Self::Lanes) -> f32;
+    /// Reads 16 little-endian f32.
+    fn load_f32(self, bytes: &[u8; 64]) -> Self::Lanes;
+    /// Reads 16 little-endian f16.
+    fn load_f16(self, bytes: &[u8; 32]) -> Self::Lanes;
+    /// Reads 16 little-endian bf16.
+    fn load_bf16(self, bytes: &[u8; 32]) -> Self::Lanes;
+    /// Reads 16 int8.
+    fn load_i8(self, bytes: &[u8; 16]) -> Self::Lanes;
+    /// Reads 16 bytes of two nibbles: the low nibbles − 8, and the high nibbles − 8.
+    fn load_nibbles(self, bytes: &[u8; 16]) -> [Self::Lanes; 2];
+    /// Asks for the cache line that holds `bytes[offset]`, if there is one.
+    fn prefetch(self, bytes: &[u8], offset: usize);
+}

@@ -1,0 +1,195 @@
+//! The specification: every product in plain loops, for any CPU.
+
+use half::f16;
+
+use super::{
+    Activations, AttentionHead, Columns, Kernel, QuantizedRow,
+    activations::SCALE_BLOCK,
+    dense::bf16_to_f32,
+    float::{self, LANES},
+    rescale,
+};
+use crate::weights::{
+    DenseMatrix, DenseType, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix, TernaryScale,
+};
+
+/// The kernel that runs everywhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reference;
+
+impl Kernel for Reference {
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
+        let row_bytes = TernaryMatrix::row_bytes(weights.cols);
+        let mut codes = vec![0; input.stride()];
+        for row in out.range() {
+            unpack(&weights.codes[row * row_bytes..][..row_bytes], &mut codes);
+            for token in 0..out.tokens() {
+                let scale = input.scale(token);
+                let value = match &weights.scale {
+                    TernaryScale::Tensor(weight_scale) => {
+                        let dot = integer_dot(&codes, input.codes(token));
+                        rescale(dot, input.sum(token), scale, *weight_scale)
+                    }
+                    TernaryScale::Blocks(scales) => {
+                        let n_blocks = weights.cols.div_ceil(SCALE_BLOCK);
+                        let dots = codes
+                            .chunks(SCALE_BLOCK)
+                            .zip(input.codes(token).chunks(SCALE_BLOCK))
+                            .map(|(w, x)| integer_dot(w, x));
+                        blocks(
+                            dots,
+                            input.block_sums(token),
+                            &scales[row * n_blocks..][..n_blocks],
+                            scale,
+                        )
+                    }
+                };
+                out.set(token, row, value);
+            }
+        }
+    }
+
+    fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
+        let mut row = vec![0.0; weights.cols];
+        for r in out.range() {
+            widen(weights, r, &mut row);
+            for token in 0..out.tokens() {
+                let x = &input[token * weights.cols..][..weights.cols];
+                out.set(token, r, dot(&row, x));
+            }
+        }
+    }
+
+    fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
+        let dim = head.head_dim;
+        for ((query, scores), out) in head
+            .queries
+            .chunks_exact(dim)
+            .zip(scores.chunks_exact_mut(head.n_keys()))
+            .zip(out.chunks_exact_mut(dim))
+        {
+            for (score, key) in scores.iter_mut().zip(head.keys.chunks_exact(dim)) {
+                *score = dot(query, key) * head.scale;
+            }
+            let sum = float::exp_scores(scores);
+            out.fill(0.0);
+            for (&weight, value) in scores.iter().zip(head.values.chunks_exact(dim)) {
+                for (out, &v) in out.iter_mut().zip(value) {
+                    *out = weight.mul_add(v, *out);
+                }
+            }
+            for out in out {
+                *out /= sum;
+            }
+        }
+    }
+
+    fn quantize(&self, input: &[f32], out: QuantizedRow<'_>) {
+        float::quantize(input, out);
+    }
+
+    fn rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+        float::rms_norm(input, gain, eps, out);
+    }
+
+    fn relu_squared_mul(&self, gate: &mut [f32], up: &[f32]) {
+        float::relu_squared_mul(gate, up);
+    }
+
+    fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        float::silu_mul(gate, up);
+    }
+}
+
+/// Unpacks a row of I2_S codes, one byte each.
+fn unpack(row: &[u8], codes: &mut [u8]) {
+    for (block, codes) in row
+        .chunks_exact(TERNARY_BLOCK_BYTES)
+        .zip(codes.chunks_exact_mut(TERNARY_BLOCK))
+    {
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code = block[i % 32] >> (6 - 2 * (i / 32)) & 3;
+        }
+    }
+}
+
+fn integer_dot(codes: &[u8], x: &[i8]) -> i32 {
+    let products = codes
+        .iter()
+        .zip(x)
+        .map(|(&w, &x)| i32::from(w) * i32::from(x));
+    products.sum()
+}
+
+/// Combines the exact products of the blocks: `y = fma(dot − sum, scale, y)` block after block,
+/// then one division by the activations' scale.
+pub(super) fn blocks(
+    dots: impl Iterator<Item = i32>,
+    sums: &[i32],
+    scales: &[f32],
+    act_scale: f32,
+) -> f32 {
+    let mut total = 0.0_f32;
+    for ((dot, sum), &scale) in dots.zip(sums).zip(scales) {
+        total = ((dot - sum) as f32).mul_add(scale, total);
+    }
+    total / act_scale
+}
+
+/// The float dot product: 16 lanes in turn, the tail padded with zeros, folded as a tree.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    for i in 0..a.len().next_multiple_of(LANES) {
+        let (x, y) = if i < a.len() {
+            (a[i], b[i])
+        } else {
+            (0.0, 0.0)
+        };
+        lanes[i % LANES] = x.mul_add(y, lanes[i % LANES]);
+    }
+    float::fold(lanes)
+}
+
+/// Widens one row to f32; exact for every type.
+pub(crate) fn widen(weights: &DenseMatrix, row: usize, out: &mut [f32]) {
+    let row_bytes = weights.dtype.row_bytes(weights.cols);
+    let row = &weights.data[row * row_bytes..][..row_bytes];
+    match weights.dtype {
+        DenseType::F32 => {
+            for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+                *out = f32::from_le_bytes(*bytes);
+            }
+        }
+        DenseType::F16 => {
+            for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+                *out = f16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        DenseType::Bf16 => {
+            for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {
+                *out = bf16_to_f32(*bytes);
+            }
+        }
+        DenseType::Q8_0 => {
+            for (out, block) in out.chunks_exact_mut(32).zip(row.as_chunks::<34>().0) {
+                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+                for (out, code) in out.iter_mut().zip(&block[2..]) {
+                    *out = scale * f32::from(code.cast_signed());
+                }
+            }
+        }
+        DenseType::Q4_0 => {
+            for (out, block) in out.chunks_exact_mut(32).zip(row.as_chunks::<18>().0) {
+                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+                for (i, out) in out.iter_mut().enumerate() {
+                    let nibble = block[2 + i % 16] >> (i / 16 * 4) & 15;
+                    *out = scale * (f32::from(nibble) - 8.0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Holds every kernel of this machine to the reference.

@@ -1,0 +1,194 @@
+//! The forward pass: tokens in, residual stream out, logits where asked.
+//!
+//! A decoder of the Llama kind (arXiv 2302.13971) with what its families add: BitNet's sub-norms
+//! and squared ReLU (arXiv 2504.12285), grouped queries, Qwen2's biases.
+
+use crate::{
+    config::{Activation, ModelConfig},
+    kernels::{self, Kernel},
+    kv_cache::KvCache,
+    ops::{
+        Compute, attention,
+        linear::{self, any_ternary, linears},
+        norm::{Norm, Normed},
+        rope::Rope,
+    },
+    weights::{Layer, Weights},
+};
+
+/// Most tokens that go through the layers at once.
+pub(crate) const MICRO_BATCH: usize = 512;
+
+/// What lies between the steps of a pass; kept from one pass to the next.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    // (n, hidden_size), the residual stream
+    x: Vec<f32>,
+    normed: Normed,
+    // (n, n_heads * head_dim)
+    q: Vec<f32>,
+    // (n, n_kv_heads * head_dim)
+    k: Vec<f32>,
+    // (n, n_kv_heads * head_dim)
+    v: Vec<f32>,
+    // (n_kv_heads, n, group, head_dim)
+    attended: Vec<f32>,
+    // (n, ffn_size)
+    gate: Vec<f32>,
+    // (n, ffn_size)
+    up: Vec<f32>,
+    // (n, hidden_size), what a block adds to the stream
+    delta: Vec<f32>,
+    attention: Vec<attention::Scratch>,
+}
+
+/// Sends up to [`MICRO_BATCH`] tokens through all layers.
+///
+/// Their keys and values join the cache; the residual stream stays in `state` for [`logits`].
+pub(crate) fn forward(
+    config: &ModelConfig,
+    weights: &Weights,
+    compute: &mut Compute,
+    rope: &mut Rope,
+    cache: &mut KvCache,
+    state: &mut State,
+    tokens: &[u32],
+) {
+    let n = tokens.len();
+    let hidden = config.hidden_size;
+    let q_width = config.n_heads * config.head_dim;
+    let kv_width = config.n_kv_heads * config.head_dim;
+    let State {
+        x,
+        normed,
+        q,
+        k,
+        v,
+        attended,
+        gate,
+        up,
+        delta,
+        attention: scratch,
+    } = state;
+    x.resize(n * hidden, 0.0);
+    q.resize(n * q_width, 0.0);
+    k.resize(n * kv_width, 0.0);
+    v.resize(n * kv_width, 0.0);
+    attended.resize(n * q_width, 0.0);
+    gate.resize(n * config.ffn_size, 0.0);
+    up.resize(n * config.ffn_size, 0.0);
+    delta.resize(n * hidden, 0.0);
+    rope.extend(cache.len() + n);
+
+    // x = embedding[token]
+    for (x, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
+        kernels::widen(&weights.embedding, token as usize, x);
+    }
+    delta.fill(0.0);
+
+    for (index, layer) in weights.layers.iter().enumerate() {
+        let Layer {
+            attn_norm,
+            q: w_q,
+            k: w_k,
+            v: w_v,
+            attn_sub_norm,
+            o: w_o,
+            ffn_norm,
+            gate: w_gate,
+            up: w_up,
+            ffn_sub_norm,
+            down: w_down,
+        } = layer;
+        let norm = |gain, quantize| Norm {
+            gain,
+            eps: config.rms_norm_eps,
+            quantize,
+        };
+
+        // q, k, v = W rmsnorm(x), where x has the last block's result added
+        let pre = norm(Some(&attn_norm[..]), any_ternary([w_q, w_k, w_v]));
+        normed.take(compute, x, hidden, pre, |token, _, x| {
+            add(x, &delta[token * hidden..]);
+        });
+        linears(compute, [w_q, w_k, w_v], normed.input(), [q, k, v]);
+
+        // attention over the cache, the new keys and values included
+        attention::store(compute, rope, cache, index, k, v, config);
+        attention::attend(compute, rope, cache, index, q, config, scratch, attended);
+
+        // delta = W_o subnorm(attended); q's place takes the gathered heads
+        let sub = norm(attn_sub_norm.as_deref(), any_ternary([w_o]));
+        normed.take(compute, q, q_width, sub, |token, _, row| {
+            attention::gather(attended, token, config, row);
+        });
+        linears(compute, [w_o], normed.input(), [delta]);
+
+        // gate, up = W rmsnorm(x + delta)
+        let pre = norm(Some(&ffn_norm[..]), any_ternary([w_gate, w_up]));
+        normed.take(compute, x, hidden, pre, |token, _, x| {
+            add(x, &delta[token * hidden..]);
+        });
+        linears(compute, [w_gate, w_up], normed.input(), [gate, up]);
+
+        // delta = W_down subnorm(activation(gate) * up)
+        let sub = norm(ffn_sub_norm.as_deref(), any_ternary([w_down]));
+        normed.take(
+            compute,
+            gate,
+            config.ffn_size,
+            sub,
+            |token, kernel, gate| {
+                activate(
+                    config.activation,
+                    kernel,
+                    gate,
+                    &up[token * config.ffn_size..],
+                );
+            },
+        );
+        linears(compute, [w_down], normed.input(), [delta]);
+    }
+
+    for (x, delta) in x.iter_mut().zip(&*delta) {
+        *x += delta;
+    }
+    cache.advance(n);
+}
+
+/// Computes the logits, `(len, vocab_size)`, of the last `len` tokens of the pass.
+pub(crate) fn logits(
+    config: &ModelConfig,
+    weights: &Weights,
+    compute: &mut Compute,
+    state: &mut State,
+    len: usize,
+    out: &mut [f32],
+) {
+    let first = state.x.len() - len * config.hidden_size;
+    let norm = Norm {
+        gain: Some(&weights.output_norm),
+        eps: config.rms_norm_eps,
+        quantize: false,
+    };
+    let rows = &mut state.x[first..];
+    state
+        .normed
+        .take(compute, rows, config.hidden_size, norm, |_, _, _| {});
+    let head = weights.head.as_ref().unwrap_or(&weights.embedding);
+    linear::head(compute, head, state.normed.input().float, out);
+}
+
+fn add(x: &mut [f32], delta: &[f32]) {
+    for (x, delta) in x.iter_mut().zip(delta) {
+        *x += delta;
+    }
+}
+
+fn activate(activation: Activation, kernel: &dyn Kernel, gate: &mut [f32], up: &[f32]) {
+    let up = &up[..gate.len()];
+    match activation {
+        Activation::ReluSquared => kernel.relu_squared_mul(gate, up),
+        Activation::Silu => kernel.silu_mul(gate, up),
+    }
+}
