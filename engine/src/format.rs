@@ -2,4 +2,5 @@
 //! what a tensor is for.
 
 pub mod gguf;
+pub mod hf;
 pub mod safetensors;
