@@ -1,6 +1,6 @@
 //! The façade: a model, a kernel and threads, ready to evaluate tokens.
 
-use std::{io, num::NonZeroUsize};
+use std::{io, num::NonZeroUsize, path::Path};
 
 use thiserror::Error;
 
@@ -8,6 +8,7 @@ use crate::{
     config::ModelConfig,
     kernels::{KernelChoice, KernelError},
     kv_cache::{CacheError, KvCache},
+    load::{self, LoadError, LoadOptions, LoadedModel},
     ops::{Compute, rope::Rope},
     threads::ThreadPool,
     transformer::{self, MICRO_BATCH, State},
@@ -43,6 +44,9 @@ impl Default for EngineOptions {
 /// Why no engine could be made.
 #[derive(Debug, Error)]
 pub enum EngineError {
+    /// The model's files cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The kernel cannot be had.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -101,6 +105,21 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Loads a GGUF file or a Hugging Face folder as its own metadata says.
+    pub fn open(path: &Path, options: &EngineOptions) -> Result<Self, EngineError> {
+        // Before a gigabyte is read for nothing.
+        options.kernel.kernel()?;
+        Self::from_loaded(load::load(path, &LoadOptions::default())?, options)
+    }
+
+    /// Makes an engine of a loaded model.
+    pub fn from_loaded(model: LoadedModel, options: &EngineOptions) -> Result<Self, EngineError> {
+        let LoadedModel {
+            config, weights, ..
+        } = model;
+        Self::new(config, weights, options)
+    }
+
     /// Makes an engine of a config and weights in memory.
     pub fn new(
         config: ModelConfig,
@@ -219,5 +238,7 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod naive;
 #[cfg(test)]
 mod tests;

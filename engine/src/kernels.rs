@@ -91,6 +91,8 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
     }
     [
         #[cfg(target_arch = "x86_64")]
+        x86_64::Avx512Vnni::detect().map(boxed),
+        #[cfg(target_arch = "x86_64")]
         x86_64::Avx2::detect().map(boxed),
         Some(boxed(reference::Reference)),
     ]

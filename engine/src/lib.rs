@@ -11,6 +11,7 @@ pub mod kv_cache;
 pub mod load;
 pub mod mmap;
 pub mod quant;
+pub mod score;
 pub mod testing;
 pub mod threads;
 pub mod validate;

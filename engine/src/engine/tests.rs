@@ -44,7 +44,13 @@ fn logits_are_bit_equal_over_kernels_threads_batches_and_cuts() {
             for threads in [1, 2, 3] {
                 let options = options(kernel.name(), threads);
                 let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
-                for piece in [1, 2, 5, 32, 37] {
+                // More threads than CPUs wait for each other at every step: fewer steps then.
+                let pieces: &[usize] = if threads == 1 {
+                    &[1, 2, 5, 32, 37]
+                } else {
+                    &[5, 32]
+                };
+                for &piece in pieces {
                     assert!(
                         logit_bits(&mut engine, &tokens, piece) == expected,
                         "{name}: {}, {threads} threads, pieces of {piece}",

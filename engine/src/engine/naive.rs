@@ -1,0 +1,219 @@
+//! The forward pass once more, in f64 and plain loops, written apart from the engine's code.
+
+use crate::{
+    config::{Activation, ModelConfig, RopePairs, RopeScaling},
+    engine::{Engine, EngineOptions, Logits},
+    testing::{TestRng, tiny_models},
+    weights::{DenseMatrix, DenseType, Linear, Matrix, TernaryScale, Weights},
+};
+
+type Vector = Vec<f64>;
+
+fn dense_row(matrix: &DenseMatrix, row: usize) -> Vector {
+    let bytes = matrix.data.len() / matrix.rows;
+    let row = &matrix.data[row * bytes..][..bytes];
+    let f16 = |bytes: &[u8]| half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f64();
+    match matrix.dtype {
+        DenseType::F32 => row
+            .chunks(4)
+            .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+            .collect(),
+        DenseType::F16 => row.chunks(2).map(f16).collect(),
+        DenseType::Bf16 => row
+            .chunks(2)
+            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f64())
+            .collect(),
+        DenseType::Q8_0 => row
+            .chunks(34)
+            .flat_map(|block| {
+                let scale = f16(block);
+                block[2..].iter().map(move |&q| scale * f64::from(q as i8))
+            })
+            .collect(),
+        DenseType::Q4_0 => row
+            .chunks(18)
+            .flat_map(|block| {
+                let scale = f16(block);
+                let low = block[2..].iter().map(|q| q & 15);
+                let high = block[2..].iter().map(|q| q >> 4);
+                low.chain(high)
+                    .map(move |q| scale * (f64::from(q) - 8.0))
+                    .collect::<Vec<_>>()
+            })
+            .collect(),
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn linear(layer: &Linear, x: &[f64]) -> Vector {
+    let mut y: Vector = match &layer.matrix {
+        Matrix::Dense(matrix) => (0..matrix.rows)
+            .map(|row| dot(&dense_row(matrix, row), x))
+            .collect(),
+        Matrix::Ternary(matrix) => {
+            let absmax = x.iter().fold(1e-5, |m: f64, x| m.max(x.abs()));
+            let q: Vector = x
+                .iter()
+                .map(|x| (x * 127.0 / absmax).round_ties_even() * absmax / 127.0)
+                .collect();
+            let row_bytes = matrix.codes.len() / matrix.rows;
+            (0..matrix.rows)
+                .map(|row| {
+                    let codes = &matrix.codes[row * row_bytes..][..row_bytes];
+                    let terms = q.iter().enumerate().map(|(i, q)| {
+                        let byte = codes[i / 128 * 32 + i % 32];
+                        let trit = f64::from(byte >> (6 - i % 128 / 32 * 2) & 3) - 1.0;
+                        let scale = match &matrix.scale {
+                            TernaryScale::Tensor(scale) => *scale,
+                            TernaryScale::Blocks(scales) => {
+                                scales[row * matrix.cols.div_ceil(256) + i / 256]
+                            }
+                        };
+                        trit * q * f64::from(scale)
+                    });
+                    terms.sum()
+                })
+                .collect()
+        }
+    };
+    for (y, bias) in y.iter_mut().zip(layer.bias.iter().flatten()) {
+        *y += f64::from(*bias);
+    }
+    y
+}
+
+fn rms_norm(x: &[f64], gain: &[f32], eps: f32) -> Vector {
+    let mean = dot(x, x) / x.len() as f64;
+    let inverse = 1.0 / (mean + f64::from(eps)).sqrt();
+    x.iter()
+        .zip(gain)
+        .map(|(x, gain)| x * inverse * f64::from(*gain))
+        .collect()
+}
+
+fn rope(config: &ModelConfig, position: usize, head: &mut [f64]) {
+    let half = head.len() / 2;
+    for i in 0..half {
+        let theta = f64::from(config.rope_theta);
+        let mut frequency = theta.powf(-((2 * i) as f64) / head.len() as f64);
+        if let RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context,
+        } = config.rope_scaling
+        {
+            let [factor, low, high] = [factor, low_freq_factor, high_freq_factor].map(f64::from);
+            let turns = f64::from(original_context) * frequency / std::f64::consts::TAU;
+            let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+            frequency *= kept + (1.0 - kept) / factor;
+        }
+        let (sin, cos) = (position as f64 * frequency).sin_cos();
+        let (a, b) = match config.rope_pairs {
+            RopePairs::Halves => (i, i + half),
+            RopePairs::Neighbours => (2 * i, 2 * i + 1),
+        };
+        (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+    }
+}
+
+/// Returns the logits of the last token.
+fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
+    let dim = config.head_dim;
+    let eps = config.rms_norm_eps;
+    let mut stream: Vec<Vector> = tokens
+        .iter()
+        .map(|&token| dense_row(&weights.embedding, token as usize))
+        .collect();
+    for layer in &weights.layers {
+        let normed: Vec<Vector> = stream
+            .iter()
+            .map(|x| rms_norm(x, &layer.attn_norm, eps))
+            .collect();
+        let rotated = |layer: &Linear| -> Vec<Vector> {
+            let rows = normed.iter().enumerate().map(|(position, x)| {
+                let mut y = linear(layer, x);
+                for head in y.chunks_mut(dim) {
+                    rope(config, position, head);
+                }
+                y
+            });
+            rows.collect()
+        };
+        let (queries, keys) = (rotated(&layer.q), rotated(&layer.k));
+        let values: Vec<Vector> = normed.iter().map(|x| linear(&layer.v, x)).collect();
+        for (t, x) in stream.iter_mut().enumerate() {
+            let mut attended = vec![0.0; config.n_heads * dim];
+            for head in 0..config.n_heads {
+                let kv = head / (config.n_heads / config.n_kv_heads);
+                let query = &queries[t][head * dim..][..dim];
+                let scores: Vector = (0..=t)
+                    .map(|s| (dot(query, &keys[s][kv * dim..][..dim]) / (dim as f64).sqrt()).exp())
+                    .collect();
+                let total: f64 = scores.iter().sum();
+                for (s, score) in scores.iter().enumerate() {
+                    for d in 0..dim {
+                        attended[head * dim + d] += score / total * values[s][kv * dim + d];
+                    }
+                }
+            }
+            if let Some(gain) = &layer.attn_sub_norm {
+                attended = rms_norm(&attended, gain, eps);
+            }
+            for (x, delta) in x.iter_mut().zip(linear(&layer.o, &attended)) {
+                *x += delta;
+            }
+            let normed = rms_norm(x, &layer.ffn_norm, eps);
+            let up = linear(&layer.up, &normed);
+            let mut inner: Vector = linear(&layer.gate, &normed)
+                .into_iter()
+                .zip(up)
+                .map(|(gate, up)| match config.activation {
+                    Activation::ReluSquared => gate.max(0.0).powi(2) * up,
+                    Activation::Silu => gate / (1.0 + (-gate).exp()) * up,
+                })
+                .collect();
+            if let Some(gain) = &layer.ffn_sub_norm {
+                inner = rms_norm(&inner, gain, eps);
+            }
+            for (x, delta) in x.iter_mut().zip(linear(&layer.down, &inner)) {
+                *x += delta;
+            }
+        }
+    }
+    let last = stream.last().expect("a token");
+    let normed = rms_norm(last, &weights.output_norm, eps);
+    let head = weights.head.as_ref().unwrap_or(&weights.embedding);
+    (0..head.rows)
+        .map(|row| dot(&dense_row(head, row), &normed))
+        .collect()
+}
+
+#[test]
+fn logits_match_an_independent_forward_pass_in_f64() {
+    for (name, config, weights) in tiny_models(21) {
+        let tokens = TestRng::new(22).tokens(12, config.vocab_size);
+        let expected = forward(&config, &weights, &tokens);
+        let ternary = matches!(weights.layers[0].q.matrix, Matrix::Ternary(_));
+        let mut engine = Engine::new(config, weights, &EngineOptions::default()).unwrap();
+        let mut cache = engine.new_cache(tokens.len());
+        let mut logits = Vec::new();
+        engine
+            .forward(&mut cache, &tokens, Logits::Last, &mut logits)
+            .unwrap();
+        let spread = expected.iter().map(|x| x.abs()).fold(0.0, f64::max);
+        let worst = expected
+            .iter()
+            .zip(&logits)
+            .map(|(expected, actual)| (expected - f64::from(*actual)).abs())
+            .fold(0.0, f64::max);
+        assert!(spread > 1.0, "{name}: logits of some size, not {spread}");
+        // An activation near a half may round the other way in f64, which moves logits by some 1e-3.
+        let limit = if ternary { 2e-2 } else { 1e-5 };
+        assert!(worst < limit * spread, "{name}: {worst:e} of {spread}");
+    }
+}
