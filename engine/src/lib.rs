@@ -14,6 +14,7 @@ pub mod quant;
 pub mod score;
 pub mod testing;
 pub mod threads;
+pub mod tokenizer;
 pub mod validate;
 pub mod weights;
 

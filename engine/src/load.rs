@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::{config::ModelConfig, mmap, weights::Weights};
 
 pub use error::LoadError;
+pub use gguf::vocab as gguf_vocab;
 pub use vocab::{FolderVocab, GgufVocab, VocabSource};
 
 /// What a user may say about how a file is to be read.

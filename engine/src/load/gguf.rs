@@ -317,7 +317,7 @@ impl Keys<'_> {
 }
 
 /// Reads the vocabulary, if the file has one.
-pub(crate) fn vocab(metadata: &Metadata) -> Result<VocabSource, GgufError> {
+pub fn vocab(metadata: &Metadata) -> Result<VocabSource, GgufError> {
     let model = metadata.string("tokenizer.ggml.model")?;
     let tokens = metadata.strings("tokenizer.ggml.tokens")?;
     let (Some(model), Some(tokens)) = (model, tokens) else {
