@@ -220,6 +220,9 @@ impl Engine {
 
     /// Returns a hash of the logits of a fixed short prompt: equal for equal weights and
     /// arithmetic, on every machine.
+    ///
+    /// # Panics
+    /// Never: the prompt is within the vocabulary and the cache.
     pub fn fingerprint(&mut self) -> [u8; 16] {
         const PROMPT: [usize; 8] = [1, 2, 3, 5, 100, 1009, 10_007, 100_003];
         let vocab_size = self.config.vocab_size;
@@ -238,6 +241,8 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]

@@ -256,6 +256,8 @@ pub fn argmax(logits: &[f32]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "equal bits are what is promised")]
+
     use super::*;
     use crate::{
         config::ModelConfig,

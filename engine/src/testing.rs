@@ -76,7 +76,7 @@ pub fn tiny_config() -> ModelConfig {
     }
 }
 
-/// Returns a random BitNet of [`tiny_config`]: sub-norms, squared ReLU, a tied F16 head.
+/// Returns a random BitNet of [`tiny_config`]: sub-norms, `ReLU²`, a tied F16 head.
 pub fn tiny_model(seed: u64) -> (ModelConfig, Weights) {
     let config = tiny_config();
     let mut rng = TestRng::new(seed);
@@ -282,10 +282,12 @@ pub fn random_dense(rng: &mut TestRng, rows: usize, cols: usize, dtype: DenseTyp
             (0..n).for_each(|_| data.extend((rng.signed_unit() * unit).to_le_bytes()));
         }
         DenseType::F16 => {
-            (0..n).for_each(|_| data.extend(f16::from_f32(rng.signed_unit() * unit).to_le_bytes()))
+            let mut value = || f16::from_f32(rng.signed_unit() * unit);
+            (0..n).for_each(|_| data.extend(value().to_le_bytes()));
         }
         DenseType::Bf16 => {
-            (0..n).for_each(|_| data.extend(bf16::from_f32(rng.signed_unit() * unit).to_le_bytes()))
+            let mut value = || bf16::from_f32(rng.signed_unit() * unit);
+            (0..n).for_each(|_| data.extend(value().to_le_bytes()));
         }
         DenseType::Q8_0 | DenseType::Q4_0 => {
             assert!(cols.is_multiple_of(32), "rows are whole blocks");

@@ -323,7 +323,7 @@ mod tests {
         for bad in 0..3 {
             let run = AssertUnwindSafe(|| {
                 pool.run(&mut [0, 1, 2], |_, part| {
-                    assert!(*part != bad, "part {part}")
+                    assert!(*part != bad, "part {part}");
                 });
             });
             assert!(panic::catch_unwind(run).is_err());
@@ -341,7 +341,7 @@ mod tests {
             let mut pool = ThreadPool::new(NonZeroUsize::new(3).unwrap(), true).unwrap();
             let mut parts = [0, 0, 0];
             pool.run(&mut parts, |_, part| {
-                *part = affinity::cpus().unwrap().len()
+                *part = affinity::cpus().unwrap().len();
             });
             assert_eq!(parts, [1, 1, 1]);
         })

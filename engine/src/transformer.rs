@@ -1,14 +1,15 @@
 //! The forward pass: tokens in, residual stream out, logits where asked.
 //!
 //! A decoder of the Llama kind (arXiv 2302.13971) with what its families add: BitNet's sub-norms
-//! and squared ReLU (arXiv 2504.12285), grouped queries, Qwen2's biases.
+//! and `ReLU²` (arXiv 2504.12285), grouped queries, Qwen2's biases.
 
 use crate::{
     config::{Activation, ModelConfig},
     kernels::{self, Kernel},
     kv_cache::KvCache,
     ops::{
-        Compute, attention,
+        Compute,
+        attention::{Attended, store},
         linear::{self, any_ternary, linears},
         norm::{Norm, Normed},
         rope::Rope,
@@ -31,15 +32,13 @@ pub(crate) struct State {
     k: Vec<f32>,
     // (n, n_kv_heads * head_dim)
     v: Vec<f32>,
-    // (n_kv_heads, n, group, head_dim)
-    attended: Vec<f32>,
+    attended: Attended,
     // (n, ffn_size)
     gate: Vec<f32>,
     // (n, ffn_size)
     up: Vec<f32>,
     // (n, hidden_size), what a block adds to the stream
     delta: Vec<f32>,
-    attention: Vec<attention::Scratch>,
 }
 
 /// Sends up to [`MICRO_BATCH`] tokens through all layers.
@@ -68,13 +67,11 @@ pub(crate) fn forward(
         gate,
         up,
         delta,
-        attention: scratch,
     } = state;
     x.resize(n * hidden, 0.0);
     q.resize(n * q_width, 0.0);
     k.resize(n * kv_width, 0.0);
     v.resize(n * kv_width, 0.0);
-    attended.resize(n * q_width, 0.0);
     gate.resize(n * config.ffn_size, 0.0);
     up.resize(n * config.ffn_size, 0.0);
     delta.resize(n * hidden, 0.0);
@@ -114,13 +111,13 @@ pub(crate) fn forward(
         linears(compute, [w_q, w_k, w_v], normed.input(), [q, k, v]);
 
         // attention over the cache, the new keys and values included
-        attention::store(compute, rope, cache, index, k, v, config);
-        attention::attend(compute, rope, cache, index, q, config, scratch, attended);
+        store(compute, rope, cache, index, k, v, config);
+        attended.attend(compute, rope, cache, index, q, config);
 
         // delta = W_o subnorm(attended); q's place takes the gathered heads
         let sub = norm(attn_sub_norm.as_deref(), any_ternary([w_o]));
         normed.take(compute, q, q_width, sub, |token, _, row| {
-            attention::gather(attended, token, config, row);
+            attended.gather(token, config, row);
         });
         linears(compute, [w_o], normed.input(), [delta]);
 

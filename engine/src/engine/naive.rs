@@ -27,7 +27,9 @@ fn dense_row(matrix: &DenseMatrix, row: usize) -> Vector {
             .chunks(34)
             .flat_map(|block| {
                 let scale = f16(block);
-                block[2..].iter().map(move |&q| scale * f64::from(q as i8))
+                block[2..]
+                    .iter()
+                    .map(move |&q| scale * f64::from(q.cast_signed()))
             })
             .collect(),
         DenseType::Q4_0 => row

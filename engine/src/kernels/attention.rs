@@ -13,7 +13,7 @@ pub struct AttentionHead<'a> {
     pub keys: &'a [f32],
     /// `(n_keys, head_dim)`.
     pub values: &'a [f32],
-    /// Factor of the scores, 1 / sqrt(head_dim).
+    /// Factor of the scores, `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
 

@@ -197,6 +197,8 @@ pub(crate) fn silu_mul(gate: &mut [f32], up: &[f32]) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "these results are exact")]
+
     use super::*;
 
     #[test]

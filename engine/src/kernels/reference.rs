@@ -105,7 +105,7 @@ impl Kernel for Reference {
     }
 }
 
-/// Unpacks a row of I2_S codes, one byte each.
+/// Unpacks a row of packed codes, one byte each.
 fn unpack(row: &[u8], codes: &mut [u8]) {
     for (block, codes) in row
         .chunks_exact(TERNARY_BLOCK_BYTES)

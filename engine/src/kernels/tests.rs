@@ -1,4 +1,5 @@
 //! Holds every kernel of this machine to the reference: integers and floats, bit for bit.
+#![expect(clippy::float_cmp, reason = "equal bits are what is promised")]
 
 use proptest::prelude::*;
 
@@ -105,14 +106,15 @@ fn extreme_codes_and_activations_do_not_overflow() {
             let mut activations = activations(&vec![1.0; 4 * cols], cols);
             for row in activations.rows_mut() {
                 row.codes[..cols].fill(-128);
-                *row.sum = -128 * cols as i32;
+                *row.sum = -128 * i32::try_from(cols).unwrap();
             }
             check_product("codes of -128", (4, 3), |kernel, out| {
                 kernel.ternary(&weights, &activations, out);
             });
             let mut out = [0.0; 12];
             available()[0].ternary(&weights, &activations, &mut Columns::whole(&mut out, 3));
-            let expected = (-128 * cols as i32 * i32::from(trit)) as f32 / 127.0 * 0.5;
+            let sum = -128 * i32::try_from(cols).unwrap() * i32::from(trit);
+            let expected = sum as f32 / 127.0 * 0.5;
             assert_eq!(out, [expected; 12]);
         }
     }

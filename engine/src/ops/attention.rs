@@ -3,6 +3,16 @@
 use super::{Compute, rope::Rope};
 use crate::{config::ModelConfig, kernels::AttentionHead, kv_cache::KvCache};
 
+/// What attention yields for the tokens of a pass.
+#[derive(Debug, Default)]
+pub(crate) struct Attended {
+    // (n_kv_heads, n, group, head_dim): the order in which threads share the work, so that each
+    // writes one contiguous stretch.
+    out: Vec<f32>,
+    // One for each thread.
+    scratch: Vec<Scratch>,
+}
+
 /// Scratch of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -12,106 +22,81 @@ pub(crate) struct Scratch {
     scores: Vec<f32>,
 }
 
-/// Stores the rotated keys and the values of `n` new tokens in a layer of the cache.
-///
-/// `keys` and `values` are `(n, n_kv_heads, head_dim)`.
-pub(crate) fn store(
-    compute: &mut Compute,
-    rope: &Rope,
-    cache: &mut KvCache,
-    layer: usize,
-    keys: &[f32],
-    values: &[f32],
-    config: &ModelConfig,
-) {
-    let (dim, n_heads) = (config.head_dim, config.n_kv_heads);
-    let n = keys.len() / (n_heads * dim);
-    let first = cache.len();
-    // One token is too little to wake a thread for.
-    let n_parts = if n == 1 { 1 } else { compute.pool.threads() };
-    let mut heads: Vec<_> = cache.heads_mut(layer).collect();
-    let per_part = n_heads.div_ceil(n_parts);
-    let mut parts: Vec<_> = heads.chunks_mut(per_part).collect();
-    compute.pool.run(&mut parts, |part, heads| {
-        for (i, (cached_keys, cached_values)) in heads.iter_mut().enumerate() {
-            let head = part * per_part + i;
-            for token in 0..n {
-                let from = (token * n_heads + head) * dim..(token * n_heads + head + 1) * dim;
-                let to = (first + token) * dim..(first + token + 1) * dim;
-                let key = &mut cached_keys[to.clone()];
-                key.copy_from_slice(&keys[from.clone()]);
-                rope.rotate(first + token, key);
-                cached_values[to].copy_from_slice(&values[from]);
-            }
+impl Attended {
+    /// Computes each query head's attention over the positions up to its own token.
+    ///
+    /// `queries` is `(n, n_heads, head_dim)`, not yet rotated; the cache already holds the `n` new
+    /// positions behind `cache.len()`.
+    pub(crate) fn attend(
+        &mut self,
+        compute: &mut Compute,
+        rope: &Rope,
+        cache: &KvCache,
+        layer: usize,
+        queries: &[f32],
+        config: &ModelConfig,
+    ) {
+        let shape = Shape::new(config, cache.len(), queries.len());
+        let dim = config.head_dim;
+        let scale = 1.0 / (dim as f32).sqrt();
+        let threads = compute.pool.threads();
+        self.scratch.resize_with(threads, Scratch::default);
+        self.out.resize(queries.len(), 0.0);
+
+        let mut rest = &mut self.out[..];
+        let mut start = 0;
+        let mut parts: Vec<_> = Vec::with_capacity(threads);
+        for (end, scratch) in shape.ends(threads).zip(&mut self.scratch) {
+            let (part, others) = rest.split_at_mut((end - start) * dim);
+            rest = others;
+            parts.push((start, part, scratch));
+            start = end;
         }
-    });
-}
-
-/// Computes each query head's attention over the positions up to its own token.
-///
-/// `queries` is `(n, n_heads, head_dim)`, not yet rotated; the cache already holds the `n` new
-/// positions behind `cache.len()`. `out` is `(n_kv_heads, n, group, head_dim)`: the order in which
-/// threads share the work, so that each writes one contiguous stretch.
-pub(crate) fn attend(
-    compute: &mut Compute,
-    rope: &Rope,
-    cache: &KvCache,
-    layer: usize,
-    queries: &[f32],
-    config: &ModelConfig,
-    scratch: &mut Vec<Scratch>,
-    out: &mut [f32],
-) {
-    let shape = Shape::new(config, cache.len(), queries.len());
-    let dim = config.head_dim;
-    let scale = 1.0 / (dim as f32).sqrt();
-    let threads = compute.pool.threads();
-    scratch.resize_with(threads, Scratch::default);
-
-    let mut rest = out;
-    let mut start = 0;
-    let mut parts: Vec<_> = Vec::with_capacity(threads);
-    for (end, scratch) in shape.ends(threads).zip(scratch) {
-        let (part, others) = rest.split_at_mut((end - start) * dim);
-        rest = others;
-        parts.push((start, part, scratch));
-        start = end;
+        let kernel = &*compute.kernel;
+        compute.pool.run(&mut parts, |_, (start, out, scratch)| {
+            let mut unit = *start;
+            let mut out = &mut **out;
+            while !out.is_empty() {
+                // A run of query heads of one token that share a key/value head.
+                let (kv_head, token, within) = shape.place(unit);
+                let heads = (shape.group - within).min(out.len() / dim);
+                let (these, others) = out.split_at_mut(heads * dim);
+                let position = shape.first + token;
+                let first_query = token * config.n_heads + kv_head * shape.group + within;
+                scratch.queries.clear();
+                scratch
+                    .queries
+                    .extend_from_slice(&queries[first_query * dim..][..heads * dim]);
+                for query in scratch.queries.chunks_exact_mut(dim) {
+                    rope.rotate(position, query);
+                }
+                let n_keys = position + 1;
+                let (keys, values) = cache.head(layer, kv_head, n_keys);
+                if scratch.scores.len() < heads * n_keys {
+                    scratch.scores.resize(heads * n_keys, 0.0);
+                }
+                let head = AttentionHead {
+                    head_dim: dim,
+                    queries: &scratch.queries,
+                    keys,
+                    values,
+                    scale,
+                };
+                kernel.attend(&head, &mut scratch.scores[..heads * n_keys], these);
+                out = others;
+                unit += heads;
+            }
+        });
     }
-    let kernel = &*compute.kernel;
-    compute.pool.run(&mut parts, |_, (start, out, scratch)| {
-        let mut unit = *start;
-        let mut out = &mut **out;
-        while !out.is_empty() {
-            // A run of query heads of one token that share a key/value head.
-            let (kv_head, token, within) = shape.place(unit);
-            let heads = (shape.group - within).min(out.len() / dim);
-            let (these, others) = out.split_at_mut(heads * dim);
-            let position = shape.first + token;
-            let first_query = token * config.n_heads + kv_head * shape.group + within;
-            scratch.queries.clear();
-            scratch
-                .queries
-                .extend_from_slice(&queries[first_query * dim..][..heads * dim]);
-            for query in scratch.queries.chunks_exact_mut(dim) {
-                rope.rotate(position, query);
-            }
-            let n_keys = position + 1;
-            let (keys, values) = cache.head(layer, kv_head, n_keys);
-            if scratch.scores.len() < heads * n_keys {
-                scratch.scores.resize(heads * n_keys, 0.0);
-            }
-            let head = AttentionHead {
-                head_dim: dim,
-                queries: &scratch.queries,
-                keys,
-                values,
-                scale,
-            };
-            kernel.attend(&head, &mut scratch.scores[..heads * n_keys], these);
-            out = others;
-            unit += heads;
+
+    /// Copies one token's heads, `(n_heads, head_dim)`.
+    pub(crate) fn gather(&self, token: usize, config: &ModelConfig, out: &mut [f32]) {
+        let width = config.n_heads / config.n_kv_heads * config.head_dim;
+        let n = self.out.len() / (config.n_kv_heads * width);
+        for (head, out) in out.chunks_exact_mut(width).enumerate() {
+            out.copy_from_slice(&self.out[(head * n + token) * width..][..width]);
         }
-    });
+    }
 }
 
 /// The units of attention, one query head of one token each, ordered `(n_kv_heads, n, group)`.
@@ -166,13 +151,39 @@ impl Shape {
     }
 }
 
-/// Copies one token out of attention's `(n_kv_heads, n, group, head_dim)` into `(n_heads, head_dim)`.
-pub(crate) fn gather(attended: &[f32], token: usize, config: &ModelConfig, out: &mut [f32]) {
-    let width = config.n_heads / config.n_kv_heads * config.head_dim;
-    let n = attended.len() / (config.n_kv_heads * width);
-    for (head, out) in out.chunks_exact_mut(width).enumerate() {
-        out.copy_from_slice(&attended[(head * n + token) * width..][..width]);
-    }
+/// Stores the rotated keys and the values of `n` new tokens in a layer of the cache.
+///
+/// `keys` and `values` are `(n, n_kv_heads, head_dim)`.
+pub(crate) fn store(
+    compute: &mut Compute,
+    rope: &Rope,
+    cache: &mut KvCache,
+    layer: usize,
+    keys: &[f32],
+    values: &[f32],
+    config: &ModelConfig,
+) {
+    let (dim, n_heads) = (config.head_dim, config.n_kv_heads);
+    let n = keys.len() / (n_heads * dim);
+    let first = cache.len();
+    // One token is too little to wake a thread for.
+    let n_parts = if n == 1 { 1 } else { compute.pool.threads() };
+    let mut heads: Vec<_> = cache.heads_mut(layer).collect();
+    let per_part = n_heads.div_ceil(n_parts);
+    let mut parts: Vec<_> = heads.chunks_mut(per_part).collect();
+    compute.pool.run(&mut parts, |part, heads| {
+        for (i, (cached_keys, cached_values)) in heads.iter_mut().enumerate() {
+            let head = part * per_part + i;
+            for token in 0..n {
+                let from = (token * n_heads + head) * dim..(token * n_heads + head + 1) * dim;
+                let to = (first + token) * dim..(first + token + 1) * dim;
+                let key = &mut cached_keys[to.clone()];
+                key.copy_from_slice(&keys[from.clone()]);
+                rope.rotate(first + token, key);
+                cached_values[to].copy_from_slice(&values[from]);
+            }
+        }
+    });
 }
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ fn scale(frequency: f32, scaling: RopeScaling) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "these results are exact")]
+
     use super::*;
     use crate::testing::tiny_config;
 

@@ -159,17 +159,21 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
                 if b % 2 == 0 {
                     prefetch(rows[r][b].as_ptr().wrapping_add(AHEAD));
                 }
-                let p0 = _mm256_and_si256(_mm256_srli_epi16::<6>(packed), three);
-                let p1 = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), three);
-                let p2 = _mm256_and_si256(_mm256_srli_epi16::<2>(packed), three);
-                let p3 = _mm256_and_si256(packed, three);
-                let a = _mm256_maddubs_epi16(p0, load_i8(&x[0]));
-                let b = _mm256_maddubs_epi16(p1, load_i8(&x[1]));
-                let c = _mm256_maddubs_epi16(p2, load_i8(&x[2]));
-                let d = _mm256_maddubs_epi16(p3, load_i8(&x[3]));
-                let ab = _mm256_add_epi16(a, b);
-                let cd = _mm256_add_epi16(c, d);
-                narrow[r] = _mm256_add_epi16(narrow[r], _mm256_add_epi16(ab, cd));
+                let planes = [
+                    _mm256_and_si256(_mm256_srli_epi16::<6>(packed), three),
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(packed), three),
+                    _mm256_and_si256(_mm256_srli_epi16::<2>(packed), three),
+                    _mm256_and_si256(packed, three),
+                ];
+                let low = _mm256_add_epi16(
+                    _mm256_maddubs_epi16(planes[0], load_i8(&x[0])),
+                    _mm256_maddubs_epi16(planes[1], load_i8(&x[1])),
+                );
+                let high = _mm256_add_epi16(
+                    _mm256_maddubs_epi16(planes[2], load_i8(&x[2])),
+                    _mm256_maddubs_epi16(planes[3], load_i8(&x[3])),
+                );
+                narrow[r] = _mm256_add_epi16(narrow[r], _mm256_add_epi16(low, high));
             }
         }
         for r in 0..R {
