@@ -6,12 +6,14 @@
 pub mod config;
 pub mod engine;
 pub mod format;
+pub mod inspect;
 pub mod kernels;
 pub mod kv_cache;
 pub mod load;
 pub mod mmap;
 pub mod quant;
 pub mod score;
+pub mod synth;
 pub mod testing;
 pub mod threads;
 pub mod tokenizer;

@@ -6,6 +6,7 @@
 //! [`mmap`](crate::mmap)).
 
 mod assemble;
+pub(crate) mod describe;
 mod error;
 mod gguf;
 mod hf;

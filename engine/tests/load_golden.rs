@@ -8,6 +8,7 @@ use std::{
 
 use tritmark_engine::{
     config::{Activation, Architecture, RopePairs, RopeScaling},
+    inspect::inspect,
     load::{LoadOptions, LoadedModel, VocabSource, load},
     quant::i2_s,
     weights::{DenseType, Matrix, TernaryMatrix, TernaryScale},
@@ -269,4 +270,35 @@ fn the_hash_of_a_model_is_stable_and_its_own() {
     assert_eq!(hashes, again);
     let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
     assert_eq!(distinct.len(), 5);
+}
+
+#[test]
+fn every_model_is_described_even_one_that_cannot_run() {
+    let Some(data) = data("descriptions of models") else {
+        return;
+    };
+    let models = data.join("golden/models");
+    let packed = inspect(&models.join("bitnet-tiny-packed")).unwrap();
+    let mapped = inspect(&models.join("bitnet-tiny.i2_s.gguf")).unwrap();
+    assert_eq!(
+        (packed.format.as_str(), mapped.format.as_str()),
+        ("safetensors", "gguf v3")
+    );
+    assert_eq!(packed.types["u8"].n_tensors, 28);
+    assert_eq!(mapped.types["i2_s"].n_tensors, 28);
+    // The folder has 28 separate scales besides.
+    assert_eq!(packed.n_weights, mapped.n_weights + 28);
+    let (packed_config, mapped_config) = (packed.config.unwrap(), mapped.config.unwrap());
+    assert_eq!(packed_config, mapped_config);
+    assert_eq!(mapped.metadata["tokenizer.ggml.tokens"][8], "… 2040 more");
+    assert_eq!(packed.files.len(), 5);
+
+    let gemma = inspect(&models.join("gemma3-tiny")).unwrap();
+    assert!(gemma.config.is_none());
+    assert!(
+        gemma.warnings[0].contains("Gemma3ForCausalLM"),
+        "{:?}",
+        gemma.warnings
+    );
+    assert_eq!(gemma.metadata["vocab_size"], 1536);
 }

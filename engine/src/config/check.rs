@@ -1,5 +1,7 @@
 //! What can be wrong with a configuration, and the checks every one passes.
 
+use std::fmt::Display;
+
 use super::{ModelConfig, RopeScaling};
 
 /// Largest width, count or length of a model, far above any real one: products of two fit 64 bits.
@@ -126,7 +128,7 @@ fn is_positive(x: f32) -> bool {
     x.is_finite() && x > 0.0
 }
 
-fn bad(key: &str, value: impl ToString, reason: impl Into<String>) -> ConfigError {
+fn bad(key: &str, value: impl Display, reason: impl Into<String>) -> ConfigError {
     ConfigError::Value {
         key: key.to_owned(),
         value: value.to_string(),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use super::{
@@ -115,7 +115,7 @@ pub(super) fn assemble(
     let Builder {
         stored, run_time, ..
     } = builder;
-    source.head_format = head_format.to_owned();
+    head_format.clone_into(&mut source.head_format);
     source.stored_linear_format = joined(stored);
     source.linear_format = joined(run_time);
     source.bits_per_weight =
@@ -325,13 +325,13 @@ fn ternary_bytes(matrix: &TernaryMatrix) -> u64 {
 }
 
 /// Records the files of a model and their sizes.
-pub(super) fn add_files(source: &mut ModelSource, files: &[&Path]) -> Result<(), LoadError> {
-    for &path in files {
+pub(super) fn add_files(source: &mut ModelSource, files: &[PathBuf]) -> Result<(), LoadError> {
+    for path in files {
         let metadata = std::fs::metadata(path).map_err(|error| LoadError::Open {
-            path: path.to_owned(),
+            path: path.clone(),
             source: error,
         })?;
-        source.files.push(path.to_owned());
+        source.files.push(path.clone());
         source.file_bytes += metadata.len();
     }
     Ok(())

@@ -68,7 +68,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Lo
             .to_owned(),
         ..ModelSource::default()
     };
-    add_files(&mut source, &[path])?;
+    add_files(&mut source, &[path.to_owned()])?;
     if let VocabSource::Gguf(vocab) = &vocab
         && vocab.tokens.len() > config.vocab_size
     {
@@ -157,7 +157,7 @@ impl From<GgufError> for ConfigError {
 }
 
 /// Reads a file's configuration.
-pub(crate) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
+pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
     let metadata = &gguf.metadata;
     let name = metadata
         .string("general.architecture")?

@@ -18,7 +18,7 @@ use crate::{
     config::ConfigError,
     format::{
         hf::{self, HfConfig, SpecialIds},
-        safetensors::Safetensors,
+        safetensors::{Safetensors, TensorInfo},
     },
     mmap,
     weights::{Bytes, DenseType},
@@ -59,13 +59,25 @@ fn part_name(layer: usize, part: Part, attn_sub_norm: &str, ffn_sub_norm: &str) 
 }
 
 pub(super) fn load(folder: &Path) -> Result<LoadedModel, LoadError> {
-    let Folder {
-        config,
-        mut source,
-        vocab,
-        shards,
-        ..
-    } = Folder::open(folder)?;
+    let config_path = folder.join("config.json");
+    let config = read_json(&config_path, hf::parse_config)?;
+    let mut paths = vec![config_path];
+    let shards = shards(folder, &mut paths)?;
+    let vocab = vocab(folder, &config.tokens, &mut paths)?;
+    let HfConfig {
+        class,
+        model,
+        tie_word_embeddings,
+        ternary,
+        tokens: _,
+        warnings,
+    } = config;
+    let mut source = ModelSource {
+        architecture: class,
+        warnings,
+        ..ModelSource::default()
+    };
+    add_files(&mut source, &paths)?;
     let mut tensors = Tensors {
         path: folder.to_owned(),
         by_name: BTreeMap::new(),
@@ -74,65 +86,34 @@ pub(super) fn load(folder: &Path) -> Result<LoadedModel, LoadError> {
         shard.add_tensors(&mut tensors.by_name);
     }
     let from_floats = |linear: &str| {
-        let ternary = config.ternary.as_ref()?;
+        let ternary = ternary.as_ref()?;
         ternary.converts(linear).then_some(FromFloats::Absmean)
     };
-    let ternary = config.ternary.clone().unwrap_or_default();
+    let ternary_or_none = ternary.clone().unwrap_or_default();
     let rules = Rules {
         from_floats: &from_floats,
         float_scales: false,
-        packed_scale_is_inverse: ternary.scale_is_inverse,
-        tied: Some(config.tie_word_embeddings),
+        packed_scale_is_inverse: ternary_or_none.scale_is_inverse,
+        tied: Some(tie_word_embeddings),
     };
-    let names = if ternary.one_bit_llm_names {
+    let names = if ternary_or_none.one_bit_llm_names {
         ONE_BIT_LLM_NAMES
     } else {
         NAMES
     };
-    let weights = assemble(&config.model, &mut tensors, &names, &rules, &mut source)?;
+    let weights = assemble(&model, &mut tensors, &names, &rules, &mut source)?;
     Ok(LoadedModel {
-        config: config.model,
+        config: model,
         weights,
         source,
         vocab,
     })
 }
 
-/// A folder whose descriptions are read.
-pub(crate) struct Folder {
-    pub(crate) config: HfConfig,
-    pub(crate) source: ModelSource,
-    pub(crate) vocab: VocabSource,
-    pub(crate) shards: Vec<Shard>,
-}
-
-impl Folder {
-    pub(crate) fn open(folder: &Path) -> Result<Self, LoadError> {
-        let config_path = folder.join("config.json");
-        let config = read_json(&config_path, hf::parse_config)?;
-        let mut paths = vec![config_path];
-        let shards = shards(folder, &mut paths)?;
-        let vocab = vocab(folder, &config.tokens, &mut paths)?;
-        let mut source = ModelSource {
-            architecture: config.class.clone(),
-            warnings: config.warnings.clone(),
-            ..ModelSource::default()
-        };
-        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-        add_files(&mut source, &paths)?;
-        Ok(Self {
-            config,
-            source,
-            vocab,
-            shards,
-        })
-    }
-}
-
 /// A safetensors file and which of its tensors belong to the model; all where None is said.
-pub(crate) struct Shard {
-    pub(crate) path: Arc<Path>,
-    pub(crate) file: Safetensors,
+pub(super) struct Shard {
+    path: Arc<Path>,
+    file: Safetensors,
     map: Arc<memmap2::Mmap>,
     chosen: Option<BTreeSet<String>>,
 }
@@ -164,6 +145,16 @@ impl Shard {
             map,
             chosen,
         })
+    }
+
+    /// Returns the tensors that belong to the model.
+    pub(super) fn into_tensors(self) -> Vec<TensorInfo> {
+        let Self { file, chosen, .. } = self;
+        let mut tensors = file.tensors;
+        if let Some(chosen) = chosen {
+            tensors.retain(|tensor| chosen.contains(&tensor.name));
+        }
+        tensors
     }
 
     fn add_tensors(&self, by_name: &mut BTreeMap<String, Tensor>) {
@@ -200,7 +191,7 @@ fn encoding(dtype: Dtype) -> Encoding {
 }
 
 /// Opens `model.safetensors`, or the files its index names.
-fn shards(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<Vec<Shard>, LoadError> {
+pub(super) fn shards(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<Vec<Shard>, LoadError> {
     let single = folder.join("model.safetensors");
     let index = folder.join("model.safetensors.index.json");
     if single.exists() || !index.exists() {
@@ -222,7 +213,7 @@ fn shards(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<Vec<Shard>, LoadErr
     Ok(shards)
 }
 
-fn vocab(
+pub(super) fn vocab(
     folder: &Path,
     config_ids: &SpecialIds,
     paths: &mut Vec<PathBuf>,
@@ -258,7 +249,7 @@ fn vocab(
     }))
 }
 
-fn read_json<T>(
+pub(super) fn read_json<T>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<T, ConfigError>,
 ) -> Result<T, LoadError> {

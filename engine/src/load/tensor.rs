@@ -236,7 +236,7 @@ impl Tensor {
                 let scale = convert(block, codes);
                 scales.push(scale);
                 if !i2_s::is_all_zero(codes) {
-                    same &= *common.get_or_insert(scale) == scale;
+                    same &= common.get_or_insert(scale).to_bits() == scale.to_bits();
                 }
             }
         });
@@ -306,7 +306,7 @@ impl ExactTernary {
         }
         self.broken = !values
             .iter()
-            .all(|&x| x == 0.0 || x.abs() == self.magnitude);
+            .all(|&x| x == 0.0 || x.abs().to_bits() == self.magnitude.to_bits());
     }
 
     fn scale(&self) -> Option<f32> {

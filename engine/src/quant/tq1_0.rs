@@ -26,7 +26,7 @@ pub fn block_to_i2_s(block: &[u8], codes: &mut [u8]) -> f32 {
         for n in 0..n_trits {
             let trits = &mut trits[first + n * width..][..width];
             for (trit, rest) in trits.iter_mut().zip(&mut rests) {
-                *trit = (u16::from(*rest) * 3 >> 8) as i8 - 1;
+                *trit = ((u16::from(*rest) * 3) >> 8) as i8 - 1;
                 *rest = rest.wrapping_mul(3);
             }
         }

@@ -15,11 +15,15 @@ pub const BLOCK_BYTES: usize = 66;
 /// If `block` is not 66 or `codes` not 64 bytes long.
 pub fn block_to_i2_s(block: &[u8], codes: &mut [u8]) -> f32 {
     assert_eq!((block.len(), codes.len()), (BLOCK_BYTES, 64));
-    for (code, &byte) in codes.iter_mut().zip(block) {
-        let swapped = byte.rotate_left(4);
-        *code = (swapped & 0x33) << 2 | (swapped >> 2 & 0x33);
-    }
+    codes.copy_from_slice(&block[..64]);
+    codes.iter_mut().for_each(reverse_codes);
     f16_at(block, 64)
+}
+
+/// Reverses the four codes of a byte: TQ2_0's order becomes I2_S's and the other way round.
+pub fn reverse_codes(byte: &mut u8) {
+    let swapped = byte.rotate_left(4);
+    *byte = ((swapped & 0x33) << 2) | ((swapped >> 2) & 0x33);
 }
 
 /// Packs 256 trits and a scale.

@@ -188,13 +188,12 @@ impl Metadata {
     /// Sets a key; a new one goes to the end.
     pub fn set(&mut self, key: impl Into<String>, value: Value) {
         let key = key.into();
-        match self.index.get(&key) {
-            Some(&at) => self.entries[at].1 = value,
-            None => {
-                self.index.insert(key.clone(), self.entries.len());
-                self.entries.push((key, value));
-            }
+        if let Some(&at) = self.index.get(&key) {
+            self.entries[at].1 = value;
+            return;
         }
+        self.index.insert(key.clone(), self.entries.len());
+        self.entries.push((key, value));
     }
 
     /// Returns a key's non-negative integer of any width.

@@ -1,0 +1,474 @@
+//! Models of any size with random weights, for measuring speed: in the kernels here, as in those
+//! of the programs to compare with, speed does not depend on the weights' values.
+//!
+//! Shapes are those of the bitnet.cpp paper's dummy models and of BitNet b1.58 2B4T. The same seed
+//! gives the same file; the ternary formats of one seed hold the same trits and scales, so that
+//! they must give the same logits. Scales are such that every linear keeps the size of its input:
+//! logits are finite and differ.
+
+mod random;
+mod shapes;
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use half::{bf16, f16};
+
+use crate::{
+    format::gguf::{GgufError, Layout, Metadata, TensorInfo, TensorType, TensorWriter, Value},
+    quant::{i2_s, tq1_0, tq2_0},
+};
+
+pub use shapes::{Shape, shape, shapes};
+
+use random::Random;
+
+/// Bytes made before they are written: a whole number of every format's blocks.
+const CHUNK_BLOCKS: usize = 4096;
+/// RMSNorm's epsilon in every file.
+const RMS_NORM_EPS: f32 = 1e-5;
+
+/// Format of the block linears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Ternary, bitnet.cpp's 2 bits a weight; a `bitnet-b1.58` file as the official one.
+    I2S,
+    /// Ternary, 2.0625 bits a weight.
+    Tq2_0,
+    /// Ternary, 1.6875 bits a weight.
+    Tq1_0,
+    /// The dense twin, a `llama` of the same shape without sub-norms.
+    F32,
+    /// Dense twin in f16.
+    F16,
+    /// Dense twin in bfloat16.
+    Bf16,
+    /// Dense twin, 8.5 bits a weight.
+    Q8_0,
+    /// Dense twin, 4.5 bits a weight.
+    Q4_0,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Self; 8] = [
+        Self::I2S,
+        Self::Tq2_0,
+        Self::Tq1_0,
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q4_0,
+    ];
+
+    /// Returns the format of a name as in plans: `i2_s`, `f16`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Returns the name as in plans.
+    pub const fn name(self) -> &'static str {
+        self.tensor_type().name()
+    }
+
+    /// Returns whether the linears are ternary.
+    pub const fn is_ternary(self) -> bool {
+        matches!(self, Self::I2S | Self::Tq2_0 | Self::Tq1_0)
+    }
+
+    const fn tensor_type(self) -> TensorType {
+        match self {
+            Self::I2S => TensorType::I2S,
+            Self::Tq2_0 => TensorType::Tq2_0,
+            Self::Tq1_0 => TensorType::Tq1_0,
+            Self::F32 => TensorType::F32,
+            Self::F16 => TensorType::F16,
+            Self::Bf16 => TensorType::Bf16,
+            Self::Q8_0 => TensorType::Q8_0,
+            Self::Q4_0 => TensorType::Q4_0,
+        }
+    }
+
+    /// Type of the embedding, which is the head too: f16 as in the official file wherever the
+    /// linears are not wider, so that twins differ in their linears alone.
+    const fn embedding_type(self) -> TensorType {
+        match self {
+            Self::F32 => TensorType::F32,
+            Self::Bf16 => TensorType::Bf16,
+            _ => TensorType::F16,
+        }
+    }
+
+    /// llama.cpp's and bitnet.cpp's `general.file_type`.
+    const fn file_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q8_0 => 7,
+            Self::Bf16 => 32,
+            Self::Tq1_0 => 36,
+            Self::Tq2_0 => 37,
+            Self::I2S => 40,
+        }
+    }
+}
+
+/// A file that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SynthError {
+    /// A shape that the format cannot hold.
+    #[error("shape `{shape}` cannot be written as {}", format.name())]
+    Layout {
+        /// Shape.
+        shape: String,
+        /// Format.
+        format: Format,
+        /// Why.
+        #[source]
+        source: GgufError,
+    },
+    /// The file system said no.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file, or its temporary name.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Returns the size of the file that [`write`] makes, bytes.
+pub fn file_bytes(shape: &Shape, format: Format) -> Result<u64, SynthError> {
+    let layout = layout(shape, format, 0)?;
+    let mut counter = Counter(0);
+    layout
+        .begin(&mut counter)
+        .map_err(|source| SynthError::Write {
+            path: PathBuf::new(),
+            source,
+        })?;
+    Ok(counter.0 + layout.data_bytes())
+}
+
+/// Writes a model whose weights depend on `seed` alone, in bounded memory. The file appears whole
+/// or not at all. `progress` is told the bytes of weights written so far and in all.
+pub fn write(
+    shape: &Shape,
+    format: Format,
+    seed: u64,
+    path: &Path,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(), SynthError> {
+    let layout = layout(shape, format, seed)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.partial", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = write_file(&layout, shape, seed, &temporary, &mut progress)
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|source| {
+        // Nothing more can be done if this fails too.
+        let _ = fs::remove_file(&temporary);
+        SynthError::Write {
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+fn write_file(
+    layout: &Layout,
+    shape: &Shape,
+    seed: u64,
+    path: &Path,
+    progress: &mut impl FnMut(u64, u64),
+) -> io::Result<()> {
+    let file = File::create_new(path)?;
+    let total = layout.data_bytes();
+    let mut writer = layout.begin(file)?;
+    let mut done = 0;
+    progress(0, total);
+    for tensor in layout.tensors() {
+        write_tensor(&mut writer, tensor, shape, seed, &mut |bytes| {
+            done += bytes;
+            progress(done, total);
+        })?;
+    }
+    progress(total, total);
+    writer.finish().sync_all()
+}
+
+struct Counter(u64);
+
+impl Write for &mut Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Names, shapes and keys as in the official 2B4T file, without a vocabulary.
+fn layout(shape: &Shape, format: Format, seed: u64) -> Result<Layout, SynthError> {
+    let mut layout = Layout::new(metadata(shape, format, seed));
+    let (hidden, ffn) = (shape.hidden_size as u64, shape.ffn_size as u64);
+    let q_size = (shape.n_heads * shape.head_dim) as u64;
+    let kv_size = (shape.n_kv_heads * shape.head_dim) as u64;
+    let linear = format.tensor_type();
+    let mut add = |name: String, dims: &[u64], kind| {
+        layout
+            .add(name, dims, kind)
+            .map_err(|source| SynthError::Layout {
+                shape: shape.name.to_owned(),
+                format,
+                source,
+            })
+    };
+    let norm = TensorType::F32;
+    let vocab = shape.vocab_size as u64;
+    add(
+        "token_embd.weight".into(),
+        &[hidden, vocab],
+        format.embedding_type(),
+    )?;
+    for nth in 0..shape.n_layers {
+        let name = |part: &str| format!("blk.{nth}.{part}.weight");
+        add(name("attn_norm"), &[hidden], norm)?;
+        add(name("attn_q"), &[hidden, q_size], linear)?;
+        add(name("attn_k"), &[hidden, kv_size], linear)?;
+        add(name("attn_v"), &[hidden, kv_size], linear)?;
+        if format.is_ternary() {
+            add(name("attn_sub_norm"), &[q_size], norm)?;
+        }
+        add(name("attn_output"), &[q_size, hidden], linear)?;
+        add(name("ffn_norm"), &[hidden], norm)?;
+        add(name("ffn_gate"), &[hidden, ffn], linear)?;
+        add(name("ffn_up"), &[hidden, ffn], linear)?;
+        if format.is_ternary() {
+            add(name("ffn_sub_norm"), &[ffn], norm)?;
+        }
+        add(name("ffn_down"), &[ffn, hidden], linear)?;
+    }
+    add("output_norm.weight".into(), &[hidden], norm)?;
+    Ok(layout)
+}
+
+fn metadata(shape: &Shape, format: Format, seed: u64) -> Metadata {
+    let arch = if format.is_ternary() {
+        "bitnet-b1.58"
+    } else {
+        "llama"
+    };
+    let mut metadata = Metadata::default();
+    let name = format!("tritmark synthetic {} {}", shape.name, format.name());
+    metadata.set("general.architecture", Value::String(arch.into()));
+    metadata.set("general.name", Value::String(name));
+    metadata.set("general.file_type", Value::U32(format.file_type()));
+    metadata.set("general.quantization_version", Value::U32(2));
+    metadata.set("tritmark.synth.seed", Value::U64(seed));
+    let sizes = [
+        ("vocab_size", shape.vocab_size),
+        ("context_length", shape.context_length),
+        ("embedding_length", shape.hidden_size),
+        ("block_count", shape.n_layers),
+        ("feed_forward_length", shape.ffn_size),
+        ("rope.dimension_count", shape.head_dim),
+        ("attention.key_length", shape.head_dim),
+        ("attention.value_length", shape.head_dim),
+        ("attention.head_count", shape.n_heads),
+        ("attention.head_count_kv", shape.n_kv_heads),
+    ];
+    for (key, size) in sizes {
+        metadata.set(format!("{arch}.{key}"), Value::U32(size as u32));
+    }
+    metadata.set(
+        format!("{arch}.attention.layer_norm_rms_epsilon"),
+        Value::F32(RMS_NORM_EPS),
+    );
+    metadata.set(
+        format!("{arch}.rope.freq_base"),
+        Value::F32(shape.rope_theta),
+    );
+    metadata
+}
+
+fn write_tensor(
+    writer: &mut TensorWriter<'_, File>,
+    tensor: &TensorInfo,
+    shape: &Shape,
+    seed: u64,
+    wrote: &mut impl FnMut(u64),
+) -> io::Result<()> {
+    let mut random = Random::of(seed, &tensor.name);
+    let inputs = tensor.dims[0] as f32;
+    let spread = if tensor.dims.len() == 1 {
+        0.1
+    } else if tensor.name == "token_embd.weight" {
+        // The head's output on a normed vector has this standard deviation times √inputs: 3.5, as
+        // trained models' logits.
+        3.5 / inputs.sqrt()
+    } else if tensor.name.contains("attn_output") || tensor.name.contains("ffn_down") {
+        // 2 · n_layers of these are added up.
+        1.0 / (inputs * 2.0 * shape.n_layers as f32).sqrt()
+    } else {
+        1.0 / inputs.sqrt()
+    };
+    let source = Source::new(tensor.kind, spread, tensor.dims.len() == 1);
+    let mut left = tensor.len - source.trailer.len() as u64;
+    let mut chunk = vec![0; CHUNK_BLOCKS * source.block_bytes()];
+    while left > 0 {
+        let len = left.min(chunk.len() as u64);
+        let bytes = &mut chunk[..len as usize];
+        source.fill(&mut random, bytes);
+        writer.write(bytes)?;
+        wrote(len);
+        left -= len;
+    }
+    if !source.trailer.is_empty() {
+        writer.write(&source.trailer)?;
+    }
+    Ok(())
+}
+
+/// Makes a tensor's bytes block by block.
+struct Source {
+    kind: TensorType,
+    /// Values to draw from, as bytes; a power of two of them, or none for the ternary types.
+    table: Vec<u8>,
+    /// All bytes of four codes.
+    code_bytes: Vec<u8>,
+    /// Scale of the ternary and block types.
+    scale: f16,
+    trailer: Vec<u8>,
+}
+
+/// Values in [`Source::table`].
+const TABLE: usize = 4096;
+
+impl Source {
+    /// Values have the standard deviation `spread`, around 1 for a norm's gain and 0 elsewhere.
+    fn new(kind: TensorType, spread: f32, gain: bool) -> Self {
+        // Evenly spread over ±√3 σ.
+        let mean = if gain { 1.0 } else { 0.0 };
+        let value = |i: usize| {
+            let unit = (i as f32 + 0.5) / TABLE as f32 * 2.0 - 1.0;
+            mean + unit * spread * 3_f32.sqrt()
+        };
+        let (mut table, mut trailer) = (Vec::new(), Vec::new());
+        let mut scale = f16::ZERO;
+        match kind {
+            TensorType::F32 => table.extend((0..TABLE).flat_map(|i| value(i).to_le_bytes())),
+            TensorType::F16 => {
+                table.extend((0..TABLE).flat_map(|i| f16::from_f32(value(i)).to_le_bytes()));
+            }
+            TensorType::Bf16 => {
+                table.extend((0..TABLE).flat_map(|i| bf16::from_f32(value(i)).to_le_bytes()));
+            }
+            // Quants of −127 to 127 and −7 to 7, each as likely.
+            TensorType::Q8_0 => scale = f16::from_f32(spread * 3_f32.sqrt() / 127.0),
+            TensorType::Q4_0 => scale = f16::from_f32(spread * 3_f32.sqrt() / 7.5),
+            TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::I2S => {
+                // Trits of equal probability have the variance 2/3. Rounded to f16 in every
+                // format, so that they agree.
+                scale = f16::from_f32(spread * 1.5_f32.sqrt());
+            }
+        }
+        if kind == TensorType::I2S {
+            trailer = scale.to_f32().to_le_bytes().to_vec();
+            trailer.resize(32, 0);
+        }
+        let code_bytes = (0..=u8::MAX).filter(|byte| byte & byte >> 1 & 0x55 == 0);
+        Self {
+            kind,
+            table,
+            code_bytes: code_bytes.collect(),
+            scale,
+            trailer,
+        }
+    }
+
+    /// Bytes of the smallest piece that [`Self::fill`] makes.
+    fn block_bytes(&self) -> usize {
+        match self.kind {
+            TensorType::F32 => 4,
+            TensorType::F16 | TensorType::Bf16 => 2,
+            TensorType::Q8_0 => 34,
+            TensorType::Q4_0 => 18,
+            TensorType::Tq1_0 => tq1_0::BLOCK_BYTES,
+            TensorType::Tq2_0 => tq2_0::BLOCK_BYTES,
+            TensorType::I2S => 64,
+        }
+    }
+
+    /// Fills whole blocks.
+    fn fill(&self, random: &mut Random, bytes: &mut [u8]) {
+        let d = self.scale.to_le_bytes();
+        match self.kind {
+            TensorType::F32 => self.draw::<4>(random, bytes),
+            TensorType::F16 | TensorType::Bf16 => self.draw::<2>(random, bytes),
+            TensorType::Q8_0 => {
+                for block in bytes.chunks_exact_mut(34) {
+                    block[..2].copy_from_slice(&d);
+                    random.fill_below(255, &mut block[2..]);
+                    block[2..].iter_mut().for_each(|q| *q = q.wrapping_sub(127));
+                }
+            }
+            TensorType::Q4_0 => {
+                for block in bytes.chunks_exact_mut(18) {
+                    block[..2].copy_from_slice(&d);
+                    random.fill_below(225, &mut block[2..]);
+                    for q in &mut block[2..] {
+                        *q = (*q / 15 + 1) << 4 | (*q % 15 + 1);
+                    }
+                }
+            }
+            TensorType::I2S => self.codes(random, bytes),
+            TensorType::Tq2_0 => {
+                for block in bytes.chunks_exact_mut(tq2_0::BLOCK_BYTES) {
+                    self.codes(random, &mut block[..64]);
+                    block[..64].iter_mut().for_each(tq2_0::reverse_codes);
+                    block[64..].copy_from_slice(&d);
+                }
+            }
+            TensorType::Tq1_0 => {
+                let (mut codes, mut trits) = ([0; 64], [0; 256]);
+                for block in bytes.chunks_exact_mut(tq1_0::BLOCK_BYTES) {
+                    self.codes(random, &mut codes);
+                    i2_s::unpack_row(&codes, &mut trits);
+                    tq1_0::pack_block(&trits, self.scale, block);
+                }
+            }
+        }
+    }
+
+    /// Draws I2_S bytes: four trits each, all equally likely.
+    fn codes(&self, random: &mut Random, bytes: &mut [u8]) {
+        random.fill_below(self.code_bytes.len() as u8, bytes);
+        for byte in bytes {
+            *byte = self.code_bytes[usize::from(*byte)];
+        }
+    }
+
+    fn draw<const N: usize>(&self, random: &mut Random, bytes: &mut [u8]) {
+        let (table, _) = self.table.as_chunks::<N>();
+        let (values, _) = bytes.as_chunks_mut::<N>();
+        for four in values.chunks_mut(4) {
+            let mut bits = random.next();
+            for value in four {
+                *value = table[bits as usize % TABLE];
+                bits >>= 16;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
