@@ -1,1 +1,174 @@
-//! placeholder
+//! One machine of the fleet: takes jobs, runs each in a fresh process, keeps what was measured.
+//!
+//! [`run`] is the whole agent. It dials the coordinator and holds one stream ([`link`]); what it
+//! knows and decides is in [`desk`]; each job is a child process ([`worker`]) that has the machine
+//! by [`lock`]; what it finds out lies in the [`spool`] until the coordinator has stored it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tritmark_proto::job::SuiteSpec;
+
+mod backoff;
+mod desk;
+mod endpoint;
+pub mod inventory;
+mod link;
+pub mod lock;
+mod runner;
+pub mod spool;
+mod state;
+#[cfg(test)]
+mod testing;
+mod worker;
+
+pub use endpoint::EndpointError;
+pub use state::StateError;
+pub use worker::WorkerCommand;
+
+use desk::{Desk, Identity};
+use link::Agent;
+use lock::MachineLock;
+use runner::Runner;
+use spool::{Spool, SpoolError};
+use state::State;
+
+/// News from the worker on their way to the agent.
+const SAID: usize = 256;
+/// A day of samples of a busy machine.
+const SPOOL_MAX_BYTES: u64 = 1 << 30;
+
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// `https://host:port`, or `http://` to this machine.
+    pub coordinator: String,
+    /// Folder of the agent's id and of what is not acknowledged; one agent a folder.
+    pub state_dir: PathBuf,
+    /// What selectors of a plan may ask for.
+    pub labels: BTreeMap<String, String>,
+    /// How a worker is started.
+    pub worker: WorkerCommand,
+    /// Folder of models made on this machine.
+    pub cache_dir: PathBuf,
+    /// Root of `/proc`, `/sys` and `/etc`; `/` outside tests.
+    pub sysfs_root: PathBuf,
+    /// The lock all agents of the machine share.
+    pub lock_path: PathBuf,
+    /// Bytes that may wait for the coordinator.
+    pub spool_max_bytes: u64,
+    /// PEM file of certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Allows plain text to another machine.
+    pub insecure: bool,
+}
+
+impl AgentConfig {
+    /// The usual set-up: workers are this very program, started with the argument `worker`.
+    pub fn new(coordinator: impl Into<String>, state_dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let state_dir = state_dir.into();
+        Ok(Self {
+            coordinator: coordinator.into(),
+            cache_dir: state_dir.join("cache"),
+            state_dir,
+            labels: BTreeMap::new(),
+            worker: WorkerCommand::this_program()?,
+            sysfs_root: PathBuf::from("/"),
+            lock_path: lock::default_path(),
+            spool_max_bytes: SPOOL_MAX_BYTES,
+            ca_file: None,
+            insecure: false,
+        })
+    }
+}
+
+/// Returns where an agent keeps its state unless told otherwise: the folder systemd gives a service,
+/// else `tritmark` in the user's state folder (XDG).
+pub fn default_state_dir() -> Option<PathBuf> {
+    let folder = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    folder("STATE_DIRECTORY")
+        .or_else(|| Some(folder("XDG_STATE_HOME")?.join("tritmark")))
+        .or_else(|| Some(folder("HOME")?.join(".local/state/tritmark")))
+}
+
+/// Why an agent cannot begin to work. Once it works, it goes on until told to leave.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The coordinator's address cannot be used.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// Runs an agent until `drain` is cancelled and the job in hand is done.
+///
+/// See [`run_until`] for leaving at once.
+pub async fn run(config: AgentConfig, drain: CancellationToken) -> Result<(), AgentError> {
+    run_until(config, drain, CancellationToken::new()).await
+}
+
+/// Runs an agent until `drain` is cancelled and the job in hand is done, or `abort` is cancelled.
+///
+/// An aborted job fails as the agent's fault, which the coordinator is told if it can be reached.
+/// Dropping the future kills the worker; the next start from the same state folder reports what was
+/// found out until then.
+pub async fn run_until(
+    config: AgentConfig,
+    drain: CancellationToken,
+    abort: CancellationToken,
+) -> Result<(), AgentError> {
+    let AgentConfig {
+        coordinator,
+        state_dir,
+        labels,
+        worker,
+        cache_dir,
+        sysfs_root,
+        lock_path,
+        spool_max_bytes,
+        ca_file,
+        insecure,
+    } = config;
+    let endpoint = endpoint::endpoint(&coordinator, ca_file.as_ref(), insecure)?;
+    let state = State::open(&state_dir)?;
+    let spool = Spool::open(&state.folder, spool_max_bytes)?;
+    let identity = identity(&state, &sysfs_root, labels);
+    let desk = Desk::new(identity, spool, link::now_unix_ns());
+    let (said, hears) = mpsc::channel(SAID);
+    let lock = MachineLock::new(lock_path);
+    let runner = Runner::new(lock, worker, cache_dir, sysfs_root, said);
+    Agent::new(desk, runner, hears, drain, abort)
+        .run(endpoint)
+        .await;
+    // Held until here, so that no second agent works on the same folder.
+    drop(state);
+    Ok(())
+}
+
+fn identity(state: &State, sysfs_root: &Path, labels: BTreeMap<String, String>) -> Identity {
+    let inventory::Inventory { machine, notes } = inventory::inventory(sysfs_root);
+    for note in notes {
+        tracing::warn!(machine = machine.id, "{note}");
+    }
+    Identity {
+        agent_id: state.agent_id.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: machine.into(),
+        labels: labels.into_iter().collect(),
+        suites: SuiteSpec::NAMES.map(str::to_owned).to_vec(),
+    }
+}

@@ -1,0 +1,198 @@
+//! Where the coordinator is and whether the way there may be taken.
+
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
+
+/// Why a coordinator's address cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// It is no address.
+    #[error("`{address}` is no coordinator address; write http://host:port or https://host:port")]
+    NoAddress {
+        /// What was given.
+        address: String,
+    },
+    /// It would send measurements over a network unprotected.
+    #[error(
+        "`{address}` would be plain text over a network: use https, or allow it with `insecure`"
+    )]
+    PlainText {
+        /// What was given.
+        address: String,
+    },
+    /// The file of trusted certificates cannot be read.
+    #[error("cannot read the certificates in {}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The system has no certificates where they are usually kept.
+    #[error("this system has no file of trusted certificates: name one to trust")]
+    NoSystemCa,
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS to `{address}`")]
+    Tls {
+        /// What was given.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// Checks the address and sets timeouts and TLS; connects to nothing.
+pub(crate) fn endpoint(
+    address: &str,
+    ca_file: Option<&PathBuf>,
+    insecure: bool,
+) -> Result<Endpoint, EndpointError> {
+    let no_address = || EndpointError::NoAddress {
+        address: address.to_owned(),
+    };
+    let uri: Uri = address.parse().map_err(|_| no_address())?;
+    let host = uri
+        .host()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(no_address)?;
+    let is_tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(no_address()),
+    };
+    if !is_tls && !insecure && !is_loopback(host) {
+        return Err(EndpointError::PlainText {
+            address: address.to_owned(),
+        });
+    }
+    let endpoint = Endpoint::from(uri)
+        .connect_timeout(Duration::from_secs(10))
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(Duration::from_secs(60)))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .keep_alive_while_idle(true);
+    if !is_tls {
+        return Ok(endpoint);
+    }
+    let path = ca_file
+        .cloned()
+        .or_else(system_ca_file)
+        .ok_or(EndpointError::NoSystemCa)?;
+    let pem = std::fs::read(&path).map_err(|source| EndpointError::CaFile { path, source })?;
+    endpoint
+        .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+        .map_err(|source| EndpointError::Tls {
+            address: address.to_owned(),
+            source,
+        })
+}
+
+/// Returns the file of certificates this system trusts: `SSL_CERT_FILE`, else where distributions
+/// keep it (the places `OpenSSL` is built to look in).
+fn system_ca_file() -> Option<PathBuf> {
+    const PLACES: [&str; 6] = [
+        // Debian, Ubuntu, Arch, Gentoo
+        "/etc/ssl/certs/ca-certificates.crt",
+        // Fedora, RHEL
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        // openSUSE
+        "/etc/ssl/ca-bundle.pem",
+        // Alpine, macOS
+        "/etc/ssl/cert.pem",
+        // NixOS
+        "/etc/ssl/certs/ca-bundle.crt",
+    ];
+    std::env::var_os("SSL_CERT_FILE")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(PLACES.map(PathBuf::from))
+        .find(|path| path.is_file())
+}
+
+/// Tells whether the host is this machine by its very name; nothing is looked up.
+fn is_loopback(host: &str) -> bool {
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || literal
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A self-signed certificate made with `openssl req -x509`, valid for a hundred years.
+    const CA: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBhzCCAS2gAwIBAgIUU7/rljhTXMaf5Vts6ElneTHdqhAwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNdHJpdG1hcmsgdGVzdDAgFw0yNjExMjMxNjE4MTJaGA8yMTI2
+MTAzMDE2MTgxMlowGDEWMBQGA1UEAwwNdHJpdG1hcmsgdGVzdDBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABIEE/ecRXyJw+c109yuCrf+bLHujMZ+6lLFyWGuH33Ol
+ykx2KiKoKY3LRivleYKybrAF3mFD9yP2oNAThIqN2E6jUzBRMB0GA1UdDgQWBBTN
+fiTsMvEJwtMDgpZ/iAEn6kkPajAfBgNVHSMEGDAWgBTNfiTsMvEJwtMDgpZ/iAEn
+6kkPajAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIQCQXsvS8uFW
+8fcY0h6WoQba8e7KyaqVx5myNdQiGQQPEQIgOCW6x3MtIT+r/cFYbVUpAcG0R4lL
+ZLL5KKpai9+7M5k=
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn plain_text_is_for_this_machine_only() {
+        for address in [
+            "http://127.0.0.1:7411",
+            "http://localhost:7411",
+            "http://[::1]:7411",
+            "http://127.8.9.10",
+        ] {
+            endpoint(address, None, false).unwrap();
+        }
+        for address in [
+            "http://10.0.0.1:7411",
+            "http://localhost.example.org",
+            "http://[::2]:1",
+        ] {
+            let refusal = endpoint(address, None, false).unwrap_err();
+            assert!(
+                matches!(refusal, EndpointError::PlainText { .. }),
+                "{refusal}"
+            );
+            endpoint(address, None, true).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_named() {
+        for address in ["", "coordinator", "ftp://host", "http://", "not an address"] {
+            let refusal = endpoint(address, None, true).unwrap_err();
+            assert!(
+                matches!(refusal, EndpointError::NoAddress { .. }),
+                "{refusal}"
+            );
+            assert!(refusal.to_string().contains(&format!("`{address}`")));
+        }
+    }
+
+    #[test]
+    fn a_missing_certificate_file_is_named() {
+        let path = PathBuf::from("/nonexistent/ca.pem");
+        let refusal = endpoint("https://fleet.example.org:7411", Some(&path), false).unwrap_err();
+        assert!(
+            refusal.to_string().contains("/nonexistent/ca.pem"),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn https_trusts_the_file_it_is_given() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, CA).unwrap();
+        endpoint("https://fleet.example.org:7411", Some(&path), false).unwrap();
+    }
+}

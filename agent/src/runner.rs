@@ -1,0 +1,182 @@
+//! One assignment from waiting for the machine to the end of its worker.
+
+use std::path::PathBuf;
+
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tritmark_proto::{
+    bundle::{Failure, FailureClass},
+    job::{AttemptId, Job},
+    record::Record,
+};
+use tritmark_suites::worker::{WorkerProgress, WorkerRequest};
+
+use crate::{
+    desk::chain,
+    lock::{Hold, MachineLock},
+    worker::{self, Worker, WorkerCommand, infrastructure},
+};
+
+/// What the coordinator wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Assignment {
+    pub(crate) attempt: AttemptId,
+    pub(crate) job: Job,
+    /// Leading items of an accuracy job that are stored already.
+    pub(crate) items_done: u64,
+}
+
+/// Something about an attempt.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) attempt: AttemptId,
+    pub(crate) news: News,
+}
+
+/// What can be said of a running attempt.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Another job has the machine.
+    Waiting,
+    /// The worker's process runs.
+    Started,
+    Record(Record),
+    Progress(WorkerProgress),
+    /// The worker is gone; nothing follows.
+    Ended(Result<(), Failure>),
+}
+
+/// Starts and stops workers, one at a time.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) lock: MachineLock,
+    pub(crate) command: WorkerCommand,
+    pub(crate) cache_dir: PathBuf,
+    pub(crate) sysfs_root: PathBuf,
+    pub(crate) said: mpsc::Sender<Said>,
+    running: Option<(AttemptId, CancellationToken, AbortOnDropHandle<()>)>,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        lock: MachineLock,
+        command: WorkerCommand,
+        cache_dir: PathBuf,
+        sysfs_root: PathBuf,
+        said: mpsc::Sender<Said>,
+    ) -> Self {
+        Self {
+            lock,
+            command,
+            cache_dir,
+            sysfs_root,
+            said,
+            running: None,
+        }
+    }
+
+    /// Begins an assignment. The one before has ended.
+    pub(crate) fn start(&mut self, assignment: Assignment) {
+        let Assignment {
+            attempt,
+            job,
+            items_done,
+        } = assignment;
+        tracing::info!(job = %attempt.job, attempt = attempt.attempt, suite = job.suite.name(), model = job.model.id, "assigned");
+        let stop = CancellationToken::new();
+        let hold = if job.suite.is_exclusive() {
+            Hold::Exclusive
+        } else {
+            Hold::Shared
+        };
+        let task: JoinHandle<()> = tokio::spawn(perform(
+            attempt,
+            self.lock.clone(),
+            hold,
+            self.command.clone(),
+            WorkerRequest {
+                job,
+                items_done,
+                cache_dir: self.cache_dir.clone(),
+                sysfs_root: self.sysfs_root.clone(),
+            },
+            self.said.clone(),
+            stop.clone(),
+        ));
+        self.running = Some((attempt, stop, AbortOnDropHandle::new(task)));
+    }
+
+    /// Kills the worker of the attempt; its end will be said.
+    pub(crate) fn stop(&self, attempt: AttemptId) {
+        if let Some((running, stop, _)) = &self.running
+            && *running == attempt
+        {
+            stop.cancel();
+        }
+    }
+}
+
+async fn perform(
+    attempt: AttemptId,
+    lock: MachineLock,
+    hold: Hold,
+    command: WorkerCommand,
+    request: WorkerRequest,
+    said: mpsc::Sender<Said>,
+    stop: CancellationToken,
+) {
+    let work = work(attempt, &lock, hold, command, request, &said, &stop);
+    let outcome = work.await;
+    match &outcome {
+        Ok(()) => tracing::info!(job = %attempt.job, "done"),
+        Err(failure) => tracing::warn!(job = %attempt.job, reason = failure.message, "failed"),
+    }
+    let news = News::Ended(outcome);
+    // Nobody listens: the agent is leaving.
+    let _ = said.send(Said { attempt, news }).await;
+}
+
+async fn work(
+    attempt: AttemptId,
+    lock: &MachineLock,
+    hold: Hold,
+    command: WorkerCommand,
+    request: WorkerRequest,
+    said: &mpsc::Sender<Said>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let on_wait = || {
+        let news = News::Waiting;
+        // Only for show: a full channel may lose it.
+        let _ = said.try_send(Said { attempt, news });
+    };
+    let guard = tokio::select! {
+        guard = lock.acquire(hold, on_wait) => {
+            guard.map_err(|error| infrastructure(chain(&error)))?
+        }
+        () = stop.cancelled() => return Err(stopped()),
+    };
+    let heard = said.clone();
+    let mut worker = Worker::start(command, request, guard, move |news| {
+        let news = match news {
+            worker::News::Started => News::Started,
+            worker::News::Record(record) => News::Record(record),
+            worker::News::Progress(progress) => News::Progress(progress),
+        };
+        heard.blocking_send(Said { attempt, news }).is_ok()
+    });
+    tokio::select! {
+        outcome = worker.outcome() => return outcome,
+        () = stop.cancelled() => worker.kill(),
+    }
+    worker.outcome().await
+}
+
+/// What is said of a job that was stopped before it had a worker; the desk knows why.
+fn stopped() -> Failure {
+    Failure {
+        class: FailureClass::Transient,
+        message: "stopped before it began".to_owned(),
+        stderr: String::new(),
+    }
+}
