@@ -1,1 +1,19 @@
-//! placeholder
+//! Takes plans, gives their jobs to agents, keeps what they measure.
+//!
+//! [`plan`] reads what shall be run, [`schedule`] decides who does what next, `run` acts on it,
+//! [`store`] keeps it, [`bundle`] hands it on. [`server`] puts the gRPC services around them: one
+//! for agents, one for people.
+
+pub mod bundle;
+mod control;
+mod link;
+pub mod plan;
+mod run;
+pub mod schedule;
+pub mod server;
+pub mod store;
+#[cfg(test)]
+mod testing;
+
+pub use run::Timing;
+pub use server::{Config, Coordinator, CoordinatorError};

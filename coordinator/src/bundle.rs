@@ -1,0 +1,231 @@
+//! A run as a folder that is complete in itself; its format is `tritmark_proto::bundle`.
+//!
+//! Of every job it holds the attempt that counts: the last that succeeded, else the last. Accuracy
+//! items are put together from all attempts, since one goes on where another ended; the first that
+//! was stored wins. What was superseded stays in the store.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use tritmark_proto::{
+    bundle::{FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, Run, TOKENS},
+    job::{RunId, SuiteSpec},
+    record::{ModelFacts, Record, RecordBody},
+};
+
+use crate::store::{AttemptState, Store, StoreError, StoredAttempt, StoredJob, StoredRun};
+
+mod frames;
+#[cfg(test)]
+mod tests;
+
+use frames::Frames;
+
+/// One file of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleFile {
+    /// Its name in the folder.
+    pub name: &'static str,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a bundle cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store knows no such run.
+    #[error("there is no run {0}")]
+    NoRun(RunId),
+    /// A table cannot be made.
+    #[error("cannot make the table {name}")]
+    Table {
+        /// The file's name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: polars::error::PolarsError,
+    },
+    /// A stored time is beyond the calendar.
+    #[error("{unix_ns} ns since 1970 is no time")]
+    Time {
+        /// The time.
+        unix_ns: i64,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Writes a run's bundle into `folder`, which is made where it is missing. Each file appears whole
+/// or not at all, the manifest last.
+pub async fn write(store: &dyn Store, run: RunId, folder: &Path) -> Result<(), BundleError> {
+    let run = store.run(run).await?.ok_or(BundleError::NoRun(run))?;
+    let failed = |path: PathBuf| {
+        move |source| BundleError::Write {
+            path: path.display().to_string(),
+            source,
+        }
+    };
+    fs::create_dir_all(folder).map_err(failed(folder.to_owned()))?;
+    let mut files = files(store, run).await?;
+    files.sort_by_key(|file| file.name == MANIFEST);
+    for BundleFile { name, bytes } in files {
+        let path = folder.join(name);
+        let new = folder.join(format!("{name}.new"));
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(failed(path.clone()))?;
+    }
+    Ok(())
+}
+
+/// Makes the files of a run's bundle, the manifest first. The run may still go on.
+pub async fn files(store: &dyn Store, run: StoredRun) -> Result<Vec<BundleFile>, BundleError> {
+    let mut outcomes = Vec::new();
+    let mut frames = Frames::default();
+    let mut machine_ids = Vec::new();
+    for stored in store.jobs(run.id).await? {
+        let chosen = chosen_attempt(&stored.attempts);
+        let mut facts = None;
+        if !stored.attempts.is_empty() {
+            let records = store.records(stored.job.id).await?;
+            facts = add_records(&mut frames, &stored, chosen, records);
+        }
+        machine_ids.extend(chosen.map(|attempt| attempt.machine_id.clone()));
+        outcomes.push(outcome(stored.job.clone(), &stored, chosen, facts)?);
+    }
+    machine_ids.sort_unstable();
+    machine_ids.dedup();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        machines: store.machines(&machine_ids).await?,
+        run: Run {
+            id: run.id,
+            name: run.name,
+            plan_toml: run.plan_toml,
+            submitted_at: timestamp(run.submitted_unix_ns)?,
+            ended_at: run.ended_unix_ns.map(timestamp).transpose()?,
+            tritmark_version: run.tritmark_version,
+        },
+        jobs: outcomes,
+    };
+    let mut json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
+    json.push(b'\n');
+    let tables = tokio::task::spawn_blocking(move || frames.into_parquet())
+        .await
+        .expect("making a table does not panic");
+    let mut files = vec![BundleFile {
+        name: MANIFEST,
+        bytes: json,
+    }];
+    for (name, table) in [MEASUREMENTS, ITEMS, TOKENS].into_iter().zip(tables) {
+        let bytes = table.map_err(|source| BundleError::Table { name, source })?;
+        files.push(BundleFile { name, bytes });
+    }
+    Ok(files)
+}
+
+/// Returns the attempt whose records count: the last that succeeded, else the last.
+fn chosen_attempt(attempts: &[StoredAttempt]) -> Option<&StoredAttempt> {
+    attempts
+        .iter()
+        .rev()
+        .find(|attempt| attempt.state == AttemptState::Succeeded)
+        .or(attempts.last())
+}
+
+/// Adds a job's records to the tables. Returns what the chosen attempt says it ran.
+fn add_records(
+    frames: &mut Frames,
+    stored: &StoredJob,
+    chosen: Option<&StoredAttempt>,
+    records: Vec<(u32, Record)>,
+) -> Option<ModelFacts> {
+    let index = stored.job.id.index;
+    let chosen = chosen.map(|attempt| attempt.id.attempt.get());
+    let is_united = matches!(stored.job.suite, SuiteSpec::Accuracy(_));
+    let is_void = |count: u32| {
+        stored
+            .attempts
+            .iter()
+            .any(|attempt| attempt.id.attempt.get() == count && attempt.is_void)
+    };
+    let mut facts = None;
+    let mut items = Vec::new();
+    for (attempt, record) in records {
+        let Record {
+            sequence,
+            at_unix_ns,
+            body,
+        } = record;
+        let place = frames::Place {
+            job_index: index,
+            attempt,
+            sequence,
+            at_unix_ns,
+        };
+        match body {
+            RecordBody::Item(item) if is_united && !is_void(attempt) => items.push((place, item)),
+            _ if Some(attempt) != chosen => {}
+            RecordBody::Item(item) => items.push((place, item)),
+            RecordBody::Measurement(measurement) => frames.measurement(place, measurement),
+            RecordBody::Tokens(tokens) => frames.tokens(place, &tokens),
+            RecordBody::Facts(said) => {
+                facts.get_or_insert(said);
+            }
+        }
+    }
+    // Stable, so that the first stored of equals stays first.
+    items.sort_by_key(|(_, item)| item.index);
+    if is_united {
+        items.dedup_by_key(|(_, item)| item.index);
+    }
+    for (place, item) in items {
+        frames.item(place, item);
+    }
+    facts
+}
+
+fn outcome(
+    job: tritmark_proto::job::Job,
+    stored: &StoredJob,
+    chosen: Option<&StoredAttempt>,
+    facts: Option<ModelFacts>,
+) -> Result<JobOutcome, BundleError> {
+    Ok(JobOutcome {
+        job,
+        state: stored.state,
+        attempt: chosen.map_or(0, |attempt| attempt.id.attempt.get()),
+        machine_id: chosen.map(|attempt| attempt.machine_id.clone()),
+        facts,
+        failure: chosen.and_then(|attempt| attempt.failure.clone()),
+        started_at: chosen
+            .map(|attempt| timestamp(attempt.started_unix_ns))
+            .transpose()?,
+        ended_at: chosen
+            .and_then(|attempt| attempt.ended_unix_ns)
+            .map(timestamp)
+            .transpose()?,
+    })
+}
+
+fn timestamp(unix_ns: i64) -> Result<Timestamp, BundleError> {
+    Timestamp::from_nanosecond(i128::from(unix_ns)).map_err(|_| BundleError::Time { unix_ns })
+}

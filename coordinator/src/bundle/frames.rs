@@ -1,0 +1,295 @@
+//! Records as columns. Names and types are those of `tritmark_proto::bundle`.
+
+use polars::prelude::{
+    Column, DataFrame, DataType, Float64Type, IntoSeries as _, ListBooleanChunkedBuilder,
+    ListBuilderTrait as _, ListPrimitiveChunkedBuilder, NamedFrom as _, ParquetWriter,
+    PolarsResult, Series, UInt32Type,
+};
+use tritmark_proto::record::{Item, Measurement, Outcome, Reading, TokenTimes};
+
+/// Where a record comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) job_index: u32,
+    pub(super) attempt: u32,
+    pub(super) sequence: u64,
+    pub(super) at_unix_ns: i64,
+}
+
+/// The three tables, growing row by row.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    measurements: Measurements,
+    items: Items,
+    tokens: Tokens,
+}
+
+#[derive(Debug, Default)]
+struct Measurements {
+    places: Vec<Place>,
+    suite: Vec<String>,
+    metric: Vec<&'static str>,
+    unit: Vec<&'static str>,
+    phase: Vec<Option<&'static str>>,
+    n_prompt: Vec<Option<u32>>,
+    n_gen: Vec<Option<u32>>,
+    n_depth: Vec<Option<u32>>,
+    n_batch: Vec<Option<u32>>,
+    repetition: Vec<Option<u32>>,
+    value: Vec<Option<f64>>,
+    grade: Vec<Option<&'static str>>,
+    source: Vec<Option<String>>,
+    skipped_reason: Vec<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Items {
+    places: Vec<Place>,
+    items: Vec<Item>,
+}
+
+#[derive(Debug, Default)]
+struct Tokens {
+    job_index: Vec<u32>,
+    attempt: Vec<u32>,
+    sequence: Vec<u64>,
+    n_prompt: Vec<u32>,
+    n_gen: Vec<u32>,
+    n_depth: Vec<u32>,
+    n_batch: Vec<u32>,
+    repetition: Vec<u32>,
+    token_index: Vec<u32>,
+    token_id: Vec<u32>,
+    elapsed_ns: Vec<u64>,
+}
+
+impl Frames {
+    pub(super) fn measurement(&mut self, place: Place, measurement: Measurement) {
+        let Measurement {
+            suite,
+            metric,
+            workload,
+            phase,
+            repetition,
+            outcome,
+        } = measurement;
+        let rows = &mut self.measurements;
+        rows.places.push(place);
+        rows.suite.push(suite);
+        rows.metric.push(metric.name());
+        rows.unit.push(metric.unit());
+        rows.phase.push(phase.map(|phase| phase.name()));
+        rows.n_prompt.push(workload.map(|shape| shape.n_prompt));
+        rows.n_gen.push(workload.map(|shape| shape.n_gen));
+        rows.n_depth.push(workload.map(|shape| shape.n_depth));
+        rows.n_batch.push(workload.map(|shape| shape.n_batch));
+        rows.repetition.push(repetition);
+        let (reading, reason) = match outcome {
+            Outcome::Reading(reading) => (Some(reading), None),
+            Outcome::Skipped { reason } => (None, Some(reason)),
+        };
+        let (value, grade, source) = match reading {
+            Some(Reading {
+                value,
+                grade,
+                source,
+            }) => (Some(value), Some(grade.name()), Some(source)),
+            None => (None, None, None),
+        };
+        rows.value.push(value);
+        rows.grade.push(grade);
+        rows.source.push(source);
+        rows.skipped_reason.push(reason);
+    }
+
+    pub(super) fn item(&mut self, place: Place, item: Item) {
+        self.items.places.push(place);
+        self.items.items.push(item);
+    }
+
+    pub(super) fn tokens(&mut self, place: Place, times: &TokenTimes) {
+        let TokenTimes {
+            workload,
+            repetition,
+            token_ids,
+            elapsed_ns,
+        } = times;
+        let rows = &mut self.tokens;
+        for (index, (token_id, elapsed_ns)) in (0_u32..).zip(token_ids.iter().zip(elapsed_ns)) {
+            rows.job_index.push(place.job_index);
+            rows.attempt.push(place.attempt);
+            rows.sequence.push(place.sequence);
+            rows.n_prompt.push(workload.n_prompt);
+            rows.n_gen.push(workload.n_gen);
+            rows.n_depth.push(workload.n_depth);
+            rows.n_batch.push(workload.n_batch);
+            rows.repetition.push(*repetition);
+            rows.token_index.push(index);
+            rows.token_id.push(*token_id);
+            rows.elapsed_ns.push(*elapsed_ns);
+        }
+    }
+
+    /// Returns the Parquet bytes of measurements, items and tokens.
+    pub(super) fn into_parquet(self) -> [PolarsResult<Vec<u8>>; 3] {
+        let Self {
+            measurements,
+            items,
+            tokens,
+        } = self;
+        [
+            measurements.frame().and_then(parquet),
+            items.frame().and_then(parquet),
+            tokens.frame().and_then(parquet),
+        ]
+    }
+}
+
+fn parquet(mut frame: DataFrame) -> PolarsResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(&mut frame)?;
+    Ok(bytes)
+}
+
+/// Makes a column of plain values.
+macro_rules! column {
+    ($name:literal, $values:expr) => {
+        Column::from(Series::new($name.into(), $values))
+    };
+}
+
+fn place_columns(places: &[Place]) -> [Column; 4] {
+    fn each<T>(places: &[Place], value: impl Fn(&Place) -> T) -> Vec<T> {
+        places.iter().map(value).collect()
+    }
+    [
+        column!("job_index", each(places, |place| place.job_index)),
+        column!("attempt", each(places, |place| place.attempt)),
+        column!("sequence", each(places, |place| place.sequence)),
+        column!("at_unix_ns", each(places, |place| place.at_unix_ns)),
+    ]
+}
+
+impl Measurements {
+    fn frame(self) -> PolarsResult<DataFrame> {
+        let Self {
+            places,
+            suite,
+            metric,
+            unit,
+            phase,
+            n_prompt,
+            n_gen,
+            n_depth,
+            n_batch,
+            repetition,
+            value,
+            grade,
+            source,
+            skipped_reason,
+        } = self;
+        let mut columns = Vec::from(place_columns(&places));
+        columns.extend([
+            column!("suite", suite),
+            column!("metric", metric),
+            column!("unit", unit),
+            column!("phase", phase),
+            column!("n_prompt", n_prompt),
+            column!("n_gen", n_gen),
+            column!("n_depth", n_depth),
+            column!("n_batch", n_batch),
+            column!("repetition", repetition),
+            column!("value", value),
+            column!("grade", grade),
+            column!("source", source),
+            column!("skipped_reason", skipped_reason),
+        ]);
+        DataFrame::new(places.len(), columns)
+    }
+}
+
+impl Items {
+    fn frame(self) -> PolarsResult<DataFrame> {
+        fn each<T>(items: &[Item], value: impl Fn(&Item) -> T) -> Vec<T> {
+            items.iter().map(value).collect()
+        }
+        let items = &self.items[..];
+        let n_choices = items.iter().map(|item| item.choices.len()).sum();
+        let mut loglikelihoods = ListPrimitiveChunkedBuilder::<Float64Type>::new(
+            "loglikelihoods".into(),
+            items.len(),
+            n_choices,
+            DataType::Float64,
+        );
+        let mut is_greedy =
+            ListBooleanChunkedBuilder::new("is_greedy".into(), items.len(), n_choices);
+        let numbers = |name: &'static str| {
+            ListPrimitiveChunkedBuilder::<UInt32Type>::new(
+                name.into(),
+                items.len(),
+                n_choices,
+                DataType::UInt32,
+            )
+        };
+        let mut choice_tokens = numbers("choice_tokens");
+        let mut choice_chars = numbers("choice_chars");
+        for item in items {
+            let choices = || item.choices.iter();
+            loglikelihoods.append_values_iter(choices().map(|choice| choice.loglikelihood));
+            is_greedy.append_iter(choices().map(|choice| Some(choice.is_greedy)));
+            choice_tokens.append_values_iter(choices().map(|choice| choice.n_tokens));
+            choice_chars.append_values_iter(choices().map(|choice| choice.n_chars));
+        }
+        let mut columns = Vec::from(place_columns(&self.places));
+        columns.extend([
+            column!("task", each(items, |item| item.task.clone())),
+            column!("item_index", each(items, |item| item.index)),
+            column!("doc_hash", each(items, |item| item.doc_hash.clone())),
+            column!("prompt_hash", each(items, |item| item.prompt_hash.clone())),
+            column!("gold", each(items, |item| item.gold)),
+            column!("predicted", each(items, |item| item.predicted)),
+            column!("predicted_norm", each(items, |item| item.predicted_norm)),
+            Column::from(loglikelihoods.finish().into_series()),
+            Column::from(is_greedy.finish().into_series()),
+            Column::from(choice_tokens.finish().into_series()),
+            Column::from(choice_chars.finish().into_series()),
+            column!("elapsed_ns", each(items, |item| item.elapsed_ns)),
+        ]);
+        DataFrame::new(items.len(), columns)
+    }
+}
+
+impl Tokens {
+    fn frame(self) -> PolarsResult<DataFrame> {
+        let Self {
+            job_index,
+            attempt,
+            sequence,
+            n_prompt,
+            n_gen,
+            n_depth,
+            n_batch,
+            repetition,
+            token_index,
+            token_id,
+            elapsed_ns,
+        } = self;
+        let n_rows = job_index.len();
+        DataFrame::new(
+            n_rows,
+            vec![
+                column!("job_index", job_index),
+                column!("attempt", attempt),
+                column!("sequence", sequence),
+                column!("n_prompt", n_prompt),
+                column!("n_gen", n_gen),
+                column!("n_depth", n_depth),
+                column!("n_batch", n_batch),
+                column!("repetition", repetition),
+                column!("token_index", token_index),
+                column!("token_id", token_id),
+                column!("elapsed_ns", elapsed_ns),
+            ],
+        )
+    }
+}

@@ -1,0 +1,314 @@
+//! The people's end: `tritmark.v1.Control`.
+
+use std::{path::Path, pin::Pin, sync::Arc};
+
+use futures::Stream;
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tritmark_proto::{
+    job::RunId,
+    wire::{self, control_server::Control, run_event},
+};
+
+use crate::{
+    bundle,
+    link::{internal, shutting_down},
+    plan::{CheckContext, KnownAgent, Plan},
+    run::{self, Command, LoopHandle, Watch, job_info, now_unix_ns},
+    store::{Store, StoredRun, plan_hash},
+};
+
+/// Bytes of a bundle's file in one message.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Messages to a client that may wait.
+const TO_CLIENT: usize = 64;
+
+/// Serves people and scripts.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlService {
+    store: Arc<dyn Store>,
+    run_loop: LoopHandle,
+    local_files: bool,
+    stop: CancellationToken,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl ControlService {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        run_loop: LoopHandle,
+        local_files: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            store,
+            run_loop,
+            local_files,
+            stop,
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Status> {
+        self.run_loop
+            .ask(command)
+            .await
+            .map_err(|_| shutting_down())
+    }
+
+    /// Finds a run or says that there is none.
+    async fn run(&self, id: &str) -> Result<StoredRun, Status> {
+        let run = run_id(id)?;
+        self.store
+            .run(run)
+            .await
+            .map_err(|error| internal(&error))?
+            .ok_or_else(|| no_run(run))
+    }
+
+    async fn follow(&self, run: RunId) -> Result<Watch, Status> {
+        self.ask(|reply| Command::Watch { run, reply })
+            .await?
+            .map_err(|error| internal(&error))?
+            .ok_or_else(|| no_run(run))
+    }
+
+    /// Sends a run's events until it has ended.
+    async fn send_events(
+        &self,
+        run: RunId,
+        mut watch: Watch,
+        to_client: &mpsc::Sender<Result<wire::RunEvent, Status>>,
+    ) -> Result<(), Status> {
+        let send = async |event| {
+            to_client
+                .send(Ok(event))
+                .await
+                .map_err(|_| Status::cancelled("the client has left"))
+        };
+        loop {
+            let state = watch.snapshot.first().cloned();
+            for event in watch.snapshot.drain(..) {
+                send(event).await?;
+            }
+            let Some(mut events) = watch.events else {
+                // It has ended: its summary comes again as the last word.
+                if let Some(mut summary) = state {
+                    summary.at_unix_ns = now_unix_ns();
+                    send(summary).await?;
+                }
+                return Ok(());
+            };
+            loop {
+                let event = tokio::select! {
+                    () = self.stop.cancelled() => return Err(shutting_down()),
+                    () = to_client.closed() => return Ok(()),
+                    event = events.recv() => event,
+                };
+                match event {
+                    Ok(event) => {
+                        let has_ended = matches!(&event.kind,
+                            Some(run_event::Kind::Summary(summary))
+                                if summary.ended_unix_ns.is_some());
+                        send(event).await?;
+                        if has_ended {
+                            return Ok(());
+                        }
+                    }
+                    // Too slow, or too late: the state as it is now makes up for what was missed.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => break,
+                }
+            }
+            watch = self.follow(run).await?;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn submit_plan(
+        &self,
+        request: Request<wire::SubmitPlanRequest>,
+    ) -> Result<Response<wire::SubmitPlanResponse>, Status> {
+        let wire::SubmitPlanRequest {
+            plan_toml,
+            plan_name,
+            base_dir,
+        } = request.into_inner();
+        if !Path::new(&base_dir).is_absolute() {
+            return Err(Status::invalid_argument(format!(
+                "field `base_dir` must be an absolute path, it is `{base_dir}`"
+            )));
+        }
+        let invalid = |error: crate::plan::PlanError| Status::invalid_argument(error.to_string());
+        let plan = Plan::parse(&plan_toml, &plan_name, Path::new(&base_dir)).map_err(invalid)?;
+        let agents: Vec<KnownAgent> = self
+            .ask(|reply| Command::Agents { reply })
+            .await?
+            .into_iter()
+            .map(|view| KnownAgent {
+                machine: view.agent.machine,
+                labels: view.agent.labels,
+            })
+            .collect();
+        plan.check(&CheckContext {
+            local_files: self.local_files,
+            agents: &agents,
+        })
+        .map_err(invalid)?;
+        let id = RunId::generate();
+        let jobs = plan.jobs(id);
+        let n_jobs = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        let run = StoredRun {
+            id,
+            name: plan.name().to_owned(),
+            plan_hash: plan_hash(&plan_toml, &base_dir),
+            plan_toml,
+            submitted_unix_ns: now_unix_ns(),
+            ended_unix_ns: None,
+            tritmark_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.ask(|reply| Command::Submit {
+            run: Box::new(run),
+            jobs,
+            reply,
+        })
+        .await?
+        .map_err(|error| internal(&error))?;
+        Ok(Response::new(wire::SubmitPlanResponse {
+            run_id: id.to_string(),
+            n_jobs,
+        }))
+    }
+
+    type WatchRunStream = Answers<wire::RunEvent>;
+
+    async fn watch_run(
+        &self,
+        request: Request<wire::WatchRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let run = run_id(&request.into_inner().run_id)?;
+        let watch = self.follow(run).await?;
+        let (to_client, out) = mpsc::channel(TO_CLIENT);
+        let service = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = service.send_events(run, watch, &to_client).await {
+                // The client may have gone already.
+                let _ = to_client.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+
+    async fn list_runs(
+        &self,
+        _: Request<wire::ListRunsRequest>,
+    ) -> Result<Response<wire::ListRunsResponse>, Status> {
+        let mut runs = Vec::new();
+        for run in self.store.runs().await.map_err(|error| internal(&error))? {
+            let counts = self
+                .store
+                .job_counts(run.id)
+                .await
+                .map_err(|error| internal(&error))?;
+            runs.push(run::summary(&run, counts));
+        }
+        Ok(Response::new(wire::ListRunsResponse { runs }))
+    }
+
+    async fn list_agents(
+        &self,
+        _: Request<wire::ListAgentsRequest>,
+    ) -> Result<Response<wire::ListAgentsResponse>, Status> {
+        let agents = self
+            .ask(|reply| Command::Agents { reply })
+            .await?
+            .into_iter()
+            .map(|view| wire::AgentInfo {
+                agent_id: view.agent.id,
+                version: view.agent.version,
+                machine: Some(view.agent.machine.into()),
+                labels: view.agent.labels.into_iter().collect(),
+                connected: view.is_connected,
+                last_seen_unix_ns: view.agent.last_seen_unix_ns,
+                running: view.running.map(Into::into),
+            })
+            .collect();
+        Ok(Response::new(wire::ListAgentsResponse { agents }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<wire::ListJobsRequest>,
+    ) -> Result<Response<wire::ListJobsResponse>, Status> {
+        let run = self.run(&request.into_inner().run_id).await?;
+        let jobs = self
+            .store
+            .jobs(run.id)
+            .await
+            .map_err(|error| internal(&error))?
+            .iter()
+            .map(job_info)
+            .collect();
+        Ok(Response::new(wire::ListJobsResponse { jobs }))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<wire::CancelRunRequest>,
+    ) -> Result<Response<wire::CancelRunResponse>, Status> {
+        let run = run_id(&request.into_inner().run_id)?;
+        let n_cancelled = self
+            .ask(|reply| Command::Cancel { run, reply })
+            .await?
+            .map_err(|error| internal(&error))?
+            .ok_or_else(|| no_run(run))?;
+        Ok(Response::new(wire::CancelRunResponse { n_cancelled }))
+    }
+
+    type FetchResultsStream = Answers<wire::FileChunk>;
+
+    async fn fetch_results(
+        &self,
+        request: Request<wire::FetchResultsRequest>,
+    ) -> Result<Response<Self::FetchResultsStream>, Status> {
+        let run = self.run(&request.into_inner().run_id).await?;
+        let files = bundle::files(&*self.store, run)
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let (to_client, out) = mpsc::channel(TO_CLIENT);
+        tokio::spawn(async move {
+            for file in files {
+                let n_chunks = file.bytes.len().div_ceil(CHUNK_BYTES).max(1);
+                for chunk in 0..n_chunks {
+                    let from = chunk * CHUNK_BYTES;
+                    let to = file.bytes.len().min(from + CHUNK_BYTES);
+                    let chunk = wire::FileChunk {
+                        name: file.name.to_owned(),
+                        data: file.bytes[from..to].to_vec(),
+                        last: chunk + 1 == n_chunks,
+                    };
+                    if to_client.send(Ok(chunk)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+}
+
+fn run_id(text: &str) -> Result<RunId, Status> {
+    text.parse()
+        .map_err(|_| Status::invalid_argument(format!("`{text}` is no run id")))
+}
+
+fn no_run(run: RunId) -> Status {
+    Status::not_found(format!("there is no run {run}"))
+}

@@ -1,0 +1,151 @@
+//! The plan: what shall be run. Parsed from TOML, checked, expanded into jobs.
+//!
+//! [`EXAMPLE`] shows every key. A plan is checked in two steps: [`Plan::parse`] finds what is wrong
+//! with the text alone, [`Plan::check`] what does not fit the files and agents at hand. Every error
+//! names the key and the line.
+
+use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
+
+use tritmark_proto::{
+    job::{Job, Model, RunId, Selector, SuiteSpec},
+    machine::Machine,
+};
+
+mod check;
+mod document;
+mod expand;
+mod locate;
+pub mod names;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use locate::Locator;
+
+/// A plan with every key, explained.
+pub const EXAMPLE: &str = include_str!("plan/example.toml");
+
+/// Longest plan text in bytes.
+pub const MAX_PLAN_BYTES: usize = 1 << 20;
+
+/// Most jobs of one plan.
+pub const MAX_JOBS: u64 = 10_000;
+
+/// A plan without contradictions in itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    name: String,
+    text: String,
+    models: Vec<PlanModel>,
+    suites: Vec<PlanSuite>,
+    selectors: Vec<PlanSelector>,
+}
+
+/// What is wrong with a plan, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}{}: {problem}", if key.is_empty() { String::new() } else { format!(", key `{key}`") })]
+pub struct PlanError {
+    /// Line of the plan's text, from 1.
+    pub line: usize,
+    /// Path of the key, e.g. `models[1].baseline`; empty where the text is no TOML.
+    pub key: String,
+    /// In a reader's words.
+    pub problem: String,
+}
+
+/// What a plan is checked against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckContext<'a> {
+    /// Whether the agents see this process's files, so that a missing one is an error.
+    pub local_files: bool,
+    /// Every known agent. Where none is known yet, selectors are not checked.
+    pub agents: &'a [KnownAgent],
+}
+
+/// An agent as a selector sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownAgent {
+    /// Its machine.
+    pub machine: Machine,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A model with what it is run with.
+#[derive(Clone, Debug, PartialEq)]
+struct PlanModel {
+    model: Model,
+    threads: Vec<NonZeroU32>,
+    kernels: Vec<String>,
+    /// Byte of the source's key in the text.
+    source_at: usize,
+}
+
+/// A suite: one entry of `specs` for each workload or task.
+#[derive(Clone, Debug, PartialEq)]
+struct PlanSuite {
+    specs: Vec<PlanSpec>,
+    /// Positions of the models it is for; all of them if `None`.
+    models: Option<Vec<usize>>,
+    threads: Option<Vec<NonZeroU32>>,
+    kernels: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct PlanSpec {
+    spec: SuiteSpec,
+    /// Byte of the task's name; of the suite elsewhere.
+    at: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct PlanSelector {
+    selector: Selector,
+    at: usize,
+}
+
+impl Plan {
+    /// Reads a plan. `name` stands where the plan gives none; relative paths start from `base_dir`.
+    pub fn parse(text: &str, name: &str, base_dir: &Path) -> Result<Self, PlanError> {
+        if text.len() > MAX_PLAN_BYTES {
+            return Err(PlanError {
+                line: 1,
+                key: String::new(),
+                problem: format!(
+                    "the plan has {} bytes, at most {MAX_PLAN_BYTES} are read",
+                    text.len()
+                ),
+            });
+        }
+        let locator = Locator::new(text);
+        let document = toml::from_str(text).map_err(|error: toml::de::Error| {
+            locator.error_over(error.span().unwrap_or(0..text.len()), error.message())
+        })?;
+        validate::plan(document, text, name, base_dir, &locator)
+    }
+
+    /// Returns the plan's name, fit to be a folder's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the text it was read from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Finds what does not fit the files and agents at hand.
+    pub fn check(&self, context: &CheckContext<'_>) -> Result<(), PlanError> {
+        check::plan(self, context)
+    }
+
+    /// Expands the plan. A model and its baseline stand next to each other in every series; equal
+    /// plans give equal jobs.
+    pub fn jobs(&self, run: RunId) -> Vec<Job> {
+        expand::jobs(self, run)
+    }
+
+    fn error(&self, at: usize, problem: impl Into<String>) -> PlanError {
+        Locator::new(&self.text).error(at, problem)
+    }
+}

@@ -1,0 +1,73 @@
+//! What of a plan does not fit the files and agents at hand.
+
+use tritmark_proto::job::{ModelSource, SuiteSpec};
+
+use super::{CheckContext, Plan, PlanError, names};
+
+pub(super) fn plan(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {
+    if context.local_files {
+        models(plan)?;
+        data(plan)?;
+    }
+    if !context.agents.is_empty() {
+        selectors(plan, context)?;
+    }
+    Ok(())
+}
+
+fn models(plan: &Plan) -> Result<(), PlanError> {
+    for model in &plan.models {
+        if let ModelSource::Path(path) = &model.model.source
+            && let Err(error) = std::fs::metadata(path)
+        {
+            return Err(plan.error(
+                model.source_at,
+                format!("cannot read the model at {}: {error}", path.display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn data(plan: &Plan) -> Result<(), PlanError> {
+    for spec in plan.suites.iter().flat_map(|suite| &suite.specs) {
+        let SuiteSpec::Accuracy(accuracy) = &spec.spec else {
+            continue;
+        };
+        let split = names::task_split(&accuracy.task).expect("parsing knows the task");
+        let plain = accuracy
+            .data_dir
+            .join(&accuracy.task)
+            .join(format!("{split}.jsonl"));
+        if !plain.is_file() && !plain.with_extension("jsonl.gz").is_file() {
+            return Err(plan.error(
+                spec.at,
+                format!(
+                    "the task `{}` has neither {1} nor {1}.gz",
+                    accuracy.task,
+                    plain.display()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn selectors(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {
+    for selector in &plan.selectors {
+        let is_matched = context
+            .agents
+            .iter()
+            .any(|agent| selector.selector.matches(&agent.machine, &agent.labels));
+        if !is_matched {
+            return Err(plan.error(
+                selector.at,
+                format!(
+                    "none of the {} known agents is what the selector asks for",
+                    context.agents.len()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Names a plan may use, so that a misspelt one is refused before anything runs.
+//!
+//! The coordinator links neither the engine nor the suites; a test of the `tritmark` binary holds
+//! these lists to theirs.
+
+/// Kernels: full name and the short form a person may type.
+pub const KERNELS: [(&str, &str); 3] = [
+    ("reference", "scalar"),
+    ("x86_64-avx2", "avx2"),
+    ("x86_64-avx512vnni", "avx512vnni"),
+];
+
+/// The kernel that leaves the choice to the agent's CPU.
+pub const AUTO_KERNEL: &str = "auto";
+
+/// Accuracy tasks and the split each is evaluated on.
+pub const TASKS: [(&str, &str); 4] = [
+    ("arc_challenge", "test"),
+    ("arc_easy", "test"),
+    ("boolq", "validation"),
+    ("winogrande", "validation"),
+];
+
+/// Shapes of random models: the dummies of arXiv 2410.16144 appendix A, and 2B-4T.
+pub const SHAPES: [&str; 13] = [
+    "125m", "350m", "700m", "1b", "1.5b", "2.5b", "3.8b", "7b", "13b", "30b", "70b", "100b", "2b4t",
+];
+
+/// Formats of the linears of random models.
+pub const FORMATS: [&str; 7] = ["i2_s", "tq1_0", "tq2_0", "q8_0", "bf16", "f16", "f32"];
+
+/// Architectures of machines.
+pub const ARCHS: [&str; 2] = ["x86_64", "aarch64"];
+
+/// CPU features of each architecture, as Rust names them.
+pub const ISA: [(&str, &[&str]); 2] = [
+    (
+        "x86_64",
+        &[
+            "avx",
+            "avx2",
+            "avx512bw",
+            "avx512dq",
+            "avx512f",
+            "avx512vbmi",
+            "avx512vl",
+            "avx512vnni",
+            "avxvnni",
+            "bmi1",
+            "bmi2",
+            "f16c",
+            "fma",
+            "popcnt",
+            "sse2",
+            "sse3",
+            "sse4.1",
+            "sse4.2",
+            "ssse3",
+        ],
+    ),
+    (
+        "aarch64",
+        &[
+            "bf16", "dotprod", "fhm", "fp16", "i8mm", "lse", "neon", "sve", "sve2",
+        ],
+    ),
+];
+
+/// Returns the full name of a kernel given by either of its names.
+pub fn kernel(name: &str) -> Option<&'static str> {
+    if name == AUTO_KERNEL {
+        return Some(AUTO_KERNEL);
+    }
+    KERNELS
+        .into_iter()
+        .find(|(full, short)| name == *full || name == *short)
+        .map(|(full, _)| full)
+}
+
+/// Returns the architecture a kernel is made for, `None` where it runs anywhere.
+pub fn kernel_arch(full_name: &str) -> Option<&'static str> {
+    let (arch, _) = full_name.split_once('-')?;
+    ARCHS.into_iter().find(|known| *known == arch)
+}
+
+/// Returns the split a task is evaluated on.
+pub fn task_split(task: &str) -> Option<&'static str> {
+    TASKS
+        .into_iter()
+        .find(|(name, _)| *name == task)
+        .map(|(_, split)| split)
+}
+
+/// Returns the architecture a CPU feature belongs to.
+pub fn isa_arch(feature: &str) -> Option<&'static str> {
+    ISA.into_iter()
+        .find(|(_, features)| features.contains(&feature))
+        .map(|(arch, _)| arch)
+}

@@ -1,0 +1,654 @@
+//! What plans say, and what is said about wrong ones.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, option, prelude::*, sample::select, sample::subsequence};
+use tritmark_proto::job::{Job, ModelSource};
+
+use super::{
+    CheckContext, EXAMPLE, KnownAgent, Machine, Path, Plan, PlanError, RunId, SuiteSpec,
+    document::{
+        Accuracy, Defaults, Document, Energy, Latency, List, Memory, Model, Selector, Selectors,
+        Suites, Synth,
+    },
+    expand, names, validate,
+};
+
+fn parse(text: &str) -> Result<Plan, PlanError> {
+    Plan::parse(text, "file-name", Path::new("/base"))
+}
+
+fn message(text: &str) -> String {
+    parse(text).expect_err(text).to_string()
+}
+
+fn run() -> RunId {
+    "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
+}
+
+fn line_of(job: &Job) -> String {
+    let suite = match &job.suite {
+        SuiteSpec::Accuracy(spec) => spec.task.clone(),
+        suite => suite.name().to_owned(),
+    };
+    format!("{suite} {} {} t{}", job.model.id, job.kernel, job.threads)
+}
+
+const MODELS: &str = r#"
+[[models]]
+id = "tern"
+path = "m/tern.gguf"
+baseline = "full"
+[[models]]
+id = "other"
+synth = { shape = "125m", format = "i2_s", seed = 7 }
+[[models]]
+id = "full"
+path = "/abs/full"
+"#;
+
+#[test]
+fn the_example_is_a_plan() {
+    let plan = Plan::parse(EXAMPLE, "x", Path::new("/plans")).unwrap();
+    assert_eq!(plan.name(), "example");
+    let jobs = plan.jobs(run());
+    // 3 models × 2 threads for memory and latency, 2 × 2 for energy, 2 × 4 tasks.
+    assert_eq!(jobs.len(), 6 + 6 + 4 + 8);
+    assert_eq!(jobs[0].selector.memory_min_bytes, Some(1 << 30));
+}
+
+#[test]
+fn a_model_and_its_baseline_stand_next_to_each_other() {
+    let plan = parse(&format!(
+        "{MODELS}\n[defaults]\nthreads = [1, 2]\nkernels = [\"scalar\", \"auto\"]\n\
+         [suites.latency]\n[suites.accuracy]\ntasks = [\"boolq\"]\ndata = \"d\"\n"
+    ))
+    .unwrap();
+    let lines: Vec<String> = plan.jobs(run()).iter().map(line_of).collect();
+    assert_eq!(
+        lines,
+        [
+            "latency full reference t1",
+            "latency tern reference t1",
+            "latency full auto t1",
+            "latency tern auto t1",
+            "latency full reference t2",
+            "latency tern reference t2",
+            "latency full auto t2",
+            "latency tern auto t2",
+            "latency other reference t1",
+            "latency other auto t1",
+            "latency other reference t2",
+            "latency other auto t2",
+            "boolq full reference t2",
+            "boolq tern reference t2",
+            "boolq other reference t2",
+        ]
+    );
+}
+
+#[test]
+fn jobs_are_numbered_in_order_and_equal_for_equal_plans() {
+    let plan = parse(&format!("{MODELS}\n[suites.memory]\n[suites.latency]\n")).unwrap();
+    let jobs = plan.jobs(run());
+    for (index, job) in jobs.iter().enumerate() {
+        assert_eq!(job.id.index as usize, index);
+    }
+    assert_eq!(jobs, plan.jobs(run()));
+}
+
+#[test]
+fn a_suite_may_be_for_some_models_and_have_its_own_threads() {
+    let plan = parse(&format!(
+        "{MODELS}\n[suites.accuracy]\ntasks = [\"boolq\", \"arc_easy\"]\ndata = \"d\"\n\
+         models = [\"tern\"]\nthreads = [1, 4]\nkernels = [\"avx2\"]\n"
+    ))
+    .unwrap();
+    let lines: Vec<String> = plan.jobs(run()).iter().map(line_of).collect();
+    assert_eq!(
+        lines,
+        [
+            "boolq tern x86_64-avx2 t1",
+            "boolq tern x86_64-avx2 t4",
+            "arc_easy tern x86_64-avx2 t1",
+            "arc_easy tern x86_64-avx2 t4",
+        ]
+    );
+}
+
+#[test]
+fn every_selector_gets_its_own_jobs() {
+    let plan = parse(&format!(
+        "{MODELS}\n[suites.memory]\n[[select]]\narch = \"x86_64\"\nisa = [\"avx2\"]\n\
+         [[select]]\narch = \"aarch64\"\nlabels = {{ room = \"2\" }}\n"
+    ))
+    .unwrap();
+    let jobs = plan.jobs(run());
+    assert_eq!(jobs.len(), 6);
+    assert_eq!(jobs[0].selector.arch.as_deref(), Some("x86_64"));
+    assert_eq!(jobs[3].selector.arch.as_deref(), Some("aarch64"));
+    assert_eq!(jobs[3].selector.labels["room"], "2");
+}
+
+#[test]
+fn paths_start_from_the_plans_folder() {
+    let plan = parse(&format!("{MODELS}\n[suites.memory]\n")).unwrap();
+    let paths: Vec<_> = plan
+        .jobs(run())
+        .into_iter()
+        .map(|job| job.model.source)
+        .collect();
+    assert_eq!(paths[0], ModelSource::Path("/abs/full".into()));
+    assert_eq!(paths[1], ModelSource::Path("/base/m/tern.gguf".into()));
+}
+
+#[test]
+fn the_files_name_stands_in_for_a_missing_one() {
+    let text = format!("{MODELS}\n[suites.memory]\n");
+    assert_eq!(parse(&text).unwrap().name(), "file-name");
+    let error = Plan::parse(&text, "../up", Path::new("/")).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (1, "name"));
+}
+
+#[test]
+fn lists_of_numbers_are_multiplied() {
+    let plan = parse(
+        "[[models]]\nid = \"a\"\npath = \"a\"\n\
+         [suites.latency]\nn_prompt = [64, 128]\nn_gen = [0, 8]\nn_depth = [0, 512]\n",
+    )
+    .unwrap();
+    let shapes: Vec<_> = plan
+        .jobs(run())
+        .iter()
+        .map(|job| match &job.suite {
+            SuiteSpec::Latency(spec) => (
+                spec.workload.n_prompt,
+                spec.workload.n_gen,
+                spec.workload.n_depth,
+            ),
+            suite => panic!("{suite:?} is not latency"),
+        })
+        .collect();
+    assert_eq!(shapes.len(), 8);
+    assert_eq!(shapes[..3], [(64, 0, 0), (64, 0, 512), (64, 8, 0)]);
+}
+
+#[test]
+fn every_mistake_is_named_with_its_key_and_line() {
+    let ok = "[[models]]\nid = \"a\"\npath = \"a\"\n";
+    let cases: &[(&str, &str)] = &[
+        ("name = ", "line 1"),
+        (
+            "name = 3\n",
+            "line 1, key `name`: invalid type: integer `3`, expected a string",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[suites.speed]\nx = 1\n"),
+            "line 5, key `suites.speed`: unknown field `speed`, expected one of `memory`, `latency`, \
+             `energy`, `accuracy`",
+        ),
+        (
+            &format!("{ok}thread = [1]\n[suites.memory]\n"),
+            "line 4, key `models[0].thread`: unknown field `thread`, expected one of `id`, `path`, \
+             `synth`, `baseline`, `threads`, `kernels`",
+        ),
+        (
+            &format!("{ok}[suites.latency]\nn_prompt = [128, -1]\n"),
+            "line 5, key `suites.latency.n_prompt[1]`: invalid value: integer `-1`, expected u32",
+        ),
+        (
+            &format!("{ok}[suites.latency]\nn_prompt = 128\n"),
+            "line 5, key `suites.latency.n_prompt`: invalid type: integer `128`, expected a sequence",
+        ),
+        (
+            &format!("{ok}[suites.latency]\nrepetitions = 0\n"),
+            "line 5, key `suites.latency.repetitions`: 0 is not within 1 to 100000",
+        ),
+        (
+            &format!("{ok}[suites.latency]\nn_gen = []\n"),
+            "line 5, key `suites.latency.n_gen`: the list is empty",
+        ),
+        (
+            &format!("{ok}[suites.latency]\nn_gen = [8, 8]\n"),
+            "line 5, key `suites.latency.n_gen[1]`: `8` is in the list twice",
+        ),
+        (
+            &format!("{ok}[suites.latency]\nn_prompt = [0, 1]\nn_gen = [0]\n"),
+            "line 6, key `suites.latency.n_gen`: a workload of neither prompt nor generated tokens \
+             measures nothing",
+        ),
+        (
+            &format!("{ok}[suites.energy]\nidle_seconds = -1.0\n"),
+            "line 5, key `suites.energy.idle_seconds`: -1 is not within 0 to 86400 seconds",
+        ),
+        (
+            &format!("{ok}[suites.energy]\nidle_seconds = nan\n"),
+            "line 5, key `suites.energy.idle_seconds`: NaN is not within 0 to 86400 seconds",
+        ),
+        (
+            &format!("{ok}{ok}[suites.memory]\n"),
+            "line 5, key `models[1].id`: the id `a` is taken by line 2",
+        ),
+        (
+            &format!("{ok}baseline = \"b\"\n[suites.memory]\n"),
+            "line 4, key `models[0].baseline`: no model has the id `b`",
+        ),
+        (
+            &format!("{ok}baseline = \"a\"\n[suites.memory]\n"),
+            "line 4, key `models[0].baseline`: a model is not its own baseline",
+        ),
+        (
+            "[[models]]\nid = \"a\"\npath = \"a\"\nbaseline = \"b\"\n[[models]]\nid = \"b\"\n\
+             path = \"b\"\nbaseline = \"a\"\n[suites.memory]\n",
+            "line 4, key `models[0].baseline`: the baseline `b` has a baseline itself",
+        ),
+        (
+            "[[models]]\nid = \"a\"\n[suites.memory]\n",
+            "line 2, key `models[0].id`: the model `a` has neither `path` nor `synth`",
+        ),
+        (
+            &format!(
+                "{ok}synth = {{ shape = \"1b\", format = \"f16\", seed = 1 }}\n[suites.memory]\n"
+            ),
+            "line 4, key `models[0].synth`: a model has either `path` or `synth`, not both",
+        ),
+        (
+            "[[models]]\nid = \"a\"\nsynth = { shape = \"1c\", format = \"f16\", seed = 1 }\n\
+             [suites.memory]\n",
+            "line 3, key `models[0].synth.shape`: unknown shape `1c`, there are 125m, 350m, 700m, \
+             1b, 1.5b, 2.5b, 3.8b, 7b, 13b, 30b, 70b, 100b, 2b4t",
+        ),
+        (
+            "[[models]]\nid = \"a\"\nsynth = { shape = \"1b\", format = \"q9\", seed = 1 }\n\
+             [suites.memory]\n",
+            "line 3, key `models[0].synth.format`: unknown format `q9`, there are i2_s, tq1_0, \
+             tq2_0, q8_0, bf16, f16, f32",
+        ),
+        (
+            "[[models]]\nid = \"a\"\nsynth = { shape = \"1b\", format = \"f16\" }\n[suites.memory]\n",
+            "line 3, key `models[0].synth`: missing field `seed`",
+        ),
+        (
+            "[[models]]\npath = \"a\"\n[suites.memory]\n",
+            "line 1, key `models[0]`: missing field `id`",
+        ),
+        (
+            "[[models]]\nid = \"a b\"\npath = \"a\"\n[suites.memory]\n",
+            "line 2, key `models[0].id`: `a b` is no name: a name has 1 to 100 letters, digits, \
+             `.`, `_` or `-` and does not begin with `.` or `-`",
+        ),
+        (
+            "models = []\n[suites.memory]\n",
+            "line 1, key `models`: the list is empty",
+        ),
+        (ok, "line 1: missing field `suites`"),
+        (
+            &format!("{ok}[suites]\n"),
+            "line 4, key `suites`: the plan has no suite, there are memory, latency, energy and \
+             accuracy",
+        ),
+        (
+            &format!("{ok}kernels = [\"avx\"]\n[suites.memory]\n"),
+            "line 4, key `models[0].kernels[0]`: unknown kernel `avx`, there are auto, reference, \
+             x86_64-avx2, x86_64-avx512vnni",
+        ),
+        (
+            &format!("{ok}kernels = [\"avx2\", \"x86_64-avx2\"]\n[suites.memory]\n"),
+            "line 4, key `models[0].kernels[1]`: `x86_64-avx2` is in the list twice",
+        ),
+        (
+            &format!("{ok}threads = [0]\n[suites.memory]\n"),
+            "line 4, key `models[0].threads[0]`: 0 is not within 1 to 4096",
+        ),
+        (
+            &format!("{ok}[suites.accuracy]\ntasks = [\"boolq\",\n\"mmlu2\"]\ndata = \"d\"\n"),
+            "line 6, key `suites.accuracy.tasks[1]`: unknown task `mmlu2`, there are arc_challenge, \
+             arc_easy, boolq, winogrande",
+        ),
+        (
+            &format!("{ok}[suites.accuracy]\ntasks = [\"boolq\"]\n"),
+            "line 4, key `suites.accuracy`: missing field `data`",
+        ),
+        (
+            &format!("{ok}[suites.memory]\nmodels = [\"z\"]\n"),
+            "line 5, key `suites.memory.models[0]`: no model has the id `z`",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[select]\narch = \"x86\"\n"),
+            "line 6, key `select.arch`: unknown architecture `x86`, there are x86_64, aarch64",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[select]\nisa = [\"avx2\"]\narch = \"aarch64\"\n"),
+            "line 6, key `select.isa[0]`: no aarch64 machine has `avx2`, it is a feature of x86_64",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[select]\nisa = [\"avx2\", \"neon\"]\n"),
+            "line 6, key `select.isa[1]`: no x86_64 machine has `neon`, it is a feature of aarch64",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[[select]]\nisa = [\"avx3\"]\n"),
+            "line 6, key `select[0].isa[0]`: unknown CPU feature `avx3`",
+        ),
+        (
+            &format!("{ok}kernels = [\"avx2\"]\n[suites.memory]\n[select]\narch = \"aarch64\"\n"),
+            "line 7, key `select.arch`: no aarch64 machine runs the kernel `x86_64-avx2` that the \
+             plan asks for",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[select]\nmemory_min = \"8 Gib\"\n"),
+            "line 6, key `select.memory_min`: `8 Gib` is no amount of memory, write e.g. \"8 GiB\"",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[[select]]\n[[select]]\n"),
+            "line 6, key `select[1]`: the plan has this selector twice, so every job would run twice",
+        ),
+        (
+            &format!("{ok}[suites.memory]\n[select]\nroom = 3\n"),
+            "line 6, key `select.room`: unknown field `room`, expected one of `arch`, `isa`, \
+             `memory_min`, `machine_id`, `labels`",
+        ),
+    ];
+    for (text, expected) in cases {
+        let found = message(text);
+        if *expected == "line 1" {
+            assert!(found.starts_with("line 1"), "{text}\n{found}");
+        } else {
+            assert_eq!(found, *expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_of_too_many_jobs_is_refused_without_making_them() {
+    let list = |n: u32| {
+        let numbers: Vec<String> = (1..=n).map(|n| n.to_string()).collect();
+        format!("[{}]", numbers.join(", "))
+    };
+    let lists = list(9000);
+    let text = format!(
+        "[[models]]\nid = \"a\"\npath = \"a\"\n[suites.latency]\nn_prompt = {lists}\n\
+         n_gen = {lists}\nn_depth = {lists}\nn_batch = {lists}\n"
+    );
+    assert_eq!(
+        message(&text),
+        "line 4, key `suites.latency`: the lists multiply to 6561000000000000 workloads, at most \
+         10000 are taken"
+    );
+    let text = format!(
+        "[[models]]\nid = \"a\"\npath = \"a\"\nthreads = {}\n[suites.latency]\nn_prompt = {}\n",
+        list(500),
+        list(500)
+    );
+    assert_eq!(
+        message(&text),
+        "line 1, key `suites`: the plan expands to 250000 jobs, at most 10000 are taken"
+    );
+}
+
+fn machine(arch: &str) -> Machine {
+    Machine {
+        id: "m".into(),
+        hostname: "h".into(),
+        arch: arch.into(),
+        cpu_model: String::new(),
+        isa: vec!["avx2".into()],
+        sockets: 1,
+        physical_cores: 1,
+        logical_cores: 1,
+        caches: Vec::new(),
+        memory_bytes: 1 << 30,
+        os: String::new(),
+        kernel: String::new(),
+        governor: None,
+        hypervisor: None,
+        transparent_huge_pages: None,
+    }
+}
+
+#[test]
+fn a_missing_model_or_data_file_is_named_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[models]]\nid = \"a\"\npath = \"a.gguf\"\n[suites.accuracy]\ndata = \"d\"\n\
+                tasks = [\"arc_easy\", \"boolq\"]\n";
+    let plan = Plan::parse(text, "p", dir.path()).unwrap();
+    let local = CheckContext {
+        local_files: true,
+        agents: &[],
+    };
+    assert_eq!(plan.check(&CheckContext::default()), Ok(()));
+    let error = plan.check(&local).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (3, "models[0].path"));
+    assert!(error.problem.contains("a.gguf: No such file"), "{error}");
+
+    std::fs::write(dir.path().join("a.gguf"), "x").unwrap();
+    std::fs::create_dir_all(dir.path().join("d/arc_easy")).unwrap();
+    std::fs::write(dir.path().join("d/arc_easy/test.jsonl.gz"), "x").unwrap();
+    let error = plan.check(&local).unwrap_err();
+    assert_eq!(
+        (error.line, error.key.as_str()),
+        (6, "suites.accuracy.tasks[1]")
+    );
+    assert!(
+        error.problem.contains("boolq/validation.jsonl nor"),
+        "{error}"
+    );
+
+    std::fs::create_dir_all(dir.path().join("d/boolq")).unwrap();
+    std::fs::write(dir.path().join("d/boolq/validation.jsonl"), "x").unwrap();
+    assert_eq!(plan.check(&local), Ok(()));
+}
+
+#[test]
+fn a_selector_that_no_known_agent_meets_is_refused() {
+    let text =
+        "[[models]]\nid = \"a\"\npath = \"a\"\n[suites.memory]\n[select]\narch = \"x86_64\"\n";
+    let plan = parse(text).unwrap();
+    let agent = |arch| KnownAgent {
+        machine: machine(arch),
+        labels: BTreeMap::new(),
+    };
+    let check = |agents: &[KnownAgent]| {
+        plan.check(&CheckContext {
+            local_files: false,
+            agents,
+        })
+    };
+    assert_eq!(check(&[agent("aarch64"), agent("x86_64")]), Ok(()));
+    assert_eq!(
+        check(&[agent("aarch64")]).unwrap_err().to_string(),
+        "line 5, key `select`: none of the 1 known agents is what the selector asks for"
+    );
+}
+
+#[test]
+fn amounts_of_memory_are_read_with_their_unit() {
+    let cases = [
+        ("8 GiB", Some(8 << 30)),
+        ("1.5 GB", Some(1_500_000_000)),
+        ("512MiB", Some(512 << 20)),
+        ("1 B", Some(1)),
+        ("8", None),
+        ("GiB", None),
+        ("-1 GiB", None),
+        ("1e9 B", None),
+        ("1..5 GB", None),
+        ("inf TiB", None),
+        ("99999999999999999999 TiB", None),
+        ("8 GiB!", None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(validate::bytes(text), expected, "{text}");
+    }
+}
+
+fn list<T: Clone + 'static>(values: Vec<T>) -> impl Strategy<Value = List<T>>
+where
+    T: std::fmt::Debug,
+{
+    let n = values.len();
+    subsequence(values, 1..=n)
+        .prop_shuffle()
+        .prop_map(|values| spanned(values.into_iter().map(spanned).collect()))
+}
+
+fn spanned<T>(value: T) -> toml::Spanned<T> {
+    toml::Spanned::new(0..0, value)
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn a_model(index: usize) -> impl Strategy<Value = Model> {
+    let source = prop_oneof![
+        "[a-z/.\" \\\\é]{1,20}".prop_map(|path| (Some(spanned(path)), None)),
+        (
+            select(&names::SHAPES[..]),
+            select(&names::FORMATS[..]),
+            0..=i64::MAX as u64
+        )
+            .prop_map(|(shape, format, seed)| {
+                let synth = Synth {
+                    shape: spanned(shape.to_owned()),
+                    format: spanned(format.to_owned()),
+                    seed,
+                };
+                (None, Some(spanned(synth)))
+            }),
+    ];
+    (
+        source,
+        option::of(list(vec![1_u32, 2, 4, 64])),
+        option::of(list(strings(&["auto", "reference", "x86_64-avx2"]))),
+        any::<bool>(),
+    )
+        .prop_map(
+            move |((path, synth), threads, kernels, has_baseline)| Model {
+                id: spanned(format!("m{index}")),
+                path,
+                synth,
+                baseline: (index > 0 && has_baseline).then(|| spanned("m0".to_owned())),
+                threads,
+                kernels,
+            },
+        )
+}
+
+fn a_document() -> impl Strategy<Value = Document> {
+    let models = (1_usize..4).prop_flat_map(|n| (0..n).map(a_model).collect::<Vec<_>>());
+    let latency = (
+        option::of(list(vec![1_u32, 128, 512])),
+        option::of(list(vec![0_u32, 64])),
+        option::of(0_u32..9),
+        option::of(1_u32..9),
+    )
+        .prop_map(|(n_prompt, n_gen, warm_ups, repetitions)| Latency {
+            n_prompt,
+            n_gen,
+            warm_ups: warm_ups.map(spanned),
+            repetitions: repetitions.map(spanned),
+            ..Latency::default()
+        });
+    let energy =
+        (option::of(0.0..100.0), option::of(list(vec![1_u32, 3]))).prop_map(|(idle, threads)| {
+            Energy {
+                idle_seconds: idle.map(spanned),
+                threads,
+                ..Energy::default()
+            }
+        });
+    let accuracy = (
+        list(strings(&["arc_easy", "boolq", "winogrande"])),
+        "[a-z/ ]{1,9}",
+        option::of(1_u32..),
+        any::<bool>(),
+    )
+        .prop_map(|(tasks, data, limit, add_bos)| Accuracy {
+            tasks,
+            data: spanned(data),
+            limit: limit.map(spanned),
+            num_fewshot: None,
+            add_bos,
+            models: Some(spanned(vec![spanned("m0".to_owned())])),
+            threads: None,
+            kernels: None,
+        });
+    let suites = (
+        option::of(latency),
+        option::of(energy),
+        option::of(accuracy),
+    )
+        .prop_map(|(latency, energy, accuracy)| Suites {
+            memory: Some(spanned(Memory::default())),
+            latency: latency.map(spanned),
+            energy: energy.map(spanned),
+            accuracy: accuracy.map(spanned),
+        });
+    let selector = (
+        option::of(list(strings(&["avx2", "fma"]))),
+        option::of("[1-9] GiB"),
+        option::of(prop::collection::btree_map(
+            "[a-z \"]{1,5}",
+            "[a-zé\n]{0,5}",
+            0..3,
+        )),
+    )
+        .prop_map(|(isa, memory_min, labels)| Selector {
+            isa,
+            memory_min: memory_min.map(spanned),
+            labels,
+            ..Selector::default()
+        });
+    let selectors = option::of(vec(selector, 1..3).prop_map(|mut selectors| {
+        selectors.dedup();
+        for (index, selector) in selectors.iter_mut().enumerate() {
+            selector.machine_id = Some(spanned(format!("machine-{index}")));
+        }
+        spanned(Selectors(selectors.into_iter().map(spanned).collect()))
+    }));
+    (
+        option::of("[a-z][a-z0-9._-]{0,20}"),
+        models,
+        suites,
+        selectors,
+    )
+        .prop_map(|(name, models, suites, select)| Document {
+            name: name.map(spanned),
+            defaults: Defaults::default(),
+            models: spanned(models.into_iter().map(spanned).collect()),
+            suites: spanned(suites),
+            select,
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_valid_plan_comes_back_from_its_text(document in a_document()) {
+        let text = toml::to_string(&document).unwrap();
+        let read: Document = toml::from_str(&text).unwrap();
+        prop_assert_eq!(&read, &document);
+        let plan = parse(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+        prop_assert_eq!(plan.jobs(run()).len() as u64, expand::count(&plan));
+        let again = toml::to_string_pretty(&read).unwrap();
+        prop_assert_eq!(parse(&again).unwrap().jobs(run()), plan.jobs(run()));
+    }
+
+    #[test]
+    fn any_text_gives_a_plan_or_an_error(text in any::<String>()) {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn a_damaged_plan_gives_a_plan_or_an_error_on_one_of_its_lines(
+        at in 0..EXAMPLE.len(),
+        cut in 0..40_usize,
+        put in "[\\[\\]={}\",.a-z0-9\n#-]{0,6}",
+    ) {
+        let start = EXAMPLE.floor_char_boundary(at);
+        let end = EXAMPLE.ceil_char_boundary((at + cut).min(EXAMPLE.len()));
+        let text = format!("{}{put}{}", &EXAMPLE[..start], &EXAMPLE[end..]);
+        if let Err(error) = parse(&text) {
+            prop_assert!((1..=text.lines().count() + 1).contains(&error.line));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Agents come, go and say that they are there.
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tritmark_proto::{
+    job::AttemptId,
+    wire::{self, coordinator_message::Kind as ToAgentKind},
+};
+
+use super::{
+    Connected, ToAgent, nanoseconds,
+    state::{Agent, Connection, State},
+};
+use crate::store::{AttemptState, StoreError, StoredAgent};
+
+impl State {
+    /// Takes an agent's new connection; an older one of the same agent is cut.
+    pub(super) async fn connect(
+        &mut self,
+        stored: StoredAgent,
+        says_running: Option<AttemptId>,
+        to_agent: ToAgent,
+        link: CancellationToken,
+        now: i64,
+    ) -> Result<Connected, StoreError> {
+        self.store.put_agent(&stored).await?;
+        let agent_id = stored.id.clone();
+        self.last_connection += 1;
+        let number = self.last_connection;
+        let connection = Connection {
+            number,
+            to_agent,
+            link,
+        };
+        info!(
+            agent = agent_id,
+            machine = stored.machine.id,
+            "an agent has connected"
+        );
+        let agent = self
+            .agents
+            .entry(agent_id.clone())
+            .or_insert_with(|| Agent {
+                stored: stored.clone(),
+                connection: None,
+                is_draining: false,
+                running: None,
+            });
+        agent.stored = stored;
+        agent.is_draining = false;
+        if let Some(old) = agent.connection.replace(connection) {
+            warn!(
+                agent = agent_id,
+                "the agent had a connection; the older one is cut"
+            );
+            old.link.cancel();
+        }
+        let running = agent.running;
+        match running {
+            Some(attempt) if says_running == running => self.renew(attempt, now),
+            Some(attempt) => {
+                info!(job = %attempt.job, agent = agent_id,
+                    "the agent came back without its attempt");
+                self.reclaim(attempt, now);
+            }
+            None => {}
+        }
+        Ok(Connected {
+            connection: number,
+            abandon_running: says_running.is_some() && says_running != running,
+        })
+    }
+
+    /// Returns an agent if `connection` is its present one.
+    pub(super) fn connected(&mut self, agent_id: &str, connection: u64) -> Option<&mut Agent> {
+        self.agents.get_mut(agent_id).filter(|agent| {
+            agent
+                .connection
+                .as_ref()
+                .is_some_and(|present| present.number == connection)
+        })
+    }
+
+    /// Notes that a connection is over. The attempt stays the agent's until the lease ends.
+    pub(super) fn disconnect(&mut self, agent_id: &str, connection: u64, now: i64) {
+        if let Some(agent) = self.connected(agent_id, connection) {
+            info!(agent = agent_id, "an agent has left");
+            agent.connection = None;
+            agent.stored.last_seen_unix_ns = now;
+        }
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        agent_id: &str,
+        connection: u64,
+        says_running: Option<AttemptId>,
+        now: i64,
+    ) {
+        let Some(agent) = self.connected(agent_id, connection) else {
+            return;
+        };
+        agent.stored.last_seen_unix_ns = now;
+        let running = agent.running;
+        let Some(attempt) = says_running else {
+            return;
+        };
+        if running == says_running {
+            self.renew(attempt, now);
+            return;
+        }
+        // One that has ended properly is only waiting for its acknowledgement.
+        let is_unwanted = self.attempt(attempt).is_some_and(|stored| {
+            matches!(stored.state, AttemptState::Lost | AttemptState::Cancelled)
+        });
+        if is_unwanted {
+            self.cancel_at_agent(agent_id, attempt, "the attempt is superseded");
+        }
+    }
+
+    /// Tells an agent to drop an attempt. If it cannot be told now, it will be when it next says
+    /// that it works on it.
+    /// It ends the old worker before it begins a new one.
+    pub(super) fn cancel_at_agent(&self, agent_id: &str, attempt: AttemptId, reason: &str) {
+        let Some(connection) = self
+            .agents
+            .get(agent_id)
+            .and_then(|agent| agent.connection.as_ref())
+        else {
+            return;
+        };
+        let message = wire::CoordinatorMessage {
+            kind: Some(ToAgentKind::Cancel(wire::CancelJob {
+                attempt: Some(attempt.into()),
+                reason: reason.to_owned(),
+            })),
+        };
+        if connection.to_agent.try_send(message).is_err() {
+            warn!(agent = agent_id, job = %attempt.job, "the agent cannot be told to cancel now");
+        }
+    }
+
+    /// Gives an attempt a whole lease.
+    pub(super) fn renew(&mut self, attempt: AttemptId, now: i64) {
+        let until = now.saturating_add(nanoseconds(self.timing.lease));
+        if let Some(lease) = self.leases.get_mut(&attempt) {
+            lease.until_unix_ns = until;
+            lease.is_reclaim = false;
+        }
+    }
+
+    /// Gives an attempt that its agent has not brought back time to hand in what was spooled.
+    pub(super) fn reclaim(&mut self, attempt: AttemptId, now: i64) {
+        let until = now.saturating_add(nanoseconds(self.timing.reclaim));
+        if let Some(lease) = self.leases.get_mut(&attempt) {
+            lease.until_unix_ns = until;
+            lease.is_reclaim = true;
+        }
+    }
+}

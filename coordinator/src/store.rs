@@ -1,0 +1,368 @@
+//! What is kept of runs, and the one trait every store implements.
+//!
+//! A store decides nothing. Each method is one transaction: it is done wholly or not at all, and
+//! when it has returned, it survives a crash of the process and of the machine.
+
+use std::collections::BTreeMap;
+
+use tritmark_proto::{
+    bundle::{Failure, JobState},
+    job::{AttemptId, Job, JobId, RunId},
+    machine::Machine,
+    record::{ModelFacts, Record},
+};
+
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+pub use sqlite::SqliteStore;
+
+/// Keeps runs, jobs, attempts, agents and records.
+#[tonic::async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Adds a run with its jobs, all queued.
+    async fn add_run(&self, run: &StoredRun, jobs: &[Job]) -> Result<(), StoreError>;
+
+    /// Returns every run, the oldest first.
+    async fn runs(&self) -> Result<Vec<StoredRun>, StoreError>;
+
+    /// Returns one run.
+    async fn run(&self, id: RunId) -> Result<Option<StoredRun>, StoreError>;
+
+    /// Returns the newest run of a plan, by [`plan_hash`].
+    async fn newest_run_of(&self, plan_hash: &str) -> Result<Option<StoredRun>, StoreError>;
+
+    /// Returns a run's jobs in order, each with its attempts from the first.
+    async fn jobs(&self, run: RunId) -> Result<Vec<StoredJob>, StoreError>;
+
+    /// Adds or replaces an agent and its machine.
+    async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError>;
+
+    /// Returns every agent ever seen.
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError>;
+
+    /// Returns machines by their ids; unknown ids are left out.
+    async fn machines(&self, ids: &[String]) -> Result<Vec<Machine>, StoreError>;
+
+    /// Begins the next attempt of a queued job, with a fence higher than any before.
+    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError>;
+
+    /// Moves the leases of running attempts.
+    async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError>;
+
+    /// Stores records of a running attempt. What is stored already is left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] if the attempt is superseded, lost or cancelled.
+    async fn add_records(
+        &self,
+        attempt: AttemptId,
+        records: &[Record],
+    ) -> Result<Appended, StoreError>;
+
+    /// Ends a running attempt and moves its job on; ends the run if that was its last job.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] if the attempt does not run.
+    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError>;
+
+    /// Cancels every job of a run that is not final, and the attempts that run.
+    async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError>;
+
+    /// Returns how many leading items of an accuracy job are stored, over its attempts that are
+    /// not void.
+    async fn items_done(&self, job: JobId) -> Result<u64, StoreError>;
+
+    /// Returns what each attempt of a job says it ran; attempts that said nothing are left out.
+    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError>;
+
+    /// Returns every record of a job with its attempt, by attempt and sequence.
+    async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError>;
+
+    /// Returns how many jobs of a run are in each state.
+    async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError>;
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRun {
+    /// Its id.
+    pub id: RunId,
+    /// The plan's name.
+    pub name: String,
+    /// The plan as submitted.
+    pub plan_toml: String,
+    /// [`plan_hash`] of the plan.
+    pub plan_hash: String,
+    /// When it was submitted.
+    pub submitted_unix_ns: i64,
+    /// When its last job ended.
+    pub ended_unix_ns: Option<i64>,
+    /// Version of the coordinator that took it.
+    pub tritmark_version: String,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredJob {
+    /// The job.
+    pub job: Job,
+    /// Its state.
+    pub state: JobState,
+    /// Its attempts from the first.
+    pub attempts: Vec<StoredAttempt>,
+}
+
+/// An attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAttempt {
+    /// Its name.
+    pub id: AttemptId,
+    /// Who does it.
+    pub agent_id: String,
+    /// Where.
+    pub machine_id: String,
+    /// How it stands.
+    pub state: AttemptState,
+    /// When it was given out.
+    pub started_unix_ns: i64,
+    /// When its agent must have been heard of again.
+    pub lease_until_unix_ns: i64,
+    /// When it ended.
+    pub ended_unix_ns: Option<i64>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Whether it uses up one of the job's tries.
+    pub counts: bool,
+    /// Whether its items must not be put together with those of later attempts.
+    pub is_void: bool,
+}
+
+/// States of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptState {
+    /// An agent has it, or had it when last heard of.
+    Running,
+    /// Every record is stored.
+    Succeeded,
+    /// Its agent said so.
+    Failed,
+    /// Its agent was not heard of in time.
+    Lost,
+    /// A person cancelled it.
+    Cancelled,
+}
+
+impl AttemptState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Lost,
+        Self::Cancelled,
+    ];
+
+    /// Returns the name used in stores.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Lost => "lost",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// An agent as it last registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAgent {
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// Its machine.
+    pub machine: Machine,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Suites it can run; any if empty.
+    pub suites: Vec<String>,
+    /// When it was last heard of.
+    pub last_seen_unix_ns: i64,
+}
+
+/// What an attempt begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptStart {
+    /// The job.
+    pub job: JobId,
+    /// Who does it.
+    pub agent_id: String,
+    /// Where.
+    pub machine_id: String,
+    /// Now.
+    pub at_unix_ns: i64,
+    /// When its agent must have been heard of again.
+    pub lease_until_unix_ns: i64,
+}
+
+/// What an attempt ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// State of the attempt.
+    pub state: AttemptState,
+    /// State of its job from now on.
+    pub job_state: JobState,
+    /// When it ended.
+    pub at_unix_ns: i64,
+    /// Records it has; `None` if it was lost.
+    pub n_records: Option<u64>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Whether it uses up one of the job's tries.
+    pub counts: bool,
+    /// Whether the items of the job's earlier attempts become void.
+    pub voids_earlier: bool,
+}
+
+/// How many jobs of a run are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobCounts {
+    /// Waiting for an agent.
+    pub queued: u32,
+    /// With an agent.
+    pub running: u32,
+    /// Done.
+    pub succeeded: u32,
+    /// Given up.
+    pub failed: u32,
+    /// Cancelled by a person.
+    pub cancelled: u32,
+}
+
+impl JobCounts {
+    /// Counts jobs by their states.
+    pub fn of(states: impl IntoIterator<Item = JobState>) -> Self {
+        let mut counts = Self::default();
+        for state in states {
+            *counts.of_state(state) += 1;
+        }
+        counts
+    }
+
+    /// Returns the number of all jobs.
+    pub fn total(self) -> u32 {
+        let Self {
+            queued,
+            running,
+            succeeded,
+            failed,
+            cancelled,
+        } = self;
+        queued + running + succeeded + failed + cancelled
+    }
+
+    fn of_state(&mut self, state: JobState) -> &mut u32 {
+        match state {
+            JobState::Queued => &mut self.queued,
+            JobState::Running => &mut self.running,
+            JobState::Succeeded => &mut self.succeeded,
+            JobState::Failed => &mut self.failed,
+            JobState::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// What became of a batch of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Every record with a lower sequence is stored.
+    pub stored_below: u64,
+    /// Records that were not stored before.
+    pub n_new: u64,
+    /// Records that were stored before with other contents; the first ones are kept.
+    pub n_conflicts: u64,
+    /// Whether the attempt has ended: the agent has not seen the last acknowledgement.
+    pub finished: bool,
+}
+
+/// What a store cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The data base failed.
+    #[error("cannot {operation}")]
+    Database {
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The store cannot be brought to this version's tables.
+    #[error("cannot bring the store {path} to this version's tables")]
+    Migrate {
+        /// Its file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    /// The file cannot be opened or locked.
+    #[error("cannot open the store {path}")]
+    Open {
+        /// Its file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has the store.
+    #[error("the store {path} is in use by another coordinator")]
+    InUse {
+        /// Its file.
+        path: String,
+    },
+    /// What is stored says nothing sensible.
+    #[error("the store is damaged: {what}: {problem}")]
+    Damaged {
+        /// Which row.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value is beyond what a store takes.
+    #[error("{what} {value} is out of range")]
+    OutOfRange {
+        /// Which value.
+        what: &'static str,
+        /// The value.
+        value: u64,
+    },
+    /// The attempt is not the one that counts.
+    #[error("attempt {attempt} of job {job} is {why}")]
+    Stale {
+        /// Its job.
+        job: JobId,
+        /// Its count.
+        attempt: u32,
+        /// Why.
+        why: &'static str,
+    },
+    /// The job cannot be begun.
+    #[error("job {job} is not queued")]
+    NotQueued {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// Returns the name of a plan's contents: two submissions with equal ones are the same plan.
+pub fn plan_hash(plan_toml: &str, base_dir: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(plan_toml.len() as u64).to_le_bytes());
+    hasher.update(plan_toml.as_bytes());
+    hasher.update(base_dir.as_bytes());
+    hasher.finalize().to_hex().to_string()
+}

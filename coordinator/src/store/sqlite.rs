@@ -1,0 +1,723 @@
+//! The store in one SQLite file, for `tritmark run` and small fleets.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use prost::Message as _;
+use sqlx::{
+    Row as _, Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tracing::warn;
+use tritmark_proto::{
+    job::{AttemptId, Job, JobId, RunId},
+    machine::Machine,
+    record::{ModelFacts, Record, RecordBody},
+    wire,
+};
+
+use super::{
+    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
+    StoredAttempt, StoredJob, StoredRun,
+};
+
+mod rows;
+
+/// Readers beside the one writer.
+const MAX_READERS: u32 = 4;
+
+/// How long one connection waits for another's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A store in one SQLite file and its write-ahead log.
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// One connection, so that writers queue here and not in SQLite.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path` and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while another coordinator has it open.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let open_error = |source| StoreError::Open {
+            path: path.display().to_string(),
+            source,
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(open_error)?;
+        }
+        let mut lock_path = path.as_os_str().to_owned();
+        lock_path.push(".lock");
+        let lock = File::create(PathBuf::from(lock_path)).map_err(open_error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse {
+                    path: path.display().to_string(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(open_error(source)),
+        }
+        // An acknowledgement lets the agent forget its records, so they must survive a power
+        // failure: FULL syncs the log at every commit. Agents send batches, so commits are few.
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(database("open the store"))?;
+        sqlx::migrate!()
+            .run(&writer)
+            .await
+            .map_err(|source| StoreError::Migrate {
+                path: path.display().to_string(),
+                source,
+            })?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(MAX_READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(database("open the store"))?;
+        Ok(Self {
+            writer,
+            readers,
+            _lock: lock,
+        })
+    }
+
+    /// Begins a transaction that will write.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(database("begin a transaction"))
+    }
+
+    /// Returns the attempts of a run by job and count.
+    async fn attempts(&self, run: RunId) -> Result<Vec<StoredAttempt>, StoreError> {
+        sqlx::query(
+            "SELECT job, attempt, fence, agent, machine, state, started_unix_ns, \
+             lease_until_unix_ns, ended_unix_ns, failure, counts, void \
+             FROM attempts WHERE run = ? ORDER BY job, attempt",
+        )
+        .bind(run.to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("read attempts"))?
+        .iter()
+        .map(|row| rows::attempt(run, row))
+        .collect()
+    }
+}
+
+/// Names the operation that failed.
+fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| StoreError::Database { operation, source }
+}
+
+#[tonic::async_trait]
+impl Store for SqliteStore {
+    async fn add_run(&self, run: &StoredRun, jobs: &[Job]) -> Result<(), StoreError> {
+        let add = database("add a run");
+        let mut tx = self.begin().await?;
+        let id = run.id.to_string();
+        sqlx::query(
+            "INSERT INTO runs (id, name, plan_toml, plan_hash, submitted_unix_ns, ended_unix_ns, \
+             tritmark_version) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&id)
+        .bind(&run.name)
+        .bind(&run.plan_toml)
+        .bind(&run.plan_hash)
+        .bind(run.submitted_unix_ns)
+        .bind(run.ended_unix_ns)
+        .bind(&run.tritmark_version)
+        .execute(&mut *tx)
+        .await
+        .map_err(&add)?;
+        for job in jobs {
+            sqlx::query("INSERT INTO jobs (run, job, spec, state) VALUES (?, ?, ?, 'queued')")
+                .bind(&id)
+                .bind(job.id.index)
+                .bind(rows::to_json("a job", job)?)
+                .execute(&mut *tx)
+                .await
+                .map_err(&add)?;
+        }
+        event(
+            &mut tx,
+            run.submitted_unix_ns,
+            run.id,
+            None,
+            "submitted",
+            &run.name,
+        )
+        .await?;
+        tx.commit().await.map_err(&add)
+    }
+
+    async fn runs(&self) -> Result<Vec<StoredRun>, StoreError> {
+        sqlx::query("SELECT * FROM runs ORDER BY submitted_unix_ns, id")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(database("read runs"))?
+            .iter()
+            .map(rows::run)
+            .collect()
+    }
+
+    async fn run(&self, id: RunId) -> Result<Option<StoredRun>, StoreError> {
+        sqlx::query("SELECT * FROM runs WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(database("look for a run"))?
+            .as_ref()
+            .map(rows::run)
+            .transpose()
+    }
+
+    async fn newest_run_of(&self, plan_hash: &str) -> Result<Option<StoredRun>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM runs WHERE plan_hash = ? ORDER BY submitted_unix_ns DESC, id DESC LIMIT 1",
+        )
+        .bind(plan_hash)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(database("look for a run"))?
+        .as_ref()
+        .map(rows::run)
+        .transpose()
+    }
+
+    async fn jobs(&self, run: RunId) -> Result<Vec<StoredJob>, StoreError> {
+        let mut jobs: Vec<StoredJob> =
+            sqlx::query("SELECT job, spec, state FROM jobs WHERE run = ? ORDER BY job")
+                .bind(run.to_string())
+                .fetch_all(&self.readers)
+                .await
+                .map_err(database("read jobs"))?
+                .iter()
+                .map(|row| rows::job(run, row))
+                .collect::<Result<_, _>>()?;
+        for attempt in self.attempts(run).await? {
+            let index = attempt.id.job.index;
+            let job = jobs
+                .binary_search_by_key(&index, |job| job.job.id.index)
+                .map_err(|_| StoreError::Damaged {
+                    what: format!("an attempt of job {}", attempt.id.job),
+                    problem: "the job is missing".to_owned(),
+                })?;
+            jobs[job].attempts.push(attempt);
+        }
+        Ok(jobs)
+    }
+
+    async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError> {
+        let put = database("store an agent");
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO machines (id, spec) VALUES (?, ?) \
+             ON CONFLICT (id) DO UPDATE SET spec = excluded.spec",
+        )
+        .bind(&agent.machine.id)
+        .bind(rows::to_json("a machine", &agent.machine)?)
+        .execute(&mut *tx)
+        .await
+        .map_err(&put)?;
+        sqlx::query(
+            "INSERT INTO agents (id, version, machine, labels, suites, last_seen_unix_ns) \
+             VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET version = excluded.version, \
+             machine = excluded.machine, labels = excluded.labels, suites = excluded.suites, \
+             last_seen_unix_ns = excluded.last_seen_unix_ns",
+        )
+        .bind(&agent.id)
+        .bind(&agent.version)
+        .bind(&agent.machine.id)
+        .bind(rows::to_json("labels", &agent.labels)?)
+        .bind(rows::to_json("suites", &agent.suites)?)
+        .bind(agent.last_seen_unix_ns)
+        .execute(&mut *tx)
+        .await
+        .map_err(&put)?;
+        tx.commit().await.map_err(&put)
+    }
+
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        sqlx::query(
+            "SELECT agents.*, machines.spec FROM agents JOIN machines \
+             ON machines.id = agents.machine ORDER BY agents.id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("read agents"))?
+        .iter()
+        .map(rows::agent)
+        .collect()
+    }
+
+    async fn machines(&self, ids: &[String]) -> Result<Vec<Machine>, StoreError> {
+        let mut machines = Vec::new();
+        for id in ids {
+            let row = sqlx::query("SELECT id, spec FROM machines WHERE id = ?")
+                .bind(id)
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(database("read machines"))?;
+            if let Some(row) = row {
+                machines.push(rows::machine(&row)?);
+            }
+        }
+        Ok(machines)
+    }
+
+    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError> {
+        let begin = database("start an attempt");
+        let AttemptStart {
+            job,
+            agent_id,
+            machine_id,
+            at_unix_ns,
+            lease_until_unix_ns,
+        } = start;
+        let run = job.run.to_string();
+        let mut tx = self.begin().await?;
+        let n_started = sqlx::query(
+            "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued'",
+        )
+        .bind(&run)
+        .bind(job.index)
+        .execute(&mut *tx)
+        .await
+        .map_err(&begin)?
+        .rows_affected();
+        if n_started == 0 {
+            return Err(StoreError::NotQueued { job: *job });
+        }
+        let fence: i64 = sqlx::query_scalar("UPDATE fence SET value = value + 1 RETURNING value")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(&begin)?;
+        let attempt: i64 = sqlx::query_scalar(
+            "INSERT INTO attempts (run, job, attempt, fence, agent, machine, state, \
+             started_unix_ns, lease_until_unix_ns) VALUES (?1, ?2, (SELECT \
+             coalesce(max(attempt), 0) + 1 FROM attempts WHERE run = ?1 AND job = ?2), \
+             ?3, ?4, ?5, 'running', ?6, ?7) RETURNING attempt",
+        )
+        .bind(&run)
+        .bind(job.index)
+        .bind(fence)
+        .bind(agent_id)
+        .bind(machine_id)
+        .bind(at_unix_ns)
+        .bind(lease_until_unix_ns)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(&begin)?;
+        let id = rows::attempt_id(*job, attempt, fence)?;
+        event(&mut tx, *at_unix_ns, job.run, Some(id), "started", agent_id).await?;
+        tx.commit().await.map_err(&begin)?;
+        Ok(StoredAttempt {
+            id,
+            agent_id: agent_id.clone(),
+            machine_id: machine_id.clone(),
+            state: AttemptState::Running,
+            started_unix_ns: *at_unix_ns,
+            lease_until_unix_ns: *lease_until_unix_ns,
+            ended_unix_ns: None,
+            failure: None,
+            counts: true,
+            is_void: false,
+        })
+    }
+
+    async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError> {
+        let renew = database("renew leases");
+        let mut tx = self.begin().await?;
+        for (attempt, until) in leases {
+            sqlx::query(
+                "UPDATE attempts SET lease_until_unix_ns = ? WHERE run = ? AND job = ? \
+                 AND attempt = ? AND fence = ? AND state = 'running'",
+            )
+            .bind(until)
+            .bind(attempt.job.run.to_string())
+            .bind(attempt.job.index)
+            .bind(attempt.attempt.get())
+            .bind(rows::to_i64("fence", attempt.fence)?)
+            .execute(&mut *tx)
+            .await
+            .map_err(&renew)?;
+        }
+        tx.commit().await.map_err(&renew)
+    }
+
+    async fn add_records(
+        &self,
+        attempt: AttemptId,
+        records: &[Record],
+    ) -> Result<Appended, StoreError> {
+        let add = database("store records");
+        let run = attempt.job.run.to_string();
+        let mut tx = self.begin().await?;
+        let standing = standing(&mut tx, attempt).await?;
+        let mut appended = Appended {
+            stored_below: standing.stored_below,
+            ..Appended::default()
+        };
+        match standing.state {
+            AttemptState::Running => {}
+            // The agent has not seen that it is over; it has nothing new to say.
+            AttemptState::Succeeded | AttemptState::Failed => {
+                appended.finished = true;
+                return Ok(appended);
+            }
+            AttemptState::Lost => return Err(stale(attempt, "lost")),
+            AttemptState::Cancelled => return Err(stale(attempt, "cancelled")),
+        }
+        for record in records {
+            let sequence = rows::to_i64("sequence", record.sequence)?;
+            let (kind, metric, item_index) = match &record.body {
+                RecordBody::Measurement(measurement) => {
+                    ("measurement", Some(measurement.metric.name()), None)
+                }
+                RecordBody::Tokens(_) => ("tokens", None, None),
+                RecordBody::Item(item) => ("item", None, Some(item.index)),
+                RecordBody::Facts(_) => ("facts", None, None),
+            };
+            let payload = wire::Record::from(record.clone()).encode_to_vec();
+            let n_added = sqlx::query(
+                "INSERT OR IGNORE INTO records (run, job, attempt, sequence, at_unix_ns, kind, \
+                 metric, item_index, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&run)
+            .bind(attempt.job.index)
+            .bind(attempt.attempt.get())
+            .bind(sequence)
+            .bind(record.at_unix_ns)
+            .bind(kind)
+            .bind(metric)
+            .bind(item_index)
+            .bind(&payload)
+            .execute(&mut *tx)
+            .await
+            .map_err(&add)?
+            .rows_affected();
+            if n_added == 1 {
+                appended.n_new += 1;
+                continue;
+            }
+            let stored: Vec<u8> = sqlx::query_scalar(
+                "SELECT payload FROM records WHERE run = ? AND job = ? AND attempt = ? \
+                 AND sequence = ?",
+            )
+            .bind(&run)
+            .bind(attempt.job.index)
+            .bind(attempt.attempt.get())
+            .bind(sequence)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(&add)?;
+            if stored != payload {
+                appended.n_conflicts += 1;
+                warn!(job = %attempt.job, attempt = attempt.attempt, sequence,
+                    "a record came again with other contents; the first one is kept");
+            }
+        }
+        appended.stored_below = advance(&mut tx, attempt, standing.stored_below).await?;
+        tx.commit().await.map_err(&add)?;
+        Ok(appended)
+    }
+
+    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
+        let finish = database("end an attempt");
+        let AttemptEnd {
+            state,
+            job_state,
+            at_unix_ns,
+            n_records,
+            failure,
+            counts,
+            voids_earlier,
+        } = end;
+        let run = attempt.job.run.to_string();
+        let mut tx = self.begin().await?;
+        if standing(&mut tx, attempt).await?.state != AttemptState::Running {
+            return Err(stale(attempt, "over"));
+        }
+        let n_records = n_records
+            .map(|n| rows::to_i64("number of records", n))
+            .transpose()?;
+        let failure_json = failure
+            .as_ref()
+            .map(|failure| rows::to_json("a failure", failure))
+            .transpose()?;
+        sqlx::query(
+            "UPDATE attempts SET state = ?, ended_unix_ns = ?, n_records = ?, failure = ?, \
+             counts = ? WHERE run = ? AND job = ? AND attempt = ?",
+        )
+        .bind(state.name())
+        .bind(at_unix_ns)
+        .bind(n_records)
+        .bind(failure_json)
+        .bind(counts)
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .execute(&mut *tx)
+        .await
+        .map_err(&finish)?;
+        if *voids_earlier {
+            sqlx::query("UPDATE attempts SET void = 1 WHERE run = ? AND job = ? AND attempt < ?")
+                .bind(&run)
+                .bind(attempt.job.index)
+                .bind(attempt.attempt.get())
+                .execute(&mut *tx)
+                .await
+                .map_err(&finish)?;
+        }
+        sqlx::query("UPDATE jobs SET state = ? WHERE run = ? AND job = ?")
+            .bind(job_state.name())
+            .bind(&run)
+            .bind(attempt.job.index)
+            .execute(&mut *tx)
+            .await
+            .map_err(&finish)?;
+        let detail = failure.as_ref().map_or("", |failure| &failure.message);
+        event(
+            &mut tx,
+            *at_unix_ns,
+            attempt.job.run,
+            Some(attempt),
+            state.name(),
+            detail,
+        )
+        .await?;
+        end_run_if_done(&mut tx, attempt.job.run, *at_unix_ns).await?;
+        tx.commit().await.map_err(&finish)
+    }
+
+    async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
+        let cancel = database("cancel a run");
+        let id = run.to_string();
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "UPDATE attempts SET state = 'cancelled', ended_unix_ns = ? \
+             WHERE run = ? AND state = 'running'",
+        )
+        .bind(at_unix_ns)
+        .bind(&id)
+        .execute(&mut *tx)
+        .await
+        .map_err(&cancel)?;
+        sqlx::query(
+            "UPDATE jobs SET state = 'cancelled' WHERE run = ? AND state IN ('queued', 'running')",
+        )
+        .bind(&id)
+        .execute(&mut *tx)
+        .await
+        .map_err(&cancel)?;
+        event(&mut tx, at_unix_ns, run, None, "cancelled", "").await?;
+        end_run_if_done(&mut tx, run, at_unix_ns).await?;
+        tx.commit().await.map_err(&cancel)
+    }
+
+    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
+        // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
+        let n: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) - 1 \
+             AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
+             USING (run, job, attempt) WHERE run = ? AND job = ? AND item_index IS NOT NULL \
+             AND NOT void)) WHERE item_index = rank",
+        )
+        .bind(job.run.to_string())
+        .bind(job.index)
+        .fetch_one(&self.readers)
+        .await
+        .map_err(database("count items"))?;
+        Ok(n.cast_unsigned())
+    }
+
+    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT attempt, sequence, payload FROM records WHERE run = ? AND job = ? \
+             AND kind = 'facts' ORDER BY attempt, sequence",
+        )
+        .bind(job.run.to_string())
+        .bind(job.index)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("read records"))?;
+        let mut facts: Vec<(u32, ModelFacts)> = Vec::new();
+        for row in &rows {
+            let (attempt, record) = rows::record(job, row)?;
+            if let RecordBody::Facts(said) = record.body
+                && facts.last().is_none_or(|(last, _)| *last != attempt)
+            {
+                facts.push((attempt, said));
+            }
+        }
+        Ok(facts)
+    }
+
+    async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
+        sqlx::query(
+            "SELECT attempt, sequence, payload FROM records WHERE run = ? AND job = ? \
+             ORDER BY attempt, sequence",
+        )
+        .bind(job.run.to_string())
+        .bind(job.index)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("read records"))?
+        .iter()
+        .map(|row| rows::record(job, row))
+        .collect()
+    }
+
+    async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
+        let rows =
+            sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE run = ? GROUP BY state")
+                .bind(run.to_string())
+                .fetch_all(&self.readers)
+                .await
+                .map_err(database("count jobs"))?;
+        let mut counts = JobCounts::default();
+        for row in &rows {
+            *counts.of_state(rows::job_state(row.get("state"))?) = row.get("n");
+        }
+        Ok(counts)
+    }
+}
+
+fn stale(attempt: AttemptId, why: &'static str) -> StoreError {
+    StoreError::Stale {
+        job: attempt.job,
+        attempt: attempt.attempt.get(),
+        why,
+    }
+}
+
+/// How an attempt stands.
+struct Standing {
+    state: AttemptState,
+    stored_below: u64,
+}
+
+/// Reads how an attempt stands; refuses one that is unknown or has another fence.
+async fn standing(
+    tx: &mut Transaction<'static, Sqlite>,
+    attempt: AttemptId,
+) -> Result<Standing, StoreError> {
+    let row = sqlx::query(
+        "SELECT state, stored_below, fence FROM attempts WHERE run = ? AND job = ? AND attempt = ?",
+    )
+    .bind(attempt.job.run.to_string())
+    .bind(attempt.job.index)
+    .bind(attempt.attempt.get())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(database("look up an attempt"))?
+    .ok_or_else(|| stale(attempt, "unknown"))?;
+    let fence: i64 = row.get("fence");
+    if fence.cast_unsigned() != attempt.fence {
+        return Err(stale(attempt, "of another fence"));
+    }
+    let stored_below: i64 = row.get("stored_below");
+    Ok(Standing {
+        state: rows::attempt_state(row.get("state"))?,
+        stored_below: stored_below.cast_unsigned(),
+    })
+}
+
+/// Moves `stored_below` over what is stored without a gap.
+async fn advance(
+    tx: &mut Transaction<'static, Sqlite>,
+    attempt: AttemptId,
+    stored_below: u64,
+) -> Result<u64, StoreError> {
+    let advance = database("count records");
+    let run = attempt.job.run.to_string();
+    let from = stored_below.cast_signed();
+    let n: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT sequence, row_number() OVER (ORDER BY sequence) - 1 AS rank \
+         FROM records WHERE run = ?1 AND job = ?2 AND attempt = ?3 AND sequence >= ?4) \
+         WHERE sequence = rank + ?4",
+    )
+    .bind(&run)
+    .bind(attempt.job.index)
+    .bind(attempt.attempt.get())
+    .bind(from)
+    .fetch_one(&mut **tx)
+    .await
+    .map_err(&advance)?;
+    sqlx::query("UPDATE attempts SET stored_below = ? WHERE run = ? AND job = ? AND attempt = ?")
+        .bind(from + n)
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .execute(&mut **tx)
+        .await
+        .map_err(&advance)?;
+    Ok((from + n).cast_unsigned())
+}
+
+/// Marks a run as ended if none of its jobs has anything to come.
+async fn end_run_if_done(
+    tx: &mut Transaction<'static, Sqlite>,
+    run: RunId,
+    at_unix_ns: i64,
+) -> Result<(), StoreError> {
+    let n_ended = sqlx::query(
+        "UPDATE runs SET ended_unix_ns = ?1 WHERE id = ?2 AND ended_unix_ns IS NULL AND NOT EXISTS \
+         (SELECT 1 FROM jobs WHERE run = ?2 AND state IN ('queued', 'running'))",
+    )
+    .bind(at_unix_ns)
+    .bind(run.to_string())
+    .execute(&mut **tx)
+    .await
+    .map_err(database("end a run"))?
+    .rows_affected();
+    if n_ended == 1 {
+        event(tx, at_unix_ns, run, None, "ended", "").await?;
+    }
+    Ok(())
+}
+
+/// Notes down what happened.
+async fn event(
+    tx: &mut Transaction<'static, Sqlite>,
+    at_unix_ns: i64,
+    run: RunId,
+    attempt: Option<AttemptId>,
+    kind: &str,
+    detail: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO events (at_unix_ns, run, job, attempt, kind, detail) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(at_unix_ns)
+    .bind(run.to_string())
+    .bind(attempt.map(|attempt| attempt.job.index))
+    .bind(attempt.map(|attempt| attempt.attempt.get()))
+    .bind(kind)
+    .bind(detail)
+    .execute(&mut **tx)
+    .await
+    .map_err(database("note an event"))?;
+    Ok(())
+}
