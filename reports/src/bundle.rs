@@ -1,0 +1,165 @@
+//! Reads the folder of an exported run and checks that it holds together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde::Deserialize;
+use tritmark_proto::{
+    bundle::{FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, TOKENS},
+    machine::Machine,
+};
+
+use crate::{
+    error::ReportError,
+    frame::{self, ItemRow, MeasurementRow, TokenRow},
+};
+
+/// A run as exported: who did what where, and every raw value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bundle {
+    /// Run, machines, jobs.
+    pub manifest: Manifest,
+    /// Measurements in order of job and sequence.
+    pub measurements: Vec<MeasurementRow>,
+    /// Items in order of job and sequence.
+    pub items: Vec<ItemRow>,
+    /// Tokens in order of job, sequence and position.
+    pub tokens: Vec<TokenRow>,
+}
+
+impl Bundle {
+    /// Reads a bundle.
+    pub fn read(dir: &Path) -> Result<Self, ReportError> {
+        let path = dir.join(MANIFEST);
+        let manifest = read_manifest(&path)?;
+        check_manifest(&path, &manifest)?;
+        let attempts: BTreeMap<u32, u32> = manifest
+            .jobs
+            .iter()
+            .map(|outcome| (outcome.job.id.index, outcome.attempt))
+            .collect();
+
+        let path = dir.join(MEASUREMENTS);
+        let mut measurements = frame::read_measurements(&path)?;
+        keep_current(&path, &attempts, &mut measurements, |row| {
+            (row.job_index, row.attempt)
+        })?;
+        measurements.sort_by_key(|row| (row.job_index, row.sequence));
+        let path = dir.join(ITEMS);
+        let mut items = frame::read_items(&path)?;
+        keep_current(&path, &attempts, &mut items, |row| {
+            (row.job_index, row.attempt)
+        })?;
+        items.sort_by_key(|row| (row.job_index, row.sequence));
+        let path = dir.join(TOKENS);
+        let mut tokens = frame::read_tokens(&path)?;
+        keep_current(&path, &attempts, &mut tokens, |row| {
+            (row.job_index, row.attempt)
+        })?;
+        tokens.sort_by_key(|row| (row.job_index, row.sequence, row.token_index));
+        Ok(Self {
+            manifest,
+            measurements,
+            items,
+            tokens,
+        })
+    }
+
+    /// Returns the machine that did a job.
+    pub fn machine_of(&self, outcome: &JobOutcome) -> Option<&Machine> {
+        let id = outcome.machine_id.as_ref()?;
+        self.manifest
+            .machines
+            .iter()
+            .find(|machine| machine.id == *id)
+    }
+}
+
+/// What every version of the manifest has.
+#[derive(Deserialize)]
+struct Probe {
+    format_version: u32,
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, ReportError> {
+    let bytes = fs::read(path).map_err(|source| ReportError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let misread = |source| ReportError::ParseManifest {
+        path: path.to_owned(),
+        source,
+    };
+    // The version is read on its own: a newer manifest may have any other shape.
+    let Probe { format_version } = serde_json::from_slice(&bytes).map_err(misread)?;
+    if format_version != FORMAT_VERSION {
+        return Err(ReportError::Version {
+            path: path.to_owned(),
+            found: format_version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    serde_json::from_slice(&bytes).map_err(misread)
+}
+
+fn check_manifest(path: &Path, manifest: &Manifest) -> Result<(), ReportError> {
+    let contradiction = |what: String| {
+        Err(ReportError::Contradiction {
+            path: path.to_owned(),
+            what,
+        })
+    };
+    let mut machines = BTreeSet::new();
+    for machine in &manifest.machines {
+        if !machines.insert(machine.id.as_str()) {
+            return contradiction(format!("machine `{}` is there twice", machine.id));
+        }
+    }
+    let mut jobs = BTreeSet::new();
+    for outcome in &manifest.jobs {
+        let index = outcome.job.id.index;
+        if !jobs.insert(index) {
+            return contradiction(format!("job {index} is there twice"));
+        }
+        if outcome.job.id.run != manifest.run.id {
+            return contradiction(format!("job {index} is of another run"));
+        }
+        if let Some(id) = &outcome.machine_id
+            && !machines.contains(id.as_str())
+        {
+            return contradiction(format!("job {index} ran on an unknown machine `{id}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Drops rows of superseded attempts and refuses rows of jobs that are not in the manifest.
+fn keep_current<T>(
+    path: &Path,
+    attempts: &BTreeMap<u32, u32>,
+    rows: &mut Vec<T>,
+    key: impl Fn(&T) -> (u32, u32),
+) -> Result<(), ReportError> {
+    for (row, value) in rows.iter().enumerate() {
+        let (job_index, _) = key(value);
+        if !attempts.contains_key(&job_index) {
+            return Err(ReportError::BadValue {
+                path: path.to_owned(),
+                column: "job_index",
+                row,
+                what: format!("job {job_index} is not in the manifest"),
+            });
+        }
+    }
+    rows.retain(|row| {
+        let (job_index, attempt) = key(row);
+        attempts.get(&job_index) == Some(&attempt)
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! Good bundles are read whole; bad ones are refused by name.
+
+use polars::prelude::*;
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tritmark_proto::job::{JobId, RunId};
+
+use super::*;
+use crate::testing::{DENSE_125M, Fixture, TERNARY_125M, machine, tables};
+
+fn small() -> Fixture {
+    let mut fixture = Fixture::new("small", vec![machine("m")]);
+    fixture.latency(TERNARY_125M, 0, 1);
+    fixture.energy(DENSE_125M, 0, 1);
+    fixture.accuracy(TERNARY_125M, 0, "arc_easy", 12);
+    fixture
+}
+
+fn written(fixture: &Fixture) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fixture.write(dir.path());
+    dir
+}
+
+/// Writes `small`, changes it, and returns the refusal with its sources.
+fn refusal(change: impl FnOnce(&Path)) -> String {
+    let dir = written(&small());
+    change(dir.path());
+    let error = Bundle::read(dir.path()).expect_err("a refusal");
+    chain(&error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+fn check(change: impl FnOnce(&Path), parts: &[&str]) {
+    let text = refusal(change);
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+}
+
+/// Replaces a table by itself with something changed.
+fn rewrite(dir: &Path, name: &str, change: impl FnOnce(DataFrame) -> DataFrame) {
+    let bundle = &small().bundle;
+    let frame = match name {
+        MEASUREMENTS => tables::measurements(bundle),
+        ITEMS => tables::items(bundle),
+        _ => tables::tokens(bundle),
+    };
+    tables::save(&mut change(frame), &dir.join(name));
+}
+
+fn edit_manifest(dir: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
+    let path = dir.join(MANIFEST);
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut manifest);
+    fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+}
+
+#[test]
+fn what_was_written_is_read() {
+    for fixture in [small(), Fixture::full(), Fixture::failures()] {
+        let dir = written(&fixture);
+        assert_eq!(Bundle::read(dir.path()).unwrap(), fixture.bundle);
+    }
+}
+
+#[test]
+fn a_newer_bundle_is_refused_whatever_its_shape() {
+    check(
+        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 2, "runs": []}"#).unwrap(),
+        &["run.json", "format version 2", "reads 1", "update"],
+    );
+}
+
+#[test]
+fn an_older_bundle_is_refused() {
+    check(
+        |dir| edit_manifest(dir, |manifest| manifest["format_version"] = 0.into()),
+        &["run.json", "format version 0"],
+    );
+}
+
+#[test]
+fn what_a_newer_writer_adds_is_left_alone() {
+    let fixture = small();
+    let dir = written(&fixture);
+    edit_manifest(dir.path(), |manifest| {
+        manifest["run"]["colour"] = "green".into();
+        manifest["machines"][0]["altitude_m"] = 440.into();
+    });
+    rewrite(dir.path(), MEASUREMENTS, |mut frame| {
+        let extra = Column::new("humidity".into(), vec![0.5_f64; frame.height()]);
+        frame.with_column(extra).unwrap();
+        frame
+    });
+    assert_eq!(Bundle::read(dir.path()).unwrap(), fixture.bundle);
+}
+
+#[test]
+fn a_metric_of_a_newer_writer_is_kept() {
+    let mut fixture = small();
+    fixture.bundle.measurements[0].metric = "joy_per_s".to_owned();
+    let dir = written(&fixture);
+    let bundle = Bundle::read(dir.path()).unwrap();
+    assert_eq!(bundle.measurements[0].metric, "joy_per_s");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    for name in [MANIFEST, MEASUREMENTS, ITEMS, TOKENS] {
+        check(
+            |dir| fs::remove_file(dir.join(name)).unwrap(),
+            &["cannot read", name],
+        );
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_json_is_named_with_its_line() {
+    check(
+        |dir| fs::write(dir.join(MANIFEST), "{\"format_version\": 1,\n oops").unwrap(),
+        &["run.json", "line 2"],
+    );
+    check(
+        |dir| fs::write(dir.join(MANIFEST), "[".repeat(100_000)).unwrap(),
+        &["run.json"],
+    );
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused() {
+    check(
+        |dir| {
+            edit_manifest(dir, |manifest| {
+                manifest["jobs"][1]["job"]["id"]["index"] = 0.into()
+            })
+        },
+        &["job 0 is there twice"],
+    );
+    check(
+        |dir| {
+            edit_manifest(dir, |manifest| {
+                manifest["jobs"][0]["machine_id"] = "x".into()
+            })
+        },
+        &["job 0 ran on an unknown machine `x`"],
+    );
+    check(
+        |dir| {
+            let other = JobId {
+                run: RunId::generate(),
+                index: 0,
+            };
+            edit_manifest(dir, |manifest| {
+                manifest["jobs"][0]["job"]["id"] = serde_json::to_value(other).unwrap();
+            });
+        },
+        &["job 0 is of another run"],
+    );
+}
+
+#[test]
+fn a_missing_column_is_named() {
+    check(
+        |dir| rewrite(dir, MEASUREMENTS, |frame| frame.drop("grade").unwrap()),
+        &[MEASUREMENTS, "no column `grade`"],
+    );
+}
+
+#[test]
+fn a_column_of_another_type_is_named() {
+    check(
+        |dir| {
+            rewrite(dir, TOKENS, |mut frame| {
+                let column = Column::new("elapsed_ns".into(), vec![1.5_f64; frame.height()]);
+                frame.with_column(column).unwrap();
+                frame
+            });
+        },
+        &[TOKENS, "`elapsed_ns`", "f64", "u64"],
+    );
+    check(
+        |dir| {
+            rewrite(dir, ITEMS, |mut frame| {
+                let column = Column::new("is_greedy".into(), vec![true; frame.height()]);
+                frame.with_column(column).unwrap();
+                frame
+            });
+        },
+        &[ITEMS, "`is_greedy`", "bool", "list"],
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_is_named_with_its_row() {
+    let with = |column: Column| {
+        move |dir: &Path| {
+            rewrite(dir, MEASUREMENTS, |mut frame| {
+                frame.with_column(column).unwrap();
+                frame
+            });
+        }
+    };
+    let n = small().bundle.measurements.len();
+    check(
+        with(Column::new("value".into(), vec![None::<f64>; n])),
+        &[MEASUREMENTS, "row 0", "neither a value nor a reason"],
+    );
+    check(
+        with(Column::new("value".into(), vec![f64::NAN; n])),
+        &[MEASUREMENTS, "row 0", "`value`", "not a finite number"],
+    );
+    check(
+        with(Column::new("grade".into(), vec![Some("guessed"); n])),
+        &[MEASUREMENTS, "`grade`", "unknown grade `guessed`"],
+    );
+    check(
+        with(Column::new("phase".into(), vec![Some("warm-up"); n])),
+        &[MEASUREMENTS, "`phase`", "unknown phase `warm-up`"],
+    );
+    check(
+        with(Column::new("n_gen".into(), vec![None::<u32>; n])),
+        &[MEASUREMENTS, "half a workload"],
+    );
+    check(
+        with(Column::new("job_index".into(), vec![77_u32; n])),
+        &[MEASUREMENTS, "row 0", "job 77 is not in the manifest"],
+    );
+    check(
+        with(Column::new("suite".into(), vec![None::<&str>; n])),
+        &[MEASUREMENTS, "row 0", "`suite`", "no value"],
+    );
+}
+
+#[test]
+fn an_item_must_choose_among_its_choices() {
+    check(
+        |dir| {
+            rewrite(dir, ITEMS, |mut frame| {
+                let column = Column::new("gold".into(), vec![9_u32; frame.height()]);
+                frame.with_column(column).unwrap();
+                frame
+            });
+        },
+        &[ITEMS, "row 0", "`gold`", "choice 9 of 4"],
+    );
+}
+
+#[test]
+fn rows_of_superseded_attempts_are_left_out() {
+    let mut fixture = small();
+    let whole = fixture.bundle.measurements.len();
+    fixture.bundle.measurements[0].attempt = 7;
+    let dir = written(&fixture);
+    assert_eq!(
+        Bundle::read(dir.path()).unwrap().measurements.len(),
+        whole - 1
+    );
+}
+
+#[test]
+fn rows_are_put_in_order() {
+    let fixture = small();
+    let mut shuffled = small();
+    shuffled.bundle.measurements.reverse();
+    shuffled.bundle.items.reverse();
+    shuffled.bundle.tokens.reverse();
+    let dir = written(&shuffled);
+    assert_eq!(Bundle::read(dir.path()).unwrap(), fixture.bundle);
+}
+
+#[test]
+fn a_table_that_is_no_parquet_is_named() {
+    for name in [MEASUREMENTS, ITEMS, TOKENS] {
+        check(
+            |dir| fs::write(dir.join(name), b"PAR1 not really PAR1").unwrap(),
+            &[name],
+        );
+        check(|dir| fs::write(dir.join(name), b"").unwrap(), &[name]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    /// Damage is an error or harmless; it is never a panic, and never a different shape of bundle.
+    #[test]
+    fn a_damaged_bundle_never_panics(
+        file in 0..4_usize,
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let fixture = small();
+        let dir = written(&fixture);
+        let path = dir.path().join([MANIFEST, MEASUREMENTS, ITEMS, TOKENS][file]);
+        let mut bytes = fs::read(&path).unwrap();
+        for (place, flip) in flips {
+            let place = place.index(bytes.len());
+            bytes[place] ^= flip;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        fs::write(&path, bytes).unwrap();
+        match Bundle::read(dir.path()) {
+            Ok(bundle) => prop_assert_eq!(bundle.manifest.jobs.len(), 3),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}

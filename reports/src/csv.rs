@@ -1,0 +1,23 @@
+//! `summary.csv`: the summary's rows, every digit.
+
+use crate::{error::ReportError, summary::SummaryRow};
+
+/// Returns the rows as CSV with a header line; what a row has not is an empty cell.
+pub(crate) fn render(rows: &[SummaryRow]) -> Result<Vec<u8>, ReportError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    if rows.is_empty() {
+        writer.serialize(SummaryRow::blank())?;
+    }
+    let mut text = writer
+        .into_inner()
+        .map_err(|error| csv::Error::from(error.into_error()))?;
+    if rows.is_empty() {
+        // A summary of nothing still names its columns.
+        let header = text.iter().position(|byte| *byte == b'\n');
+        text.truncate(header.map_or(0, |end| end + 1));
+    }
+    Ok(text)
+}

@@ -1,0 +1,193 @@
+//! From a row to the figure of a table.
+
+use super::Cell;
+use crate::{
+    labels,
+    summary::{Status, SummaryRow},
+    units::{self, Scale},
+};
+
+/// Returns the figure of a row in the scale of its neighbours.
+pub(super) fn cell(row: &SummaryRow, scale: Scale, with_unit: bool) -> Cell {
+    let Some(value) = row.value else {
+        return missing(row);
+    };
+    if row.task.is_some() && row.stderr.is_some() {
+        return share(row, value);
+    }
+    let unit = row.unit.as_deref().unwrap_or_default();
+    let text = if with_unit {
+        scale.text(value)
+    } else {
+        scale.number(value)
+    };
+    let mut sub = Vec::new();
+    if let Some((low, high)) = row.p5.zip(row.p95) {
+        sub.push(format!("{}–{}", scale.number(low), scale.number(high)));
+    }
+    sub.push(format!("n {}", units::count(row.n as u64)));
+    Cell {
+        text,
+        sub: sub.join(" · "),
+        title: title(row, unit, value),
+        kind: "value",
+    }
+}
+
+/// Returns a share of right answers with its standard error.
+fn share(row: &SummaryRow, value: f64) -> Cell {
+    let error = row.stderr.unwrap_or_default();
+    Cell {
+        text: format!(
+            "{} ± {}\u{202f}%",
+            units::points_of_error(value),
+            units::points_of_error(error)
+        ),
+        sub: format!("n {}", units::count(row.n as u64)),
+        title: format!("{value}, standard error {error}, {} items", row.n),
+        kind: "value",
+    }
+}
+
+fn missing(row: &SummaryRow) -> Cell {
+    let text = match row.status {
+        Status::Unmeasurable => "not measurable",
+        other => other.name(),
+    };
+    Cell {
+        text: text.to_owned(),
+        sub: String::new(),
+        title: row.reason.clone().unwrap_or_default(),
+        kind: "missing",
+    }
+}
+
+/// Lists every digit of a row.
+fn title(row: &SummaryRow, unit: &str, value: f64) -> String {
+    let mut parts = vec![match row.n {
+        1 => units::exact(unit, value),
+        _ => format!("median {}", units::exact(unit, value)),
+    }];
+    for (name, value) in [
+        ("mean", row.mean.filter(|_| row.n > 1)),
+        ("standard deviation", row.sd),
+        ("5 %", row.p5),
+        ("95 %", row.p95),
+        ("99 %", row.p99),
+    ] {
+        if let Some(value) = value {
+            parts.push(format!("{name} {}", units::exact(unit, value)));
+        }
+    }
+    if let Some((low, high)) = row.ci95_low.zip(row.ci95_high) {
+        parts.push(format!(
+            "95 % interval of the median {low} to {high} {unit}"
+        ));
+    }
+    parts.extend(row.grade.clone());
+    parts.extend(row.source.clone());
+    parts.join("; ")
+}
+
+/// Returns the cell that sets a row against its baseline.
+pub(super) fn against_baseline(row: &SummaryRow) -> Cell {
+    if row.baseline_difference.is_some() {
+        return difference(row);
+    }
+    let Some(ratio) = row.baseline_ratio else {
+        return Cell {
+            title: row.baseline_note.clone().unwrap_or_default(),
+            ..Cell::none()
+        };
+    };
+    let interval = row.baseline_ratio_low.zip(row.baseline_ratio_high);
+    let mut title = format!("ratio {ratio}");
+    let mut sub = String::new();
+    if let Some((low, high)) = interval {
+        sub = format!("{}–{}", bare(low), bare(high));
+        title.push_str(&format!("; 95 % interval {low} to {high}"));
+        if let Some(scope) = &row.ci_scope {
+            title.push_str(&format!(", {scope}"));
+        }
+    }
+    let (low, high) = interval.unwrap_or((ratio, ratio));
+    let higher = row.metric.as_deref().and_then(labels::higher_is_better);
+    let kind = match higher {
+        Some(higher) if low > 1.0 => verdict(higher),
+        Some(higher) if high < 1.0 => verdict(!higher),
+        _ => "value",
+    };
+    Cell {
+        text: units::ratio(ratio),
+        sub,
+        title,
+        kind,
+    }
+}
+
+fn verdict(is_better: bool) -> &'static str {
+    if is_better { "better" } else { "worse" }
+}
+
+fn bare(ratio: f64) -> String {
+    units::ratio(ratio).trim_end_matches('×').to_owned()
+}
+
+/// Returns the difference of two shares in points.
+fn difference(row: &SummaryRow) -> Cell {
+    let value = row.baseline_difference.unwrap_or_default();
+    let mut text = units::points(value);
+    let mut title = format!("difference {value}");
+    if let Some(error) = row.baseline_difference_stderr {
+        text.push_str(&format!(" ± {}", units::points_of_error(error)));
+        title.push_str(&format!(", standard error {error}"));
+    }
+    let mut sub = Vec::new();
+    if let Some(p) = row.mcnemar_p {
+        sub.push(format!("p {}", units::probability(p)));
+        title.push_str(&format!("; exact McNemar p = {p}"));
+    }
+    if let Some(smallest) = row.min_detectable_difference {
+        sub.push(format!("finds ≥ {}", units::points_of_error(smallest)));
+    }
+    if let Some(n) = row.baseline_n {
+        title.push_str(&format!("; {n} items both answered"));
+    }
+    if let Some(note) = &row.baseline_note {
+        title.push_str(&format!("; {note}"));
+    }
+    let is_clear = row.mcnemar_p.is_some_and(|p| p < 0.05);
+    Cell {
+        text,
+        sub: sub.join(" · "),
+        title,
+        kind: if is_clear {
+            verdict(value > 0.0)
+        } else {
+            "value"
+        },
+    }
+}
+
+/// Returns the scale of cells that stand together: that of the smallest, so that none is shown as
+/// nothing. Far apart values have none.
+pub(super) fn common_scale<'a>(rows: impl Iterator<Item = &'a SummaryRow>) -> Option<Scale> {
+    let mut unit = None;
+    let mut low = f64::INFINITY;
+    let mut high = 0.0_f64;
+    for row in rows {
+        let Some(value) = row.value else { continue };
+        if *unit.get_or_insert(row.unit.as_deref()) != row.unit.as_deref() {
+            return None;
+        }
+        if value != 0.0 {
+            low = low.min(value.abs());
+            high = high.max(value.abs());
+        }
+    }
+    let unit = unit?.unwrap_or_default();
+    if !low.is_finite() {
+        return Some(Scale::fit(unit, 0.0));
+    }
+    (high / low < 5000.0).then(|| Scale::fit(unit, low))
+}
