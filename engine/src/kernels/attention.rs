@@ -62,9 +62,12 @@ fn some_heads<I: Isa, const H: usize>(
     out: &mut [f32],
 ) {
     let (dim, n_keys) = (head.head_dim, head.n_keys());
-    let queries: [&[f32]; H] = std::array::from_fn(|h| &queries[h * dim..][..dim]);
+    let mut heads = [&queries[..dim]; H];
+    for h in 1..H {
+        heads[h] = &queries[h * dim..][..dim];
+    }
     for (k, key) in head.keys.chunks_exact(dim).enumerate() {
-        let dots = dots(isa, queries, key);
+        let dots = dots(isa, heads, key);
         for h in 0..H {
             scores[h * n_keys + k] = dots[h] * head.scale;
         }
@@ -75,8 +78,10 @@ fn some_heads<I: Isa, const H: usize>(
     }
     for first in (0..n_keys).step_by(KEYS_ABREAST) {
         let keys = first..n_keys.min(first + KEYS_ABREAST);
-        let weights: [&[f32]; H] =
-            std::array::from_fn(|h| &scores[h * n_keys..][keys.start..keys.end]);
+        let mut weights = [&scores[keys.clone()]; H];
+        for h in 1..H {
+            weights[h] = &scores[h * n_keys..][keys.clone()];
+        }
         let values = &head.values[keys.start * dim..keys.end * dim];
         add_weighted(isa, weights, values, dim, out);
     }
@@ -92,7 +97,10 @@ fn some_heads<I: Isa, const H: usize>(
 fn dots<I: Isa, const H: usize>(isa: I, queries: [&[f32]; H], key: &[f32]) -> [f32; H] {
     let (key_chunks, key_tail) = key.as_chunks::<LANES>();
     let n = key_chunks.len();
-    let chunks = queries.map(|q| &q.as_chunks::<LANES>().0[..n]);
+    let mut chunks = [&[][..]; H];
+    for h in 0..H {
+        chunks[h] = &queries[h].as_chunks::<LANES>().0[..n];
+    }
     let mut sums = [isa.zero(); H];
     for (i, key) in key_chunks.iter().enumerate() {
         let key = isa.load(key);
@@ -107,7 +115,11 @@ fn dots<I: Isa, const H: usize>(isa: I, queries: [&[f32]; H], key: &[f32]) -> [f
             sums[h] = isa.mul_add(query, key, sums[h]);
         }
     }
-    sums.map(|lanes| isa.fold(lanes))
+    let mut dots = [0.0; H];
+    for h in 0..H {
+        dots[h] = isa.fold(sums[h]);
+    }
+    dots
 }
 
 /// Adds the values, weighted, to `out`, `(H, dim)`: key after key.
@@ -119,12 +131,12 @@ fn add_weighted<I: Isa, const H: usize>(
     dim: usize,
     out: &mut [f32],
 ) {
-    let n_keys = values.len() / dim;
-    let weights = weights.map(|weights| &weights[..n_keys]);
     let whole = dim / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
-        let mut sums: [I::Lanes; H] =
-            std::array::from_fn(|h| isa.load(lanes_at(&out[h * dim + first..])));
+        let mut sums = [isa.zero(); H];
+        for h in 0..H {
+            sums[h] = isa.load(lanes_at(&out[h * dim + first..]));
+        }
         for (k, value) in values.chunks_exact(dim).enumerate() {
             let value = isa.load(lanes_at(&value[first..]));
             for h in 0..H {

@@ -13,6 +13,14 @@ trait Format {
     /// Type of 32 weights as stored.
     type Unit: Copy;
 
+    /// Returns the bytes of some columns of a row; `first` is a multiple of 32.
+    #[inline(always)]
+    fn cols(row: &[u8], first: usize, n: usize) -> &[u8] {
+        let start = first / UNIT * size_of::<Self::Unit>();
+        // The last stretch ends with the row, whether or not it is a whole unit.
+        let len = n.div_ceil(UNIT) * size_of::<Self::Unit>();
+        &row[start..row.len().min(start + len)]
+    }
     /// Splits a row into whole units and the bytes left over.
     fn units(row: &[u8]) -> (&[Self::Unit], &[u8]);
     /// Widens 32 weights.
@@ -206,14 +214,18 @@ fn one_token<I: Isa, F: Format>(
     let range = out.range();
     let out = out.token(0);
     let (fours, rest) = out.as_chunks_mut::<ABREAST>();
-    for (i, out) in fours.iter_mut().enumerate() {
-        let first = range.start + i * ABREAST;
-        let rows = std::array::from_fn(|r| row(weights, first + r));
+    let mut first = range.start;
+    for out in fours {
+        let mut rows = [row(weights, first); ABREAST];
+        for r in 1..ABREAST {
+            rows[r] = row(weights, first + r);
+        }
         *out = dots::<I, F, ABREAST>(isa, rows, input);
+        first += ABREAST;
     }
-    let first = range.end - rest.len();
-    for (i, out) in rest.iter_mut().enumerate() {
-        [*out] = dots::<I, F, 1>(isa, [row(weights, first + i)], input);
+    for out in rest {
+        [*out] = dots::<I, F, 1>(isa, [row(weights, first)], input);
+        first += 1;
     }
 }
 
@@ -224,7 +236,10 @@ fn dots<I: Isa, F: Format, const R: usize>(isa: I, rows: [&[u8]; R], x: &[f32]) 
     const AHEAD: usize = 512;
     let (x_units, x_rest) = x.as_chunks::<UNIT>();
     let n = x_units.len();
-    let units: [&[F::Unit]; R] = rows.map(|row| &F::units(row).0[..n]);
+    let mut units = [&[][..]; R];
+    for r in 0..R {
+        units[r] = &F::units(rows[r]).0[..n];
+    }
     let mut sums = [isa.zero(); R];
     for (u, x) in x_units.iter().enumerate() {
         let [x0, x1] = x.as_chunks::<LANES>().0 else {
@@ -250,12 +265,130 @@ fn dots<I: Isa, F: Format, const R: usize>(isa: I, rows: [&[u8]; R], x: &[f32]) 
             }
         }
     }
-    sums.map(|lanes| isa.fold(lanes))
+    let mut dots = [0.0; R];
+    for r in 0..R {
+        dots[r] = isa.fold(sums[r]);
+    }
+    dots
 }
 
-/// Widens one row to f32, the tail padded with zeros.
+/// Columns that are widened at a time: a panel of 12 rows and the inputs of a tile fit in L1.
+const PANEL_COLS: usize = 512;
+/// Tiles of rows in a panel: what is read of the inputs from L2 serves all of them.
+const PANEL_TILES: usize = 4;
+
+/// Matrix times several vectors.
+///
+/// A panel of rows is widened to f32 a stretch of columns at a time, and meets tiles of `R` rows
+/// and `T` tokens; their lanes are kept from one stretch to the next, so that each dot product is
+/// summed in the order of a whole row.
 #[inline(always)]
-fn widen_row<I: Isa, F: Format>(isa: I, row: &[u8], cols: usize, out: &mut [f32]) {
+fn tokens<I: Isa, F: Format, const R: usize, const T: usize>(
+    isa: I,
+    weights: &DenseMatrix,
+    input: &[f32],
+    out: &mut Columns<'_>,
+) {
+    // Tokens whose lanes stay in L2 together with their inputs.
+    const PASS: usize = 48;
+    let cols = weights.cols;
+    let range = out.range();
+    let n_tokens = out.tokens();
+    let panel_rows = R * PANEL_TILES;
+
+    let mut panel = AlignedBytes::zeroed(panel_rows * PANEL_COLS * 4);
+    let panel: &mut [f32] = bytemuck::cast_slice_mut(panel.as_mut_slice());
+    let pass = PASS.min(n_tokens).next_multiple_of(T);
+    // (stretch, token, columns of the stretch), the last columns padded with zeros to 16.
+    let mut packed = AlignedBytes::zeroed(pass * cols.next_multiple_of(LANES) * 4);
+    let packed: &mut [f32] = bytemuck::cast_slice_mut(packed.as_mut_slice());
+    let mut lanes = AlignedBytes::zeroed(pass * panel_rows * LANES * 4);
+    let (lanes, _) = bytemuck::cast_slice_mut::<u8, f32>(lanes.as_mut_slice()).as_chunks_mut();
+
+    for start in (0..n_tokens).step_by(PASS) {
+        let end = n_tokens.min(start + PASS);
+        pack(&input[start * cols..end * cols], cols, pass, packed);
+        for first in range.clone().step_by(panel_rows) {
+            let n_rows = panel_rows.min(range.end - first);
+            lanes.fill([0.0; LANES]);
+            for col in (0..cols).step_by(PANEL_COLS) {
+                let n_cols = PANEL_COLS.min(cols - col);
+                let width = n_cols.next_multiple_of(LANES);
+                for r in 0..n_rows {
+                    let row = F::cols(row(weights, first + r), col, n_cols);
+                    widen::<I, F>(isa, row, n_cols, &mut panel[r * width..][..width]);
+                }
+                let rows = &panel[..n_rows.next_multiple_of(R) * width];
+                let tokens = &packed[col * pass..][..(end - start).next_multiple_of(T) * width];
+                add_panel::<I, R, T>(isa, rows, tokens, width, lanes);
+            }
+            fold_panel::<I, R, T>(isa, lanes, end - start, n_rows, |token, row, sum| {
+                out.set(start + token, first + row, sum);
+            });
+        }
+    }
+}
+
+/// Copies tokens, `(n, cols)`, stretch by stretch: `(stretch, pass, columns of the stretch)`.
+#[inline(always)]
+fn pack(input: &[f32], cols: usize, pass: usize, packed: &mut [f32]) {
+    for col in (0..cols).step_by(PANEL_COLS) {
+        let n_cols = PANEL_COLS.min(cols - col);
+        let width = n_cols.next_multiple_of(LANES);
+        for (packed, x) in packed[col * pass..]
+            .chunks_exact_mut(width)
+            .zip(input.chunks_exact(cols))
+        {
+            packed[..n_cols].copy_from_slice(&x[col..col + n_cols]);
+        }
+    }
+}
+
+/// Adds the products of a panel with all tokens to their lanes, `(tile of tokens, tile of rows, T, R)`.
+#[inline(always)]
+fn add_panel<I: Isa, const R: usize, const T: usize>(
+    isa: I,
+    rows: &[f32],
+    tokens: &[f32],
+    width: usize,
+    lanes: &mut [[f32; LANES]],
+) {
+    let mut tiles = lanes.chunks_exact_mut(R * T);
+    for x in tokens.chunks_exact(T * width) {
+        let mut n_tiles = 0;
+        for w in rows.chunks_exact(R * width) {
+            let lanes = tiles.next().expect("lanes for each tile");
+            tile::<I, R, T>(isa, w, x, width, lanes);
+            n_tiles += 1;
+        }
+        // Panels at the end of the rows have fewer tiles.
+        for _ in n_tiles..PANEL_TILES {
+            tiles.next();
+        }
+    }
+}
+
+/// Folds the lanes of the tokens and rows that exist.
+#[inline(always)]
+fn fold_panel<I: Isa, const R: usize, const T: usize>(
+    isa: I,
+    lanes: &[[f32; LANES]],
+    n_tokens: usize,
+    n_rows: usize,
+    mut each: impl FnMut(usize, usize, f32),
+) {
+    for token in 0..n_tokens {
+        for row in 0..n_rows {
+            let tile = token / T * PANEL_TILES + row / R;
+            let sum = isa.load(&lanes[tile * R * T + token % T * R + row % R]);
+            each(token, row, isa.fold(sum));
+        }
+    }
+}
+
+/// Widens some columns of a row to f32, the tail padded with zeros to a multiple of 16.
+#[inline(always)]
+fn widen<I: Isa, F: Format>(isa: I, row: &[u8], n_cols: usize, out: &mut [f32]) {
     let (units, rest) = F::units(row);
     let (chunks, tail) = out.as_chunks_mut::<UNIT>();
     for (unit, out) in units.iter().zip(&mut *chunks) {
@@ -264,7 +397,7 @@ fn widen_row<I: Isa, F: Format>(isa: I, row: &[u8], cols: usize, out: &mut [f32]
             isa.store(lanes, out);
         }
     }
-    let cols_left = cols % UNIT;
+    let cols_left = n_cols % UNIT;
     if cols_left > 0 {
         // `out` is a multiple of 16 long: the last unit may be a whole or a half one.
         let last = if tail.is_empty() {
@@ -277,90 +410,45 @@ fn widen_row<I: Isa, F: Format>(isa: I, row: &[u8], cols: usize, out: &mut [f32]
     }
 }
 
-/// Matrix times several vectors: `R` rows are widened once and meet the tokens `T` abreast.
-#[inline(always)]
-fn tokens<I: Isa, F: Format, const R: usize, const T: usize>(
-    isa: I,
-    weights: &DenseMatrix,
-    input: &[f32],
-    out: &mut Columns<'_>,
-) {
-    // The inputs of one pass over the rows shall stay in L2.
-    const PASS_BYTES: usize = 256 << 10;
-    let cols = weights.cols;
-    let padded_cols = cols.next_multiple_of(LANES);
-    let range = out.range();
-    let n_tokens = out.tokens();
-
-    let mut panel = AlignedBytes::zeroed(R * padded_cols * 4);
-    let panel: &mut [f32] = bytemuck::cast_slice_mut(panel.as_mut_slice());
-    let mut padded_input = Vec::new();
-    let input = if padded_cols == cols {
-        input
-    } else {
-        padded_input.resize(n_tokens * padded_cols, 0.0);
-        for (padded, x) in padded_input
-            .chunks_exact_mut(padded_cols)
-            .zip(input.chunks_exact(cols))
-        {
-            padded[..cols].copy_from_slice(x);
-        }
-        &padded_input
-    };
-
-    let pass = (PASS_BYTES / (padded_cols * 4) / T * T).max(T);
-    for start in (0..n_tokens).step_by(pass) {
-        let end = n_tokens.min(start + pass);
-        for first in range.clone().step_by(R) {
-            let n_rows = R.min(range.end - first);
-            for (r, panel) in panel.chunks_exact_mut(padded_cols).take(n_rows).enumerate() {
-                widen_row::<I, F>(isa, row(weights, first + r), cols, panel);
-            }
-            let w: [&[f32]; R] = std::array::from_fn(|r| &panel[r * padded_cols..][..padded_cols]);
-            let mut token = start;
-            while token < end {
-                if end - token >= T {
-                    let x =
-                        std::array::from_fn(|t| &input[(token + t) * padded_cols..][..padded_cols]);
-                    let tile = tile::<I, R, T>(isa, w, x);
-                    for (t, sums) in tile.into_iter().enumerate() {
-                        for (r, sum) in sums.into_iter().take(n_rows).enumerate() {
-                            out.set(token + t, first + r, sum);
-                        }
-                    }
-                    token += T;
-                } else {
-                    let x = [&input[token * padded_cols..][..padded_cols]];
-                    let [sums] = tile::<I, R, 1>(isa, w, x);
-                    for (r, sum) in sums.into_iter().take(n_rows).enumerate() {
-                        out.set(token, first + r, sum);
-                    }
-                    token += 1;
-                }
-            }
-        }
-    }
-}
-
-/// Dot products of `R` rows with `T` vectors, all of the same padded length.
+/// Adds the products of `R` rows with `T` tokens to their lanes, `(T, R)`.
 #[inline(always)]
 fn tile<I: Isa, const R: usize, const T: usize>(
     isa: I,
-    w: [&[f32]; R],
-    x: [&[f32]; T],
-) -> [[f32; R]; T] {
-    let n = w[0].len() / LANES;
-    let w = w.map(|row| &row.as_chunks::<LANES>().0[..n]);
-    let x = x.map(|row| &row.as_chunks::<LANES>().0[..n]);
+    w: &[f32],
+    x: &[f32],
+    width: usize,
+    lanes: &mut [[f32; LANES]],
+) {
+    let n = width / LANES;
+    let mut w_chunks = [&[][..]; R];
+    for r in 0..R {
+        w_chunks[r] = &w[r * width..].as_chunks::<LANES>().0[..n];
+    }
+    let mut x_chunks = [&[][..]; T];
+    for t in 0..T {
+        x_chunks[t] = &x[t * width..].as_chunks::<LANES>().0[..n];
+    }
     let mut sums = [[isa.zero(); R]; T];
-    for i in 0..n {
-        let x: [I::Lanes; T] = std::array::from_fn(|t| isa.load(&x[t][i]));
+    for t in 0..T {
         for r in 0..R {
-            let w = isa.load(&w[r][i]);
+            sums[t][r] = isa.load(&lanes[t * R + r]);
+        }
+    }
+    for i in 0..n {
+        let mut x = [isa.zero(); T];
+        for t in 0..T {
+            x[t] = isa.load(&x_chunks[t][i]);
+        }
+        for r in 0..R {
+            let w = isa.load(&w_chunks[r][i]);
             for t in 0..T {
                 sums[t][r] = isa.mul_add(w, x[t], sums[t][r]);
             }
         }
     }
-    sums.map(|sums| sums.map(|lanes| isa.fold(lanes)))
+    for t in 0..T {
+        for r in 0..R {
+            isa.store(sums[t][r], &mut lanes[t * R + r]);
+        }
+    }
 }

@@ -181,6 +181,27 @@ fn dense_products_are_bit_equal_for_all_sizes_round_the_tiles() {
 }
 
 #[test]
+fn dense_products_are_bit_equal_over_several_panels_and_passes() {
+    let mut rng = TestRng::new(5);
+    for (dtype, cols) in [
+        (DenseType::F32, 512),
+        (DenseType::F16, 1_041),
+        (DenseType::Bf16, 527),
+        (DenseType::Q8_0, 1_088),
+        (DenseType::Q4_0, 544),
+    ] {
+        for (rows, tokens) in [(29, 53), (12, 48), (13, 2)] {
+            let weights = random_dense(&mut rng, rows, cols, dtype);
+            let input = rng.floats(tokens * cols);
+            let what = format!("{dtype:?}, {cols} columns");
+            check_product(&what, (tokens, rows), |kernel, out| {
+                kernel.dense(&weights, &input, out);
+            });
+        }
+    }
+}
+
+#[test]
 fn every_half_widens_exactly() {
     // All finite f16 and bf16 values, as rows of 32 with an input that picks one of them.
     for dtype in [DenseType::F16, DenseType::Bf16] {

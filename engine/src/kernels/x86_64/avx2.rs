@@ -2,15 +2,15 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_and_si128,
-    _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set1_epi8,
-    _mm_shuffle_epi32, _mm_shuffle_ps, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
-    _mm256_storeu_si256,
+    _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set1_epi8, _mm_shuffle_ps,
+    _mm_srli_epi16, _mm_srli_si128, _mm_storeu_si128, _mm_sub_epi8, _mm256_add_epi16,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
+    _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use super::{
@@ -47,8 +47,8 @@ impl Kernel for Avx2 {
     fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(isa: Avx2, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
-            // 9 sums, 3 tokens, a row and a product: 14 of the 16 registers.
-            ternary::product::<_, 3, 3>(isa, weights, input, out);
+            // 8 sums, 2 tokens, a row and a product: 12 of the 16 registers.
+            ternary::product::<_, 4, 2>(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }
@@ -145,7 +145,10 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
     // Bytes ahead of the reads, past the end of the row too: the next row follows.
     const AHEAD: usize = 1024;
     let n = token.len();
-    let rows = rows.map(|row| &row[..n]);
+    let mut w = [&[][..]; R];
+    for r in 0..R {
+        w[r] = &rows[r][..n];
+    }
     let three = _mm256_set1_epi8(3);
     let ones = _mm256_set1_epi16(1);
     let mut sums = [_mm256_setzero_si256(); R];
@@ -155,9 +158,9 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
         for b in start..end {
             let (x, _) = token[b].as_chunks::<32>();
             for r in 0..R {
-                let packed = load(&rows[r][b]);
+                let packed = load(&w[r][b]);
                 if b % 2 == 0 {
-                    prefetch(rows[r][b].as_ptr().wrapping_add(AHEAD));
+                    prefetch(w[r][b].as_ptr().wrapping_add(AHEAD));
                 }
                 let planes = [
                     _mm256_and_si256(_mm256_srli_epi16::<6>(packed), three),
@@ -180,7 +183,9 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
             sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(narrow[r], ones));
         }
     }
-    sums.map(|sum| add_lanes(sum))
+    let mut dots = [0; R];
+    add_lanes(&sums, &mut dots);
+    dots
 }
 
 #[inline]
@@ -209,7 +214,7 @@ fn unpack(row: Row<'_>, codes: &mut [[u8; TERNARY_BLOCK]]) {
 /// Dot products of unpacked rows with tokens.
 ///
 /// Two multiplications and four additions of 32 bytes start in a cycle (Zen 3), so that a tile of
-/// 9 takes 4.5 cycles for 288 products: 64 a cycle is the bound.
+/// 8 takes 4 cycles for 256 products: 64 a cycle is the bound.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn tile<const R: usize, const T: usize>(
@@ -219,8 +224,14 @@ fn tile<const R: usize, const T: usize>(
     // Steps of 32 bytes in a stretch of `BLOCKS_PER_WIDENING` blocks.
     const STEPS: usize = BLOCKS_PER_WIDENING * TERNARY_BLOCK / 32;
     let n = rows[0].len() * TERNARY_BLOCK / 32;
-    let rows = rows.map(|row| &row.as_flattened().as_chunks::<32>().0[..n]);
-    let tokens = tokens.map(|token| &token.as_flattened().as_chunks::<32>().0[..n]);
+    let mut w = [&[][..]; R];
+    for r in 0..R {
+        w[r] = &rows[r].as_flattened().as_chunks::<32>().0[..n];
+    }
+    let mut q = [&[][..]; T];
+    for t in 0..T {
+        q[t] = &tokens[t].as_flattened().as_chunks::<32>().0[..n];
+    }
     let ones = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_si256(); R]; T];
     for start in (0..n).step_by(STEPS) {
@@ -229,10 +240,10 @@ fn tile<const R: usize, const T: usize>(
         for i in start..end {
             let mut x = [_mm256_setzero_si256(); T];
             for t in 0..T {
-                x[t] = load_i8(&tokens[t][i]);
+                x[t] = load_i8(&q[t][i]);
             }
             for r in 0..R {
-                let w = load(&rows[r][i]);
+                let w = load(&w[r][i]);
                 for t in 0..T {
                     let products = _mm256_maddubs_epi16(w, x[t]);
                     narrow[t][r] = _mm256_add_epi16(narrow[t][r], products);
@@ -246,19 +257,44 @@ fn tile<const R: usize, const T: usize>(
             }
         }
     }
-    sums.map(|sums| sums.map(|sum| add_lanes(sum)))
+    let mut dots = [[0; R]; T];
+    for t in 0..T {
+        add_lanes(&sums[t], &mut dots[t]);
+    }
+    dots
+}
+
+/// Adds up the 8 lanes of each sum, four sums at a time.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_lanes<const N: usize>(sums: &[__m256i; N], out: &mut [i32; N]) {
+    let zero = _mm256_setzero_si256();
+    let mut i = 0;
+    while i < N {
+        let at = |j: usize| if i + j < N { sums[i + j] } else { zero };
+        let pairs = _mm256_hadd_epi32(at(0), at(1));
+        let others = _mm256_hadd_epi32(at(2), at(3));
+        let halves = _mm256_hadd_epi32(pairs, others);
+        let four = _mm_add_epi32(
+            _mm256_castsi256_si128(halves),
+            _mm256_extracti128_si256::<1>(halves),
+        );
+        let mut lanes = [0; 4];
+        store_128(&mut lanes, four);
+        for j in 0..4 {
+            if i + j < N {
+                out[i + j] = lanes[j];
+            }
+        }
+        i += 4;
+    }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_lanes(sums: __m256i) -> i32 {
-    let four = _mm_add_epi32(
-        _mm256_castsi256_si128(sums),
-        _mm256_extracti128_si256::<1>(sums),
-    );
-    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-    let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-    _mm_cvtsi128_si32(one)
+fn store_128(values: &mut [i32; 4], lanes: __m128i) {
+    // SAFETY: `values` is 16 writable bytes, and storeu asks no alignment.
+    unsafe { _mm_storeu_si128(values.as_mut_ptr().cast(), lanes) }
 }
 
 #[inline]

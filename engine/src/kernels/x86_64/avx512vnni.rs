@@ -167,8 +167,10 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
     // (rows, planes), plane k times 4^k
     let mut sums = [[_mm512_setzero_si512(); 4]; R];
     let (pairs, last) = token.as_chunks::<2>();
-    let rows = rows.map(|row| &row[..n]);
-    let row_pairs = rows.map(|row| &row.as_chunks::<2>().0[..pairs.len()]);
+    let mut row_pairs = [&[][..]; R];
+    for r in 0..R {
+        row_pairs[r] = &rows[r].as_chunks::<2>().0[..pairs.len()];
+    }
     for (p, [a, b]) in pairs.iter().enumerate() {
         let (a, _) = a.as_chunks::<32>();
         let (b, _) = b.as_chunks::<32>();
@@ -237,16 +239,22 @@ fn tile<const R: usize, const T: usize>(
     tokens: [Token<'_>; T],
 ) -> [[i32; R]; T] {
     let n = rows[0].len() * TERNARY_BLOCK / 64;
-    let rows = rows.map(|row| &row.as_flattened().as_chunks::<64>().0[..n]);
-    let tokens = tokens.map(|token| &token.as_flattened().as_chunks::<64>().0[..n]);
+    let mut w = [&[][..]; R];
+    for r in 0..R {
+        w[r] = &rows[r].as_flattened().as_chunks::<64>().0[..n];
+    }
+    let mut q = [&[][..]; T];
+    for t in 0..T {
+        q[t] = &tokens[t].as_flattened().as_chunks::<64>().0[..n];
+    }
     let mut sums = [[_mm512_setzero_si512(); R]; T];
     for i in 0..n {
         let mut x = [_mm512_setzero_si512(); T];
         for t in 0..T {
-            x[t] = load_i8(&tokens[t][i]);
+            x[t] = load_i8(&q[t][i]);
         }
         for r in 0..R {
-            let w = load(&rows[r][i]);
+            let w = load(&w[r][i]);
             for t in 0..T {
                 sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], w, x[t]);
             }

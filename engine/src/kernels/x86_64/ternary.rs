@@ -3,6 +3,8 @@
 //! One token streams the packed rows several abreast. Several tokens have a few rows unpacked to
 //! a byte per weight once, which then meet tiles of tokens; the tokens of one pass stay in L2.
 
+use std::ops::Range;
+
 use super::super::{Activations, Columns, activations::SCALE_BLOCK, reference, rescale};
 use crate::weights::{
     AlignedBytes, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix, TernaryScale,
@@ -69,15 +71,22 @@ fn one_token<I: TernaryIsa>(
     let x = token(input, 0);
     let (scale, sum) = (input.scale(0), input.sum(0));
     let (fours, rest) = out.token(0).as_chunks_mut::<ABREAST>();
-    for (i, out) in fours.iter_mut().enumerate() {
-        let first = range.start + i * ABREAST;
-        let dots = isa.dots::<ABREAST>(std::array::from_fn(|r| row(weights, first + r)), x);
-        *out = dots.map(|dot| rescale(dot, sum, scale, weight_scale));
+    let mut first = range.start;
+    for out in fours {
+        let mut rows = [row(weights, first); ABREAST];
+        for r in 1..ABREAST {
+            rows[r] = row(weights, first + r);
+        }
+        let dots = isa.dots(rows, x);
+        for r in 0..ABREAST {
+            out[r] = rescale(dots[r], sum, scale, weight_scale);
+        }
+        first += ABREAST;
     }
-    let first = range.end - rest.len();
-    for (i, out) in rest.iter_mut().enumerate() {
-        let [dot] = isa.dots([row(weights, first + i)], x);
+    for out in rest {
+        let [dot] = isa.dots([row(weights, first)], x);
         *out = rescale(dot, sum, scale, weight_scale);
+        first += 1;
     }
 }
 
@@ -106,26 +115,48 @@ fn tokens<I: TernaryIsa, const R: usize, const T: usize>(
             for (r, codes) in panel.chunks_exact_mut(n_blocks).take(n_rows).enumerate() {
                 isa.unpack(row(weights, first + r), codes);
             }
-            let rows = std::array::from_fn(|r| &panel[r * n_blocks..][..n_blocks]);
-            let mut write = |t: usize, dots: [i32; R]| {
-                let (scale, sum) = (input.scale(t), input.sum(t));
-                for (r, dot) in dots.into_iter().take(n_rows).enumerate() {
-                    out.set(t, first + r, rescale(dot, sum, scale, weight_scale));
-                }
-            };
+            let mut rows = [&panel[..n_blocks]; R];
+            for r in 1..R {
+                rows[r] = &panel[r * n_blocks..][..n_blocks];
+            }
+            let place = first - range.start..first - range.start + n_rows;
             let mut t = start;
             while t + T <= end {
-                let x = std::array::from_fn(|i| token(input, t + i));
-                for (i, dots) in isa.tile::<R, T>(rows, x).into_iter().enumerate() {
-                    write(t + i, dots);
+                let mut x = [token(input, t); T];
+                for i in 1..T {
+                    x[i] = token(input, t + i);
+                }
+                let dots = isa.tile::<R, T>(rows, x);
+                for i in 0..T {
+                    let (scale, sum) = (input.scale(t + i), input.sum(t + i));
+                    let mut y = [0.0; R];
+                    for r in 0..R {
+                        y[r] = rescale(dots[i][r], sum, scale, weight_scale);
+                    }
+                    write(out, t + i, place.clone(), &y);
                 }
                 t += T;
             }
             for t in t..end {
                 let [dots] = isa.tile::<R, 1>(rows, [token(input, t)]);
-                write(t, dots);
+                let (scale, sum) = (input.scale(t), input.sum(t));
+                let mut y = [0.0; R];
+                for r in 0..R {
+                    y[r] = rescale(dots[r], sum, scale, weight_scale);
+                }
+                write(out, t, place.clone(), &y);
             }
         }
+    }
+}
+
+/// Writes the results of one token that lie within the output; the last rows may lie behind it.
+#[inline(always)]
+fn write<const R: usize>(out: &mut Columns<'_>, token: usize, place: Range<usize>, y: &[f32; R]) {
+    let out = &mut out.token(token)[place];
+    match <&mut [f32; R]>::try_from(&mut *out) {
+        Ok(out) => *out = *y,
+        Err(_) => out.copy_from_slice(&y[..out.len()]),
     }
 }
 
