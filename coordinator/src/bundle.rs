@@ -43,6 +43,9 @@ pub enum BundleError {
     /// The store knows no such run.
     #[error("there is no run {0}")]
     NoRun(RunId),
+    /// The manifest cannot be written as JSON.
+    #[error("cannot make the manifest")]
+    Manifest(#[source] serde_json::Error),
     /// A table cannot be made.
     #[error("cannot make the table {name}")]
     Table {
@@ -126,11 +129,11 @@ pub async fn files(store: &dyn Store, run: StoredRun) -> Result<Vec<BundleFile>,
         },
         jobs: outcomes,
     };
-    let mut json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
+    let mut json = serde_json::to_vec_pretty(&manifest).map_err(BundleError::Manifest)?;
     json.push(b'\n');
     let tables = tokio::task::spawn_blocking(move || frames.into_parquet())
         .await
-        .expect("making a table does not panic");
+        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     let mut files = vec![BundleFile {
         name: MANIFEST,
         bytes: json,

@@ -112,14 +112,14 @@ impl LinkService {
         };
         let (agent, running) = registered(register)?;
         let agent_id = agent.id.clone();
-        let link = self.stop.child_token();
+        let cut = self.stop.child_token();
         let connected = self
             .run_loop
             .ask(|reply| Command::Connect {
                 agent: Box::new(agent),
                 running,
                 to_agent: to_agent.clone(),
-                link: link.clone(),
+                link: cut.clone(),
                 reply,
             })
             .await
@@ -131,7 +131,7 @@ impl LinkService {
             agent_id,
             connection: connected.connection,
             to_agent,
-            link,
+            cut,
         };
         let served = link
             .serve(&mut messages, connected.abandon_running, self.timing)
@@ -153,7 +153,7 @@ struct Link<'a> {
     agent_id: String,
     connection: u64,
     to_agent: mpsc::Sender<wire::CoordinatorMessage>,
-    link: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Link<'_> {
@@ -171,7 +171,7 @@ impl Link<'_> {
         .await?;
         loop {
             let message = tokio::select! {
-                () = self.link.cancelled() => {
+                () = self.cut.cancelled() => {
                     return Err(Status::unavailable("the connection was replaced or is closing"));
                 }
                 message = messages.next() => message,
@@ -357,7 +357,7 @@ impl Link<'_> {
     async fn send(&self, kind: ToAgentKind) -> Result<(), Status> {
         let message = wire::CoordinatorMessage { kind: Some(kind) };
         tokio::select! {
-            () = self.link.cancelled() => {
+            () = self.cut.cancelled() => {
                 Err(Status::unavailable("the connection was replaced or is closing"))
             }
             sent = self.to_agent.send(message) => {

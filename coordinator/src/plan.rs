@@ -118,9 +118,7 @@ impl Plan {
             });
         }
         let locator = Locator::new(text);
-        let document = toml::from_str(text).map_err(|error: toml::de::Error| {
-            locator.error_over(error.span().unwrap_or(0..text.len()), error.message())
-        })?;
+        let document = toml::from_str(text).map_err(|error| unreadable(&locator, text, &error))?;
         validate::plan(document, text, name, base_dir, &locator)
     }
 
@@ -148,4 +146,22 @@ impl Plan {
     fn error(&self, at: usize, problem: impl Into<String>) -> PlanError {
         Locator::new(&self.text).error(at, problem)
     }
+}
+
+/// Puts an error of the TOML reader in its place.
+fn unreadable(locator: &Locator<'_>, text: &str, error: &toml::de::Error) -> PlanError {
+    let place = error.span().unwrap_or(0..text.len());
+    let mut unreadable = locator.error_over(place, error.message());
+    let missing = error
+        .message()
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    if let Some(field) = missing {
+        // The place of a missing field is its table; the whole text is no table with a path.
+        unreadable.key = match field {
+            "models" | "suites" => field.to_owned(),
+            field => format!("{}.{field}", unreadable.key),
+        };
+    }
+    unreadable
 }

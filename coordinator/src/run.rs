@@ -57,7 +57,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(60),
+            lease: Duration::from_mins(1),
             heartbeat: Duration::from_secs(5),
             reclaim: Duration::from_secs(2),
             policy: Policy::default(),

@@ -31,7 +31,7 @@ impl Default for Policy {
         Self {
             max_attempts: 3,
             retry_delay: Duration::from_secs(1),
-            forget_machine_after: Duration::from_secs(600),
+            forget_machine_after: Duration::from_mins(10),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Comparison {
         Self {
             run: job.id.run,
             root: job.model.baseline.as_ref().unwrap_or(&job.model.id).clone(),
-            selector: serde_json::to_string(&job.selector).expect("a selector is plain data"),
+            selector: format!("{:?}", job.selector),
         }
     }
 }

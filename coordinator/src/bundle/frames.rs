@@ -5,7 +5,7 @@ use polars::prelude::{
     ListBuilderTrait as _, ListPrimitiveChunkedBuilder, NamedFrom as _, ParquetWriter,
     PolarsResult, Series, UInt32Type,
 };
-use tritmark_proto::record::{Item, Measurement, Outcome, Reading, TokenTimes};
+use tritmark_proto::record::{Item, Measurement, Outcome, Phase, Reading, TokenTimes};
 
 /// Where a record comes from.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ impl Frames {
         rows.suite.push(suite);
         rows.metric.push(metric.name());
         rows.unit.push(metric.unit());
-        rows.phase.push(phase.map(|phase| phase.name()));
+        rows.phase.push(phase.map(Phase::name));
         rows.n_prompt.push(workload.map(|shape| shape.n_prompt));
         rows.n_gen.push(workload.map(|shape| shape.n_gen));
         rows.n_depth.push(workload.map(|shape| shape.n_depth));

@@ -54,7 +54,7 @@ fn column_names(frame: &DataFrame) -> Vec<&str> {
     frame
         .get_column_names()
         .into_iter()
-        .map(|name| name.as_str())
+        .map(polars::prelude::PlSmallStr::as_str)
         .collect()
 }
 

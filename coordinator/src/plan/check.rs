@@ -35,17 +35,17 @@ fn data(plan: &Plan) -> Result<(), PlanError> {
             continue;
         };
         let split = names::task_split(&accuracy.task).expect("parsing knows the task");
-        let plain = accuracy
+        let file = accuracy
             .data_dir
             .join(&accuracy.task)
             .join(format!("{split}.jsonl"));
-        if !plain.is_file() && !plain.with_extension("jsonl.gz").is_file() {
+        if !file.is_file() && !file.with_extension("jsonl.gz").is_file() {
             return Err(plan.error(
                 spec.at,
                 format!(
                     "the task `{}` has neither {1} nor {1}.gz",
                     accuracy.task,
-                    plain.display()
+                    file.display()
                 ),
             ));
         }

@@ -129,13 +129,11 @@ fn comparisons<'a>(models: &[&'a PlanModel]) -> Vec<Vec<&'a PlanModel>> {
     for &model in models {
         let id = model.model.id.as_str();
         let root = model.model.baseline.as_deref().unwrap_or(id);
-        let at = match groups.iter().position(|(name, _)| *name == root) {
-            Some(at) => at,
-            None => {
-                groups.push((root, Vec::new()));
-                groups.len() - 1
-            }
-        };
+        let known = groups.iter().position(|(name, _)| *name == root);
+        let at = known.unwrap_or_else(|| {
+            groups.push((root, Vec::new()));
+            groups.len() - 1
+        });
         if id == root {
             groups[at].1.insert(0, model);
         } else {

@@ -39,8 +39,12 @@ impl<'text> Locator<'text> {
 
     /// Returns the line of a byte, from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        1 + self
+            .text
+            .bytes()
+            .take(offset)
+            .filter(|byte| *byte == b'\n')
+            .count()
     }
 
     /// Returns the path of the innermost key or value around a stretch; empty where there is none.

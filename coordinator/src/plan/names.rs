@@ -23,45 +23,51 @@ pub const TASKS: [(&str, &str); 4] = [
 
 /// Shapes of random models: the dummies of arXiv 2410.16144 appendix A, and 2B-4T.
 pub const SHAPES: [&str; 13] = [
-    "125m", "350m", "700m", "1b", "1.5b", "2.5b", "3.8b", "7b", "13b", "30b", "70b", "100b", "2b4t",
+    "125m", "350m", "700m", "1b", "1.5b", "2b4t", "2.5b", "3.8b", "7b", "13b", "30b", "70b", "100b",
 ];
 
-/// Formats of the linears of random models.
-pub const FORMATS: [&str; 7] = ["i2_s", "tq1_0", "tq2_0", "q8_0", "bf16", "f16", "f32"];
+/// Formats of the linears of random models: ternary ones, then dense twins.
+pub const FORMATS: [&str; 8] = [
+    "i2_s", "tq2_0", "tq1_0", "f32", "f16", "bf16", "q8_0", "q4_0",
+];
 
 /// Architectures of machines.
 pub const ARCHS: [&str; 2] = ["x86_64", "aarch64"];
 
-/// CPU features of each architecture, as Rust names them.
+/// CPU features of each architecture that agents tell of, as Rust names them.
 pub const ISA: [(&str, &[&str]); 2] = [
     (
         "x86_64",
         &[
+            "amx-int8",
+            "amx-tile",
             "avx",
             "avx2",
+            "avx512bf16",
             "avx512bw",
+            "avx512cd",
             "avx512dq",
             "avx512f",
+            "avx512fp16",
             "avx512vbmi",
+            "avx512vbmi2",
             "avx512vl",
             "avx512vnni",
             "avxvnni",
-            "bmi1",
+            "avxvnniint8",
             "bmi2",
             "f16c",
             "fma",
+            "gfni",
             "popcnt",
-            "sse2",
-            "sse3",
             "sse4.1",
-            "sse4.2",
             "ssse3",
         ],
     ),
     (
         "aarch64",
         &[
-            "bf16", "dotprod", "fhm", "fp16", "i8mm", "lse", "neon", "sve", "sve2",
+            "bf16", "dotprod", "fp16", "i8mm", "neon", "sme", "sve", "sve2",
         ],
     ),
 ];

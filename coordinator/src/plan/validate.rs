@@ -1,20 +1,26 @@
 //! From the file's keys to a plan that cannot be wrong in itself.
 
-use std::{collections::HashMap, fmt::Display, hash::Hash, num::NonZeroU32, path::Path};
-
-use toml::Spanned;
-use tritmark_proto::job::{
-    AccuracySpec, EnergySpec, LatencySpec, MemorySpec, Model, ModelSource, Selector, SuiteSpec,
-    Synth, Workload,
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Display,
+    hash::Hash,
+    num::NonZeroU32,
+    path::Path,
 };
 
+use toml::Spanned;
+use tritmark_proto::job::{Model, ModelSource, Selector, Synth};
+
 use super::{
-    Plan, PlanError, PlanModel, PlanSelector, PlanSpec, PlanSuite,
+    MAX_JOBS, Plan, PlanError, PlanModel, PlanSelector,
     document::{self, Document, List},
     expand,
     locate::Locator,
     names,
 };
+
+pub(super) mod selectors;
+mod suites;
 
 /// Limits of single values: high enough for any machine, low enough to catch a slip.
 const MAX_THREADS: u32 = 4096;
@@ -73,14 +79,11 @@ pub(super) fn plan(
         selectors,
     };
     let n_jobs = expand::count(&plan);
-    if n_jobs > super::MAX_JOBS {
+    if n_jobs > MAX_JOBS {
         return Err(PlanError {
             line: 1,
             key: "suites".to_owned(),
-            problem: format!(
-                "the plan expands to {n_jobs} jobs, at most {} are taken",
-                super::MAX_JOBS
-            ),
+            problem: format!("the plan expands to {n_jobs} jobs, at most {MAX_JOBS} are taken"),
         });
     }
     Ok(plan)
@@ -100,14 +103,6 @@ fn is_name(name: &str) -> bool {
 struct Reader<'a> {
     locator: &'a Locator<'a>,
     base_dir: &'a Path,
-}
-
-/// What the performance suites share.
-struct WorkloadLists<'a> {
-    n_prompt: Option<&'a List<u32>>,
-    n_gen: Option<&'a List<u32>>,
-    n_depth: Option<&'a List<u32>>,
-    n_batch: Option<&'a List<u32>>,
 }
 
 impl Reader<'_> {
@@ -314,7 +309,7 @@ impl Reader<'_> {
         if values.is_empty() {
             return Err(self.error(list, "the list is empty"));
         }
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for value in values {
             if !seen.insert(value.get_ref()) {
                 return Err(
@@ -369,470 +364,4 @@ impl Reader<'_> {
             ))
         }
     }
-
-    /// Multiplies the lists of one suite; the order of nesting is prompt, gen, depth, batch.
-    fn workloads(
-        &self,
-        suite_at: usize,
-        lists: &WorkloadLists<'_>,
-    ) -> Result<Vec<(Workload, usize)>, PlanError> {
-        let read = |list: Option<&List<u32>>, min, default: u32| match list {
-            Some(list) => self.numbers(list, min, MAX_TOKENS),
-            None => Ok(vec![default]),
-        };
-        let n_prompts = read(lists.n_prompt, 0, 512)?;
-        let n_gens = read(lists.n_gen, 0, 128)?;
-        let n_depths = read(lists.n_depth, 0, 0)?;
-        let n_batches = read(lists.n_batch, 1, 512)?;
-        let n = [&n_prompts, &n_gens, &n_depths, &n_batches]
-            .into_iter()
-            .fold(1_u64, |n, list| n.saturating_mul(list.len() as u64));
-        if n > super::MAX_JOBS {
-            return Err(self.locator.error(
-                suite_at,
-                format!(
-                    "the lists multiply to {n} workloads, at most {} are taken",
-                    super::MAX_JOBS
-                ),
-            ));
-        }
-        let mut workloads = Vec::new();
-        for &n_prompt in &n_prompts {
-            for &n_gen in &n_gens {
-                if n_prompt == 0 && n_gen == 0 {
-                    return Err(self.locator.error(
-                        lists
-                            .n_gen
-                            .or(lists.n_prompt)
-                            .map_or(suite_at, |list| list.span().start),
-                        "a workload of neither prompt nor generated tokens measures nothing",
-                    ));
-                }
-                for &n_depth in &n_depths {
-                    for &n_batch in &n_batches {
-                        let workload = Workload {
-                            n_prompt,
-                            n_gen,
-                            n_depth,
-                            n_batch,
-                        };
-                        workloads.push((workload, suite_at));
-                    }
-                }
-            }
-        }
-        Ok(workloads)
-    }
-
-    /// Reads the suites in the order they run: memory, latency, energy, accuracy.
-    fn suites(
-        &self,
-        suites: Spanned<document::Suites>,
-        models: &[PlanModel],
-    ) -> Result<Vec<PlanSuite>, PlanError> {
-        let at = suites.span().start;
-        let document::Suites {
-            memory,
-            latency,
-            energy,
-            accuracy,
-        } = suites.into_inner();
-        let mut all = Vec::new();
-        if let Some(suite) = memory {
-            all.push(self.memory(&suite, models)?);
-        }
-        if let Some(suite) = latency {
-            all.push(self.latency(&suite, models)?);
-        }
-        if let Some(suite) = energy {
-            all.push(self.energy(&suite, models)?);
-        }
-        if let Some(suite) = accuracy {
-            all.push(self.accuracy(&suite, models)?);
-        }
-        if all.is_empty() {
-            return Err(self.locator.error(
-                at,
-                "the plan has no suite, there are memory, latency, energy and accuracy",
-            ));
-        }
-        Ok(all)
-    }
-
-    fn memory(
-        &self,
-        suite: &Spanned<document::Memory>,
-        models: &[PlanModel],
-    ) -> Result<PlanSuite, PlanError> {
-        let at = suite.span().start;
-        let document::Memory {
-            n_prompt,
-            n_gen,
-            n_depth,
-            n_batch,
-            models: wanted,
-            threads,
-            kernels,
-        } = suite.get_ref();
-        let lists = WorkloadLists {
-            n_prompt: n_prompt.as_ref(),
-            n_gen: n_gen.as_ref(),
-            n_depth: n_depth.as_ref(),
-            n_batch: n_batch.as_ref(),
-        };
-        let specs = self
-            .workloads(at, &lists)?
-            .into_iter()
-            .map(|(workload, at)| PlanSpec {
-                spec: SuiteSpec::Memory(MemorySpec { workload }),
-                at,
-            })
-            .collect();
-        self.suite(
-            specs,
-            models,
-            wanted.as_ref(),
-            threads.as_ref(),
-            kernels.as_ref(),
-        )
-    }
-
-    fn latency(
-        &self,
-        suite: &Spanned<document::Latency>,
-        models: &[PlanModel],
-    ) -> Result<PlanSuite, PlanError> {
-        let at = suite.span().start;
-        let document::Latency {
-            n_prompt,
-            n_gen,
-            n_depth,
-            n_batch,
-            warm_ups,
-            repetitions,
-            models: wanted,
-            threads,
-            kernels,
-        } = suite.get_ref();
-        let warm_ups = match warm_ups {
-            Some(warm_ups) => self.number(warm_ups, 0, MAX_REPETITIONS)?,
-            None => 1,
-        };
-        let repetitions = self.positive(
-            repetitions.as_ref(),
-            const { NonZeroU32::new(5).expect("5 is not 0") },
-            MAX_REPETITIONS,
-        )?;
-        let lists = WorkloadLists {
-            n_prompt: n_prompt.as_ref(),
-            n_gen: n_gen.as_ref(),
-            n_depth: n_depth.as_ref(),
-            n_batch: n_batch.as_ref(),
-        };
-        let specs = self
-            .workloads(at, &lists)?
-            .into_iter()
-            .map(|(workload, at)| PlanSpec {
-                spec: SuiteSpec::Latency(LatencySpec {
-                    workload,
-                    warm_ups,
-                    repetitions,
-                }),
-                at,
-            })
-            .collect();
-        self.suite(
-            specs,
-            models,
-            wanted.as_ref(),
-            threads.as_ref(),
-            kernels.as_ref(),
-        )
-    }
-
-    fn energy(
-        &self,
-        suite: &Spanned<document::Energy>,
-        models: &[PlanModel],
-    ) -> Result<PlanSuite, PlanError> {
-        let at = suite.span().start;
-        let document::Energy {
-            n_prompt,
-            n_gen,
-            n_depth,
-            n_batch,
-            repetitions,
-            idle_seconds,
-            window_seconds,
-            models: wanted,
-            threads,
-            kernels,
-        } = suite.get_ref();
-        let repetitions = self.positive(
-            repetitions.as_ref(),
-            const { NonZeroU32::new(3).expect("3 is not 0") },
-            MAX_REPETITIONS,
-        )?;
-        let idle_seconds = self.seconds(idle_seconds.as_ref(), 5.0)?;
-        let window_seconds = self.seconds(window_seconds.as_ref(), 2.0)?;
-        let lists = WorkloadLists {
-            n_prompt: n_prompt.as_ref(),
-            n_gen: n_gen.as_ref(),
-            n_depth: n_depth.as_ref(),
-            n_batch: n_batch.as_ref(),
-        };
-        let specs = self
-            .workloads(at, &lists)?
-            .into_iter()
-            .map(|(workload, at)| PlanSpec {
-                spec: SuiteSpec::Energy(EnergySpec {
-                    workload,
-                    repetitions,
-                    idle_seconds,
-                    window_seconds,
-                }),
-                at,
-            })
-            .collect();
-        self.suite(
-            specs,
-            models,
-            wanted.as_ref(),
-            threads.as_ref(),
-            kernels.as_ref(),
-        )
-    }
-
-    fn accuracy(
-        &self,
-        suite: &Spanned<document::Accuracy>,
-        models: &[PlanModel],
-    ) -> Result<PlanSuite, PlanError> {
-        let document::Accuracy {
-            tasks,
-            data,
-            limit,
-            num_fewshot,
-            add_bos,
-            models: wanted,
-            threads,
-            kernels,
-        } = suite.get_ref();
-        let all = names::TASKS.map(|(name, _)| name);
-        self.distinct(tasks, tasks.get_ref())?;
-        for task in tasks.get_ref() {
-            self.known("task", task, &all)?;
-        }
-        if data.get_ref().is_empty() {
-            return Err(self.error(data, "the path is empty"));
-        }
-        let limit = match limit {
-            Some(limit) => NonZeroU32::new(self.number(limit, 1, u32::MAX)?),
-            None => None,
-        };
-        let num_fewshot = match num_fewshot {
-            Some(num_fewshot) => self.number(num_fewshot, 0, MAX_FEWSHOT)?,
-            None => 0,
-        };
-        let data_dir = self.base_dir.join(data.get_ref());
-        let specs = tasks
-            .get_ref()
-            .iter()
-            .map(|task| PlanSpec {
-                spec: SuiteSpec::Accuracy(AccuracySpec {
-                    task: task.get_ref().clone(),
-                    data_dir: data_dir.clone(),
-                    limit,
-                    num_fewshot,
-                    add_bos: *add_bos,
-                }),
-                at: task.span().start,
-            })
-            .collect();
-        self.suite(
-            specs,
-            models,
-            wanted.as_ref(),
-            threads.as_ref(),
-            kernels.as_ref(),
-        )
-    }
-
-    fn suite(
-        &self,
-        specs: Vec<PlanSpec>,
-        models: &[PlanModel],
-        wanted: Option<&List<String>>,
-        threads: Option<&List<u32>>,
-        kernels: Option<&List<String>>,
-    ) -> Result<PlanSuite, PlanError> {
-        let models = match wanted {
-            Some(wanted) => {
-                self.distinct(wanted, wanted.get_ref())?;
-                let mut positions = Vec::new();
-                for id in wanted.get_ref() {
-                    let position = models
-                        .iter()
-                        .position(|model| model.model.id == *id.get_ref())
-                        .ok_or_else(|| {
-                            self.error(id, format!("no model has the id `{}`", id.get_ref()))
-                        })?;
-                    positions.push(position);
-                }
-                Some(positions)
-            }
-            None => None,
-        };
-        Ok(PlanSuite {
-            specs,
-            models,
-            threads: self.threads(threads)?,
-            kernels: self.kernels(kernels)?,
-        })
-    }
-
-    fn selectors(
-        &self,
-        select: &Spanned<document::Selectors>,
-        models: &[PlanModel],
-        suites: &[PlanSuite],
-    ) -> Result<Vec<PlanSelector>, PlanError> {
-        let selectors = &select.get_ref().0;
-        if selectors.is_empty() {
-            return Err(self.error(select, "the list is empty"));
-        }
-        let mut read: Vec<PlanSelector> = Vec::new();
-        for selector in selectors {
-            let at = match selector.span() {
-                place if place.is_empty() => select.span().start,
-                place => place.start,
-            };
-            let resolved = self.selector(selector.get_ref(), at, models, suites)?;
-            if read.iter().any(|other| other.selector == resolved) {
-                return Err(self.locator.error(
-                    at,
-                    "the plan has this selector twice, so every job would run twice",
-                ));
-            }
-            read.push(PlanSelector {
-                selector: resolved,
-                at,
-            });
-        }
-        Ok(read)
-    }
-
-    fn selector(
-        &self,
-        selector: &document::Selector,
-        at: usize,
-        models: &[PlanModel],
-        suites: &[PlanSuite],
-    ) -> Result<Selector, PlanError> {
-        let document::Selector {
-            arch,
-            isa,
-            memory_min,
-            machine_id,
-            labels,
-        } = selector;
-        let mut arch_at = at;
-        let mut only_arch: Option<String> = None;
-        if let Some(arch) = arch {
-            self.known("architecture", arch, &names::ARCHS)?;
-            arch_at = arch.span().start;
-            only_arch = Some(arch.get_ref().clone());
-        }
-        if let Some(isa) = isa {
-            self.distinct(isa, isa.get_ref())?;
-            for feature in isa.get_ref() {
-                let name = feature.get_ref();
-                let Some(of) = names::isa_arch(name) else {
-                    return Err(self.error(feature, format!("unknown CPU feature `{name}`")));
-                };
-                match &only_arch {
-                    Some(arch) if arch != of => {
-                        return Err(self.error(
-                            feature,
-                            format!("no {arch} machine has `{name}`, it is a feature of {of}"),
-                        ));
-                    }
-                    Some(_) => {}
-                    None => only_arch = Some(of.to_owned()),
-                }
-            }
-        }
-        if let Some(arch) = &only_arch {
-            let mut kernels = models.iter().flat_map(|model| &model.kernels).chain(
-                suites
-                    .iter()
-                    .filter_map(|suite| suite.kernels.as_ref())
-                    .flatten(),
-            );
-            if let Some(kernel) = kernels
-                .find(|kernel| names::kernel_arch(kernel).is_some_and(|needed| needed != arch))
-            {
-                return Err(self.locator.error(
-                    arch_at,
-                    format!("no {arch} machine runs the kernel `{kernel}` that the plan asks for"),
-                ));
-            }
-        }
-        if let Some(id) = machine_id.as_ref().filter(|id| id.get_ref().is_empty()) {
-            return Err(self.error(id, "the id is empty"));
-        }
-        let memory_min_bytes = match memory_min {
-            Some(memory) => Some(bytes(memory.get_ref()).ok_or_else(|| {
-                self.error(
-                    memory,
-                    format!(
-                        "`{}` is no amount of memory, write e.g. \"8 GiB\"",
-                        memory.get_ref()
-                    ),
-                )
-            })?),
-            None => None,
-        };
-        Ok(Selector {
-            arch: arch.as_ref().map(|arch| arch.get_ref().clone()),
-            isa: isa
-                .iter()
-                .flat_map(|isa| isa.get_ref())
-                .map(|name| name.get_ref().clone())
-                .collect(),
-            memory_min_bytes,
-            machine_id: machine_id.as_ref().map(|id| id.get_ref().clone()),
-            labels: labels.clone().unwrap_or_default(),
-        })
-    }
-}
-
-/// Reads `8 GiB`, `1.5 GB`, `512MiB` or `1024 B`, rounded up to whole bytes.
-pub(super) fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
-    let number = number.trim();
-    let is_decimal = !number.is_empty()
-        && number
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let number: f64 = is_decimal.then(|| number.parse().ok()).flatten()?;
-    let factor: u64 = match unit {
-        "B" => 1,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    let bytes = (number * factor as f64).ceil();
-    // 2^63 is beyond any machine and exact in f64.
-    #[expect(clippy::cast_sign_loss, reason = "the range excludes negative values")]
-    (0.0..9_223_372_036_854_775_808.0)
-        .contains(&bytes)
-        .then_some(bytes as u64)
 }

@@ -11,6 +11,10 @@ use tonic::{
     Code, Streaming,
     transport::{Channel, Endpoint, Uri},
 };
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 use tritmark_proto::{
     bundle::{ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, TOKENS},
     record::Record,
@@ -518,10 +522,6 @@ async fn health_and_reflection_are_served() {
         tonic_health::pb::health_check_response::ServingStatus::Serving
     );
 
-    use tonic_reflection::pb::v1::{
-        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-    };
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),

@@ -24,7 +24,7 @@ const JOB_STATES: [JobState; 5] = [
     JobState::Cancelled,
 ];
 
-fn damaged(what: impl Into<String>, problem: impl ToString) -> StoreError {
+fn damaged(what: impl Into<String>, problem: &dyn ToString) -> StoreError {
     StoreError::Damaged {
         what: what.into(),
         problem: problem.to_string(),
@@ -32,11 +32,11 @@ fn damaged(what: impl Into<String>, problem: impl ToString) -> StoreError {
 }
 
 pub(super) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| damaged(what, error))
+    serde_json::to_string(value).map_err(|error| damaged(what, &error))
 }
 
 fn from_json<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|error| damaged(what, error))
+    serde_json::from_str(text).map_err(|error| damaged(what, &error))
 }
 
 pub(super) fn to_i64(what: &'static str, value: u64) -> Result<i64, StoreError> {
@@ -44,7 +44,7 @@ pub(super) fn to_i64(what: &'static str, value: u64) -> Result<i64, StoreError> 
 }
 
 fn to_u32(what: &'static str, value: i64) -> Result<u32, StoreError> {
-    u32::try_from(value).map_err(|_| damaged(what, value))
+    u32::try_from(value).map_err(|_| damaged(what, &value))
 }
 
 pub(super) fn run(row: &SqliteRow) -> Result<StoredRun, StoreError> {
@@ -52,7 +52,7 @@ pub(super) fn run(row: &SqliteRow) -> Result<StoredRun, StoreError> {
     Ok(StoredRun {
         id: id
             .parse()
-            .map_err(|error| damaged(format!("run `{id}`"), error))?,
+            .map_err(|error| damaged(format!("run `{id}`"), &error))?,
         name: row.get("name"),
         plan_toml: row.get("plan_toml"),
         plan_hash: row.get("plan_hash"),
@@ -66,7 +66,7 @@ pub(super) fn job_state(name: &str) -> Result<JobState, StoreError> {
     JOB_STATES
         .into_iter()
         .find(|known| known.name() == name)
-        .ok_or_else(|| damaged("a job", format!("unknown state `{name}`")))
+        .ok_or_else(|| damaged("a job", &format!("unknown state `{name}`")))
 }
 
 pub(super) fn job(run: RunId, row: &SqliteRow) -> Result<StoredJob, StoreError> {
@@ -74,7 +74,7 @@ pub(super) fn job(run: RunId, row: &SqliteRow) -> Result<StoredJob, StoreError> 
     let what = format!("job {run}/{index}");
     let job: Job = from_json(&what, row.get("spec"))?;
     if job.id != (JobId { run, index }) {
-        return Err(damaged(what, format!("it says it is {}", job.id)));
+        return Err(damaged(what, &format!("it says it is {}", job.id)));
     }
     Ok(StoredJob {
         job,
@@ -87,8 +87,8 @@ pub(super) fn attempt_id(job: JobId, attempt: i64, fence: i64) -> Result<Attempt
     let count = to_u32("an attempt's count", attempt)?;
     Ok(AttemptId {
         job,
-        attempt: NonZeroU32::new(count).ok_or_else(|| damaged("an attempt's count", count))?,
-        fence: u64::try_from(fence).map_err(|_| damaged("a fence", fence))?,
+        attempt: NonZeroU32::new(count).ok_or_else(|| damaged("an attempt's count", &count))?,
+        fence: u64::try_from(fence).map_err(|_| damaged("a fence", &fence))?,
     })
 }
 
@@ -96,7 +96,7 @@ pub(super) fn attempt_state(name: &str) -> Result<AttemptState, StoreError> {
     AttemptState::ALL
         .into_iter()
         .find(|state| state.name() == name)
-        .ok_or_else(|| damaged("an attempt", format!("unknown state `{name}`")))
+        .ok_or_else(|| damaged("an attempt", &format!("unknown state `{name}`")))
 }
 
 pub(super) fn attempt(run: RunId, row: &SqliteRow) -> Result<StoredAttempt, StoreError> {
@@ -141,7 +141,7 @@ pub(super) fn record(job: JobId, row: &SqliteRow) -> Result<(u32, Record), Store
     let sequence: i64 = row.get("sequence");
     let what = || format!("record {sequence} of attempt {attempt} of job {job}");
     let payload: &[u8] = row.get("payload");
-    let record = wire::Record::decode(payload).map_err(|error| damaged(what(), error))?;
-    let record = Record::try_from(record).map_err(|error| damaged(what(), error))?;
+    let record = wire::Record::decode(payload).map_err(|error| damaged(what(), &error))?;
+    let record = Record::try_from(record).map_err(|error| damaged(what(), &error))?;
     Ok((attempt, record))
 }
