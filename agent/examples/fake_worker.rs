@@ -56,7 +56,7 @@ fn main() {
                 }
             }
             "close" => close_stdout(),
-            "hang" => thread::sleep(Duration::from_secs(3600)),
+            "hang" => thread::sleep(Duration::from_hours(1)),
             "mark" => std::fs::write(object, std::process::id().to_string()).expect("a mark"),
             "wait" => {
                 while !Path::new(object).exists() {
@@ -71,7 +71,7 @@ fn main() {
 fn record(sequence: u64) -> Record {
     Record {
         sequence,
-        at_unix_ns: 1_700_000_000_000_000_000 + sequence as i64,
+        at_unix_ns: 1_700_000_000_000_000_000 + sequence.cast_signed(),
         body: RecordBody::Measurement(Measurement {
             suite: "latency".to_owned(),
             metric: Metric::DecodeTokPerS,

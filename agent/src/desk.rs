@@ -98,12 +98,13 @@ impl Desk {
                 let cut_bytes = spool.cut_bytes();
                 let mut held = Held::recovered(attempt, spool);
                 if !held.is_finished() {
-                    let mut message = format!(
-                        "the agent was restarted while the job ran; it had {n_records} records"
+                    let torn = match cut_bytes {
+                        0 => String::new(),
+                        cut_bytes => format!(" and {cut_bytes} bytes that were not whole"),
+                    };
+                    let message = format!(
+                        "the agent was restarted while the job ran; it had {n_records} records{torn}"
                     );
-                    if cut_bytes > 0 {
-                        message += &format!(" and {cut_bytes} bytes that were not whole");
-                    }
                     held.finish(now_unix_ns, Err(infrastructure(message)));
                 }
                 held
@@ -378,7 +379,7 @@ impl Desk {
                 );
                 if let Some(held) = self.held_mut(attempt)
                     && !is_broken
-                    && let Err(error) = held.append(&record.into())
+                    && let Err(error) = held.append(&(*record).into())
                 {
                     return self.broken(attempt, &error);
                 }
@@ -597,7 +598,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text += &format!(": {error}");
+        text += ": ";
+        text += &error.to_string();
         source = error.source();
     }
     text

@@ -277,7 +277,7 @@ mod tests {
         assert!(tokio::time::timeout(10 * POLL, waiting).await.is_err());
         // Not at once: a process started by another test may have a copy of the lock for a moment.
         let next = lock.acquire(Hold::Shared, || ());
-        tokio::time::timeout(Duration::from_secs(60), next)
+        tokio::time::timeout(Duration::from_mins(1), next)
             .await
             .expect("the turn is free")
             .unwrap();

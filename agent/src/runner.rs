@@ -40,7 +40,7 @@ pub(crate) enum News {
     Waiting,
     /// The worker's process runs.
     Started,
-    Record(Record),
+    Record(Box<Record>),
     Progress(WorkerProgress),
     /// The worker is gone; nothing follows.
     Ended(Result<(), Failure>),

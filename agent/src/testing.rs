@@ -93,7 +93,7 @@ pub(crate) fn accuracy_job(id: JobId, script: &str) -> Job {
 pub(crate) fn record(sequence: u64) -> Record {
     Record {
         sequence,
-        at_unix_ns: 1_700_000_000_000_000_000 + sequence as i64,
+        at_unix_ns: 1_700_000_000_000_000_000 + sequence.cast_signed(),
         body: RecordBody::Measurement(Measurement {
             suite: "latency".to_owned(),
             metric: Metric::DecodeTokPerS,

@@ -64,7 +64,7 @@ pub(crate) enum News {
     /// The process runs.
     Started,
     /// Something was found out.
-    Record(Record),
+    Record(Box<Record>),
     /// Something went on.
     Progress(WorkerProgress),
 }

@@ -81,7 +81,7 @@ fn say(desk: &mut Desk, attempt: AttemptId, news: News) -> Vec<Action> {
 
 fn records(desk: &mut Desk, attempt: AttemptId, sequences: std::ops::Range<u64>) {
     for sequence in sequences {
-        assert_eq!(say(desk, attempt, News::Record(record(sequence))), []);
+        assert_eq!(say(desk, attempt, News::Record(Box::new(record(sequence)))), []);
     }
 }
 
@@ -427,7 +427,7 @@ fn a_full_spool_fails_the_job_with_the_records_that_fit() {
     assign(&mut desk, a);
     let mut stops = 0;
     for sequence in 0..20 {
-        stops += say(&mut desk, a, News::Record(record(sequence))).len();
+        stops += say(&mut desk, a, News::Record(Box::new(record(sequence)))).len();
     }
     assert_eq!(stops, 1, "the worker is stopped once");
     say(&mut desk, a, News::Ended(Ok(())));

@@ -240,11 +240,11 @@ fn identity(paragraphs: &[Paragraph]) -> String {
 }
 
 /// Returns the numbers of a list like `0-3,8,10-11`; what is no such list is left out.
-pub(super) fn cpu_list(list: &str) -> Vec<u32> {
+pub(super) fn cpu_list(text: &str) -> Vec<u32> {
     /// More than any machine has: a limit for nonsense.
     const MAX_CPUS: u32 = 1 << 16;
     let mut cpus = BTreeSet::new();
-    for range in list.trim().split(',') {
+    for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
             cpus.extend(first..=last.min(MAX_CPUS));

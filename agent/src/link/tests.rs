@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Far longer than anything here takes: a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("this comes soon")
@@ -160,7 +160,7 @@ impl Linked {
             match message.kind.unwrap() {
                 Agent::Heartbeat(_) => {}
                 Agent::Progress(progress) => {
-                    self.waited |= progress.stage == "waiting for the machine"
+                    self.waited |= progress.stage == "waiting for the machine";
                 }
                 kind => return Some(kind),
             }
@@ -178,7 +178,7 @@ impl Linked {
             let message = soon(self.messages.message()).await.unwrap().unwrap();
             match message.kind.unwrap() {
                 Agent::Progress(progress) => {
-                    self.waited |= progress.stage == "waiting for the machine"
+                    self.waited |= progress.stage == "waiting for the machine";
                 }
                 Agent::Heartbeat(_) => {}
                 kind => panic!("the job must not begin: {kind:?}"),

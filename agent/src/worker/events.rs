@@ -12,7 +12,7 @@ const SHOWN_CHARS: usize = 120;
 
 /// One thing a worker said.
 pub(super) enum Heard {
-    Record(Record),
+    Record(Box<Record>),
     Progress(WorkerProgress),
     /// Something it must not say; what follows is not looked at.
     Broken,
@@ -113,9 +113,10 @@ fn parse(line: &[u8], n_records: u64) -> Result<Line, String> {
 }
 
 /// Refuses what the coordinator would refuse, here where the job can still be failed for it.
-fn checked(record: Record) -> Result<Record, String> {
+fn checked(record: Record) -> Result<Box<Record>, String> {
     let sequence = record.sequence;
     Record::try_from(wire::Record::from(record))
+        .map(Box::new)
         .map_err(|error| format!("has record {sequence} that says nothing sensible: {error}"))
 }
 
@@ -246,7 +247,7 @@ mod tests {
         let text = lines(&[record(0), record(1), record(2), finished]);
         for cut in 0..text.len() {
             let (sequences, end) = heard(&text[..cut]);
-            let whole = text[..cut].iter().filter(|&&byte| byte == b'\n').count() as u64;
+            let whole = text[..cut].split(|&byte| byte == b'\n').count() as u64 - 1;
             assert_eq!(sequences, (0..whole).collect::<Vec<_>>());
             assert_eq!(end, End::Closed);
         }
