@@ -73,7 +73,7 @@ struct Stream {
 
 /// How a stream ended.
 struct Ended {
-    /// Whether it had been of use, so that the next dial need not wait long.
+    /// Whether it had lasted, so that the next dial need not wait long.
     was_good: bool,
     reason: Option<Status>,
 }
@@ -196,10 +196,9 @@ impl Agent {
         } = stream;
         tracing::info!(coordinator = registered.coordinator_version, "registered");
         let since = Instant::now();
-        let mut was_good = false;
-        let ended = |was_good: bool, reason| {
+        let ended = |reason| {
             Some(Ended {
-                was_good: was_good || since.elapsed() >= GOOD_STREAM,
+                was_good: since.elapsed() >= GOOD_STREAM,
                 reason,
             })
         };
@@ -219,12 +218,11 @@ impl Agent {
                 local = self.local() => self.on_local(local),
                 message = incoming.message() => match message {
                     Ok(Some(message)) => {
-                        was_good = true;
                         let actions = self.desk.on_message(message, now_unix_ns());
                         self.act(actions);
                     }
-                    Ok(None) => return ended(was_good, None),
-                    Err(status) => return ended(was_good, Some(status)),
+                    Ok(None) => return ended(None),
+                    Err(status) => return ended(Some(status)),
                 },
                 permit = outgoing.reserve(), if has_message => match permit {
                     Ok(permit) => {
@@ -232,7 +230,7 @@ impl Agent {
                             permit.send(message);
                         }
                     }
-                    Err(_) => return ended(was_good, None),
+                    Err(_) => return ended(None),
                 },
                 () = sleep_until(progress_at), if has_progress => {
                     progress_at = Instant::now() + PROGRESS_PERIOD;

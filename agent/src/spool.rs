@@ -247,7 +247,7 @@ impl Spool {
                     spool.records_end = next;
                 }
                 Content::StoredBelow(below) if below <= spool.offsets.len() as u64 => {
-                    spool.stored_below = spool.stored_below.max(below);
+                    spool.stored_below = below;
                 }
                 Content::Finished(finished) if finished.n_records == spool.offsets.len() as u64 => {
                     spool.finished = Some(finished);
@@ -344,10 +344,13 @@ impl AttemptSpool {
 
     /// Notes that the coordinator has every record below `below`, so that they are not sent again.
     ///
+    /// What it says last counts: a lower number than before comes from a coordinator that has lost
+    /// some, e.g. with its disk.
+    ///
     /// Losing this costs a needless sending, so it is not made durable by itself.
     pub fn acknowledge(&mut self, below: u64) -> Result<(), SpoolError> {
         let below = below.min(self.durable_below);
-        if below <= self.stored_below {
+        if below == self.stored_below {
             return Ok(());
         }
         self.stored_below = below;

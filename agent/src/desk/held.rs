@@ -101,13 +101,20 @@ impl Held {
 
     pub(super) fn acknowledge(&mut self, below: u64) {
         let Some(spool) = &mut self.spool else { return };
+        let stored_before = spool.stored_below();
         if let Err(error) = spool.acknowledge(below) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "an acknowledgement is not kept"
             );
         }
-        self.sent_below = self.sent_below.max(spool.stored_below());
+        let stored_below = spool.stored_below();
+        if stored_below < stored_before {
+            tracing::warn!(job = %self.attempt.job, stored_before, stored_below, "the coordinator has lost records");
+            self.sent_below = stored_below;
+            self.is_end_sent = false;
+        }
+        self.sent_below = self.sent_below.max(stored_below);
     }
 
     pub(super) fn flush(&self) -> Option<Flush> {

@@ -81,7 +81,10 @@ fn say(desk: &mut Desk, attempt: AttemptId, news: News) -> Vec<Action> {
 
 fn records(desk: &mut Desk, attempt: AttemptId, sequences: std::ops::Range<u64>) {
     for sequence in sequences {
-        assert_eq!(say(desk, attempt, News::Record(Box::new(record(sequence)))), []);
+        assert_eq!(
+            say(desk, attempt, News::Record(Box::new(record(sequence)))),
+            []
+        );
     }
 }
 
@@ -218,13 +221,13 @@ fn after_a_reconnect_exactly_the_unacknowledged_records_are_sent_again() {
 }
 
 #[test]
-fn duplicate_and_old_acknowledgements_change_nothing() {
+fn duplicate_acknowledgements_change_nothing() {
     let (_folder, mut desk) = a_desk();
     let a = attempt(0, 1, 1);
     assign(&mut desk, a);
     records(&mut desk, a, 0..4);
     sent(&mut desk);
-    for below in [3, 3, 1, 0] {
+    for below in [3, 3, 3] {
         assert_eq!(acknowledge(&mut desk, a, below, false), []);
     }
     reconnect(&mut desk);
@@ -234,6 +237,25 @@ fn duplicate_and_old_acknowledgements_change_nothing() {
     acknowledge(&mut desk, a, 4, true);
     assert_eq!(acknowledge(&mut desk, a, 4, true), []);
     assert!(desk.is_clear());
+}
+
+#[test]
+fn a_coordinator_that_has_lost_records_gets_them_again() {
+    let (folder, mut desk) = a_desk();
+    let a = attempt(0, 1, 1);
+    assign(&mut desk, a);
+    records(&mut desk, a, 0..4);
+    sent(&mut desk);
+    acknowledge(&mut desk, a, 4, false);
+    say(&mut desk, a, News::Ended(Ok(())));
+    assert_eq!(sent(&mut desk), [Sent::Finished(a, 4, None)]);
+    acknowledge(&mut desk, a, 2, false);
+    let again = [Sent::Records(a, vec![2, 3]), Sent::Finished(a, 4, None)];
+    assert_eq!(sent(&mut desk), again);
+    drop(desk);
+    let mut desk = desk_in(&folder);
+    reconnect(&mut desk);
+    assert_eq!(sent(&mut desk), again);
 }
 
 #[test]
