@@ -117,7 +117,7 @@ impl Format for Q8_0 {
     // 11 bits of the f16 scale times 8 bits of the code: the product is exact.
     #[inline(always)]
     fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let (scale, codes) = block_scale(unit);
+        let (scale, codes) = block_scale(isa, unit);
         let (codes, _) = codes.as_chunks::<16>();
         let scale = isa.splat(scale);
         [
@@ -141,7 +141,7 @@ impl Format for Q4_0 {
 
     #[inline(always)]
     fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let (scale, codes) = block_scale(unit);
+        let (scale, codes) = block_scale(isa, unit);
         let (codes, _) = codes.as_chunks::<16>();
         let scale = isa.splat(scale);
         isa.load_nibbles(&codes[0])
@@ -155,9 +155,9 @@ impl Format for Q4_0 {
 
 /// Splits a ggml block into its f16 scale, widened, and its codes.
 #[inline(always)]
-fn block_scale(block: &[u8]) -> (f32, &[u8]) {
+fn block_scale<I: Isa>(isa: I, block: &[u8]) -> (f32, &[u8]) {
     let (scale, codes) = block.split_at(2);
-    (f16::from_le_bytes([scale[0], scale[1]]).to_f32(), codes)
+    (isa.half(f16::from_le_bytes([scale[0], scale[1]])), codes)
 }
 
 /// Widens one bfloat16.
@@ -234,6 +234,9 @@ fn one_token<I: Isa, F: Format>(
 fn dots<I: Isa, F: Format, const R: usize>(isa: I, rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
     // Far enough ahead that memory's latency is covered, near enough to stay in L1.
     const AHEAD: usize = 512;
+    // Behind the end of a row comes the row of the next group.
+    let row_len = rows[0].len();
+    let next_group = (R - 1) * row_len;
     let (x_units, x_rest) = x.as_chunks::<UNIT>();
     let n = x_units.len();
     let mut units = [&[][..]; R];
@@ -247,9 +250,13 @@ fn dots<I: Isa, F: Format, const R: usize>(isa: I, rows: [&[u8]; R], x: &[f32]) 
         };
         let x0 = isa.load(x0);
         let x1 = isa.load(x1);
+        let ahead = u * size_of::<F::Unit>() + AHEAD;
+        let ahead = ahead + if ahead < row_len { 0 } else { next_group };
         for r in 0..R {
-            isa.prefetch(rows[r], u * size_of::<F::Unit>() + AHEAD);
-            let [w0, w1] = F::widen(isa, &units[r][u]);
+            isa.prefetch(rows[r], ahead);
+            // SAFETY: all of `units` are `n` long, and `u` counts `n` units of the input.
+            let unit = unsafe { units[r].get_unchecked(u) };
+            let [w0, w1] = F::widen(isa, unit);
             sums[r] = isa.mul_add(w0, x0, sums[r]);
             sums[r] = isa.mul_add(w1, x1, sums[r]);
         }

@@ -1,5 +1,7 @@
 //! Sixteen float lanes of one ISA, over which the dense product and attention are written once.
 
+use half::f16;
+
 use super::float::LANES;
 
 /// Operations on 16 float lanes. A value of the type proves that the CPU has the ISA.
@@ -27,10 +29,12 @@ pub(super) trait Isa: Copy {
     fn load_f16(self, bytes: &[u8; 32]) -> Self::Lanes;
     /// Reads 16 little-endian bf16.
     fn load_bf16(self, bytes: &[u8; 32]) -> Self::Lanes;
+    /// Widens one f16, exactly.
+    fn half(self, half: f16) -> f32;
     /// Reads 16 int8.
     fn load_i8(self, bytes: &[u8; 16]) -> Self::Lanes;
     /// Reads 16 bytes of two nibbles: the low nibbles − 8, and the high nibbles − 8.
     fn load_nibbles(self, bytes: &[u8; 16]) -> [Self::Lanes; 2];
-    /// Asks for the cache line that holds `bytes[offset]`, if there is one.
+    /// Asks for the cache line `offset` bytes behind the start of `bytes`; it need not be readable.
     fn prefetch(self, bytes: &[u8], offset: usize);
 }

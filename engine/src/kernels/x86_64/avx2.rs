@@ -2,16 +2,18 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_and_si128,
-    _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set1_epi8, _mm_shuffle_ps,
-    _mm_srli_epi16, _mm_srli_si128, _mm_storeu_si128, _mm_sub_epi8, _mm256_add_epi16,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
-    _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
-    _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
-    _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch,
+    _mm_set1_epi8, _mm_shuffle_ps, _mm_srli_epi16, _mm_srli_si128, _mm_storeu_si128, _mm_sub_epi8,
+    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128,
+    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
     _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
     _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16,
     _mm256_storeu_ps, _mm256_storeu_si256,
 };
+
+use half::f16;
 
 use super::{
     super::{
@@ -21,7 +23,7 @@ use super::{
     },
     ternary::{self, Row, TernaryIsa, Token},
 };
-use crate::weights::{DenseMatrix, TERNARY_BLOCK, TernaryMatrix};
+use crate::weights::{DenseMatrix, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix};
 
 /// The AVX2 kernel; exists only where `detect` saw avx2, fma and f16c.
 #[derive(Clone, Copy, Debug)]
@@ -142,9 +144,9 @@ impl TernaryIsa for Avx2 {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R] {
-    // Bytes ahead of the reads, past the end of the row too: the next row follows.
-    const AHEAD: usize = 1024;
     let n = token.len();
+    // The rows lie behind each other: what follows them is the next group.
+    let ahead = (R * n * TERNARY_BLOCK_BYTES).max(2048);
     let mut w = [&[][..]; R];
     for r in 0..R {
         w[r] = &rows[r][..n];
@@ -160,7 +162,7 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
             for r in 0..R {
                 let packed = load(&w[r][b]);
                 if b % 2 == 0 {
-                    prefetch(w[r][b].as_ptr().wrapping_add(AHEAD));
+                    prefetch(w[r][b].as_ptr().wrapping_add(ahead));
                 }
                 let planes = [
                     _mm256_and_si256(_mm256_srli_epi16::<6>(packed), three),
@@ -392,6 +394,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn half(self, half: f16) -> f32 {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { pair::half(half) }
+    }
+
+    #[inline(always)]
     fn load_i8(self, bytes: &[u8; 16]) -> Pair {
         // SAFETY: `self` can only come from `detect`.
         unsafe { pair::load_i8(bytes) }
@@ -411,14 +419,14 @@ impl Isa for Avx2 {
 }
 
 /// 16 float lanes in two registers.
-mod pair {
+pub(super) mod pair {
     use super::{
-        __m128i, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtss_f32, _mm_loadu_si128,
-        _mm_movehl_ps, _mm_set1_epi8, _mm_shuffle_ps, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8,
-        _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
-        _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
-        _mm256_slli_epi32, _mm256_storeu_ps, LANES, Pair,
+        __m128i, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128,
+        _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_set1_epi8, _mm_shuffle_ps,
+        _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm256_add_ps, _mm256_castps256_ps128,
+        _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
+        _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mul_ps,
+        _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps, LANES, Pair, f16,
     };
 
     #[inline]
@@ -489,6 +497,14 @@ mod pair {
     pub(super) fn load_f16(bytes: &[u8; 32]) -> Pair {
         let (low, high) = halves(bytes);
         (_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    pub(in super::super) fn half(half: f16) -> f32 {
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(
+            half.to_bits().cast_signed(),
+        ))))
     }
 
     #[inline]

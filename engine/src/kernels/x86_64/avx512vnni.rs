@@ -18,16 +18,18 @@ use std::arch::x86_64::{
     _mm512_storeu_ps, _mm512_zextsi256_si512,
 };
 
+use half::f16;
+
 use super::{
     super::{
         Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
         float::{self, LANES},
         isa::Isa,
     },
-    avx2::prefetch,
+    avx2::{pair, prefetch},
     ternary::{self, Row, TernaryIsa, Token},
 };
-use crate::weights::{DenseMatrix, TERNARY_BLOCK, TernaryMatrix};
+use crate::weights::{DenseMatrix, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix};
 
 /// The AVX-512 kernel; exists only where `detect` saw all of its features.
 #[derive(Clone, Copy, Debug)]
@@ -155,9 +157,9 @@ impl TernaryIsa for Avx512Vnni {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R] {
-    // Bytes ahead of the reads, past the end of the row too: the next row follows.
-    const AHEAD: usize = 1024;
     let n = token.len();
+    // The rows lie behind each other: what follows them is the next group.
+    let ahead = (R * n * TERNARY_BLOCK_BYTES).max(2048);
     let masks = [
         _mm512_set1_epi8(0x03_u8.cast_signed()),
         _mm512_set1_epi8(0x0c_u8.cast_signed()),
@@ -183,7 +185,7 @@ fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R]
         ];
         for r in 0..R {
             let bytes = row_pairs[r][p].as_flattened();
-            prefetch(bytes.as_ptr().wrapping_add(AHEAD));
+            prefetch(bytes.as_ptr().wrapping_add(ahead));
             let packed = load(bytes.first_chunk().expect("two blocks"));
             for k in 0..4 {
                 let codes = _mm512_and_si512(packed, masks[k]);
@@ -378,6 +380,12 @@ impl Isa for Avx512Vnni {
     fn load_bf16(self, bytes: &[u8; 32]) -> __m512 {
         // SAFETY: `self` can only come from `detect`.
         unsafe { wide::load_bf16(bytes) }
+    }
+
+    #[inline(always)]
+    fn half(self, half: f16) -> f32 {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { pair::half(half) }
     }
 
     #[inline(always)]
