@@ -20,6 +20,10 @@
     clippy::inline_always,
     reason = "the shared loops must be compiled inside each ISA's entry points"
 )]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "tiles are unrolled by index; a closure would lack the ISA's features and be called"
+)]
 
 use std::{fmt, str::FromStr};
 
