@@ -48,6 +48,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Begins the next attempt of a queued job, with a fence higher than any before.
     async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError>;
 
+    /// Takes a lost attempt up again, whose job still waits for another.
+    ///
+    /// # Errors
+    /// [`StoreError::NotQueued`] if it does not, [`StoreError::Stale`] if the attempt is not lost.
+    async fn revive_attempt(
+        &self,
+        attempt: AttemptId,
+        at_unix_ns: i64,
+        lease_until_unix_ns: i64,
+    ) -> Result<(), StoreError>;
+
     /// Moves the leases of running attempts.
     async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError>;
 

@@ -3,13 +3,14 @@
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tritmark_proto::{
+    bundle::JobState,
     job::AttemptId,
     wire::{self, coordinator_message::Kind as ToAgentKind},
 };
 
 use super::{
     Connected, ToAgent, nanoseconds,
-    state::{Agent, Connection, State},
+    state::{Agent, Connection, Lease, State},
 };
 use crate::store::{AttemptState, StoreError, StoredAgent};
 
@@ -56,6 +57,15 @@ impl State {
             old.link.cancel();
         }
         let running = agent.running;
+        if let Some(attempt) = says_running
+            && running.is_none()
+            && self.revive(&agent_id, attempt, now).await?
+        {
+            return Ok(Connected {
+                connection: number,
+                abandon_running: false,
+            });
+        }
         match running {
             Some(attempt) if says_running == running => self.renew(attempt, now),
             Some(attempt) => {
@@ -69,6 +79,45 @@ impl State {
             connection: number,
             abandon_running: says_running.is_some() && says_running != running,
         })
+    }
+
+    /// Gives an agent its lost attempt back, if nobody has begun another meanwhile: what it measured
+    /// is as good as ever.
+    async fn revive(
+        &mut self,
+        agent_id: &str,
+        attempt: AttemptId,
+        now: i64,
+    ) -> Result<bool, StoreError> {
+        let is_wanted = self.job(attempt.job).is_some_and(|job| {
+            job.stored.state == JobState::Queued
+                && job.stored.attempts.last().is_some_and(|last| {
+                    last.id == attempt
+                        && last.state == AttemptState::Lost
+                        && last.agent_id == agent_id
+                })
+        });
+        if !is_wanted {
+            return Ok(false);
+        }
+        let until = now.saturating_add(nanoseconds(self.timing.lease));
+        self.store.revive_attempt(attempt, now, until).await?;
+        info!(job = %attempt.job, attempt = attempt.attempt, agent = agent_id, "taken up again");
+        let job = self.job_mut(attempt.job).expect("the job was found above");
+        job.stored.state = JobState::Running;
+        if let Some(last) = job.stored.attempts.last_mut() {
+            last.state = AttemptState::Running;
+            last.ended_unix_ns = None;
+            last.failure = None;
+            last.counts = true;
+            last.lease_until_unix_ns = until;
+        }
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.running = Some(attempt);
+        }
+        self.leases.insert(attempt, Lease::until(until));
+        self.tell_watchers(attempt.job, now);
+        Ok(true)
     }
 
     /// Returns an agent if `connection` is its present one.

@@ -80,6 +80,17 @@ pub(super) struct Lease {
     pub(super) is_reclaim: bool,
 }
 
+impl Lease {
+    /// A lease that the store has already.
+    pub(super) fn until(unix_ns: i64) -> Self {
+        Self {
+            until_unix_ns: unix_ns,
+            stored_until_unix_ns: unix_ns,
+            is_reclaim: false,
+        }
+    }
+}
+
 impl State {
     /// Reads what is open. Attempts that run get a new lease, so that their agents may come back.
     pub(crate) async fn load(
@@ -124,14 +135,7 @@ impl State {
         let renewed: Vec<_> = running.iter().map(|attempt| (*attempt, until)).collect();
         state.store.renew_leases(&renewed).await?;
         for attempt in running {
-            state.leases.insert(
-                attempt,
-                Lease {
-                    until_unix_ns: until,
-                    stored_until_unix_ns: until,
-                    is_reclaim: false,
-                },
-            );
+            state.leases.insert(attempt, Lease::until(until));
             let agent_id = state
                 .attempt(attempt)
                 .map(|attempt| attempt.agent_id.clone())
@@ -374,14 +378,7 @@ impl State {
         agent.running = Some(id);
         self.pins
             .note(&definition, &comparison, &agent.stored.machine.id);
-        self.leases.insert(
-            id,
-            Lease {
-                until_unix_ns: until,
-                stored_until_unix_ns: until,
-                is_reclaim: false,
-            },
-        );
+        self.leases.insert(id, Lease::until(until));
         info!(job = %job, attempt = id.attempt, agent = agent_id, items_done, "assigned");
         place.send(wire::CoordinatorMessage {
             kind: Some(ToAgentKind::Assign(wire::Assign {

@@ -242,6 +242,29 @@ async fn a_lost_agent_gives_its_job_back() {
 }
 
 #[tokio::test]
+async fn an_agent_that_comes_back_late_carries_on_if_nobody_else_has_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(dir.path(), one_job).await;
+    let mut agent = bench.connect(1, None).await;
+    let (attempt, _) = agent.assigned().unwrap();
+    bench.records(attempt, &[record(0, reading(1.0))]).await;
+    bench.disconnect(&agent).await;
+    bench.pass(61).await;
+    assert_eq!(bench.job(0).await.attempts[0].state, AttemptState::Lost);
+    let agent = bench.connect(1, Some(attempt)).await;
+    assert!(!agent.abandon_running);
+    assert_eq!(bench.job(0).await.state, JobState::Running);
+    bench.records(attempt, &[record(1, reading(2.0))]).await;
+    bench.finish(attempt, 2, None).await.unwrap();
+    let stored = bench.job(0).await;
+    assert_eq!(
+        (stored.state, stored.attempts.len()),
+        (JobState::Succeeded, 1)
+    );
+    assert_eq!(stored.attempts[0].failure, None);
+}
+
+#[tokio::test]
 async fn an_agent_that_comes_back_in_time_carries_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(dir.path(), one_job).await;

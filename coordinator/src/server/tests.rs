@@ -306,6 +306,41 @@ async fn a_plan_goes_in_and_its_results_come_out() {
 }
 
 #[tokio::test]
+async fn a_watcher_that_does_not_keep_up_still_sees_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let (mut agent, _) = Scripted::register(&bench, None).await;
+    let plan = "[[models]]\nid = \"m\"\npath = \"m\"\n[suites.latency]\n";
+    let run_id = bench.submit(plan).await.unwrap().run_id;
+    let mut events = bench.watch(&run_id).await;
+    let attempt = agent.assigned().await.attempt.unwrap();
+    for done in 0..4000 {
+        agent
+            .say(FromAgent::Progress(wire::Progress {
+                attempt: Some(attempt.clone()),
+                done,
+                total: 4000,
+                stage: "repetition ".repeat(200),
+            }))
+            .await;
+    }
+    agent.finished(&attempt, 0).await;
+    assert_eq!(agent.acknowledged().await, (0, true));
+    let mut n_progress = 0;
+    let mut last = None;
+    while let Some(event) = events.message().await.unwrap() {
+        n_progress += u32::from(matches!(event.kind, Some(run_event::Kind::Progress(_))));
+        last = event.kind;
+    }
+    assert!(n_progress < 4000, "the watcher was meant to fall behind");
+    assert!(
+        matches!(&last, Some(run_event::Kind::Summary(summary)) if summary.n_succeeded == 1),
+        "{last:?}"
+    );
+    bench.close().await;
+}
+
+#[tokio::test]
 async fn lists_say_who_is_there_and_what_runs() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::open(dir.path()).await;

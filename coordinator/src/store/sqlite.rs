@@ -344,6 +344,55 @@ impl Store for SqliteStore {
         })
     }
 
+    async fn revive_attempt(
+        &self,
+        attempt: AttemptId,
+        at_unix_ns: i64,
+        lease_until_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        let revive = database("take an attempt up again");
+        let run = attempt.job.run.to_string();
+        let mut tx = self.begin().await?;
+        if standing(&mut tx, attempt).await?.state != AttemptState::Lost {
+            return Err(stale(attempt, "not lost"));
+        }
+        let n_revived = sqlx::query(
+            "UPDATE jobs SET state = 'running' WHERE run = ?1 AND job = ?2 AND state = 'queued' \
+             AND ?3 = (SELECT max(attempt) FROM attempts WHERE run = ?1 AND job = ?2)",
+        )
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .execute(&mut *tx)
+        .await
+        .map_err(&revive)?
+        .rows_affected();
+        if n_revived == 0 {
+            return Err(StoreError::NotQueued { job: attempt.job });
+        }
+        sqlx::query(
+            "UPDATE attempts SET state = 'running', ended_unix_ns = NULL, failure = NULL, \
+             counts = 1, lease_until_unix_ns = ? WHERE run = ? AND job = ? AND attempt = ?",
+        )
+        .bind(lease_until_unix_ns)
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .execute(&mut *tx)
+        .await
+        .map_err(&revive)?;
+        event(
+            &mut tx,
+            at_unix_ns,
+            attempt.job.run,
+            Some(attempt),
+            "revived",
+            "",
+        )
+        .await?;
+        tx.commit().await.map_err(&revive)
+    }
+
     async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError> {
         let renew = database("renew leases");
         let mut tx = self.begin().await?;

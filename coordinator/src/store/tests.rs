@@ -182,6 +182,32 @@ async fn a_stale_fence_is_refused() {
 }
 
 #[tokio::test]
+async fn a_lost_attempt_is_taken_up_again_only_before_another_has_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let job = with_job(&store, latency()).await;
+    let first = start(&store, job, 1).await;
+    let refusal = store.revive_attempt(first, 1, 9_000).await.unwrap_err();
+    assert!(matches!(refusal, StoreError::Stale { .. }), "{refusal}");
+    let lost = end(AttemptState::Lost, JobState::Queued);
+    store.end_attempt(first, &lost).await.unwrap();
+    store.revive_attempt(first, 1, 9_000).await.unwrap();
+    let stored = store.jobs(job.run).await.unwrap().swap_remove(0);
+    assert_eq!(stored.state, JobState::Running);
+    assert_eq!(stored.attempts[0].lease_until_unix_ns, 9_000);
+    assert_eq!(stored.attempts[0].ended_unix_ns, None);
+    store.add_records(first, &readings(0..1)).await.unwrap();
+
+    store.end_attempt(first, &lost).await.unwrap();
+    let second = start(&store, job, 2).await;
+    let refusal = store.revive_attempt(first, 1, 9_000).await.unwrap_err();
+    assert!(matches!(refusal, StoreError::NotQueued { .. }), "{refusal}");
+    store.end_attempt(second, &lost).await.unwrap();
+    let refusal = store.revive_attempt(first, 1, 9_000).await.unwrap_err();
+    assert!(matches!(refusal, StoreError::NotQueued { .. }), "{refusal}");
+}
+
+#[tokio::test]
 async fn fences_grow_over_all_jobs_and_reopenings() {
     let dir = tempfile::tempdir().unwrap();
     let mut last = 0;
