@@ -14,13 +14,14 @@ mod tensor;
 mod vocab;
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
-use crate::{config::ModelConfig, mmap, weights::Weights};
+use crate::{config::ModelConfig, weights::Weights};
 
 pub use error::LoadError;
 pub use gguf::vocab as gguf_vocab;
@@ -98,14 +99,15 @@ impl ModelSource {
 pub fn weights_hash(files: &[PathBuf]) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     for path in files {
-        let map = mmap::map(path)?;
+        // Read rather than mapped: mapped pages would count as resident memory of the process.
+        let file = File::open(path)?;
         if files.len() > 1 {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             hasher.update(&(name.len() as u64).to_le_bytes());
             hasher.update(name);
-            hasher.update(&(map.len() as u64).to_le_bytes());
+            hasher.update(&file.metadata()?.len().to_le_bytes());
         }
-        hasher.update(&map);
+        hasher.update_reader(file)?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -5,11 +5,25 @@
 //! [`WorkerEvent::Finished`] or [`WorkerEvent::Failed`]; a stream that ends without one belongs to
 //! a process that crashed or was killed.
 
-use std::path::PathBuf;
+use std::{
+    error::Error,
+    io::{self, BufRead, BufReader, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use serde::{Deserialize, Serialize};
 
-use tritmark_proto::{bundle::FailureClass, job::Job, record::Record};
+use tritmark_proto::{
+    bundle::FailureClass,
+    job::Job,
+    record::{Record, RecordBody},
+};
+
+use crate::{
+    Context, Sink,
+    clock::{Clock as _, SystemClock},
+};
 
 /// What a worker process is asked to do: one line on its stdin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +41,7 @@ pub struct WorkerRequest {
 /// What a worker process says: one line on its stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly every event is a record")]
 pub enum WorkerEvent {
     /// Something was found out. Sequences start at 0 and have no gaps.
     Record(Record),
@@ -63,4 +78,113 @@ pub struct WorkerFailed {
     pub class: FailureClass,
     /// The error and its causes, in one line.
     pub message: String,
+}
+
+/// Does the one job that `input` asks for and tells `output` of it.
+///
+/// The first line of `input` is a [`WorkerRequest`]. Every line of `output` is a [`WorkerEvent`],
+/// handed on as soon as it is made. The exit code repeats the last event: success only after
+/// [`WorkerEvent::Finished`].
+pub fn worker_main(input: impl Read, output: impl Write) -> ExitCode {
+    let mut events = Events {
+        output,
+        clock: SystemClock::default(),
+        n_records: 0,
+    };
+    let outcome = match request(input) {
+        Ok(request) => do_job(&request, &mut events),
+        Err(failed) => Err(failed),
+    };
+    let (event, code) = match outcome {
+        Ok(()) => {
+            let n_records = events.n_records;
+            (
+                WorkerEvent::Finished(WorkerFinished { n_records }),
+                ExitCode::SUCCESS,
+            )
+        }
+        Err(failed) => (WorkerEvent::Failed(failed), ExitCode::FAILURE),
+    };
+    // Without a reader there is nobody to tell; the exit code says it.
+    match events.say(&event) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn request(input: impl Read) -> Result<WorkerRequest, WorkerFailed> {
+    /// Longest request that is read; a plan's job has some hundred bytes.
+    const MAX_REQUEST_BYTES: u64 = 1 << 20;
+
+    let mut line = String::new();
+    let read = BufReader::new(input.take(MAX_REQUEST_BYTES)).read_line(&mut line);
+    read.map_err(|error| error.to_string())
+        .and_then(|_| serde_json::from_str(&line).map_err(|error| error.to_string()))
+        .map_err(|message| WorkerFailed {
+            class: FailureClass::Infrastructure,
+            message: format!("the worker cannot read its request: {message}"),
+        })
+}
+
+fn do_job<W: Write>(request: &WorkerRequest, events: &mut Events<W>) -> Result<(), WorkerFailed> {
+    let clock = events.clock;
+    let context = Context {
+        cache_dir: request.cache_dir.clone(),
+        sysfs_root: request.sysfs_root.clone(),
+        items_done: request.items_done,
+        clock: &clock,
+    };
+    crate::run(&request.job, &context, events).map_err(|error| WorkerFailed {
+        class: error.class(),
+        message: with_causes(&error),
+    })
+}
+
+/// Returns an error's text and its causes', in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Writes events, numbers records and says when they were made.
+struct Events<W> {
+    output: W,
+    clock: SystemClock,
+    n_records: u64,
+}
+
+impl<W: Write> Events<W> {
+    fn say(&mut self, event: &WorkerEvent) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.output.write_all(&line)?;
+        self.output.flush()
+    }
+}
+
+impl<W: Write> Sink for Events<W> {
+    fn record(&mut self, body: RecordBody) -> io::Result<()> {
+        let record = Record {
+            sequence: self.n_records,
+            at_unix_ns: self.clock.unix_ns(),
+            body,
+        };
+        self.say(&WorkerEvent::Record(record))?;
+        self.n_records += 1;
+        Ok(())
+    }
+
+    fn progress(&mut self, stage: &str, done: u64, total: u64) -> io::Result<()> {
+        self.say(&WorkerEvent::Progress(WorkerProgress {
+            stage: stage.to_owned(),
+            done,
+            total,
+        }))
+    }
 }

@@ -1,0 +1,5 @@
+//! The tasks, one file a family.
+
+pub(crate) mod arc;
+pub(crate) mod boolq;
+pub(crate) mod winogrande;

@@ -1,0 +1,11 @@
+//! Readings of the machine: energy counters and resident memory.
+//!
+//! Every reader takes a [`Tree`], the place where `sys` and `proc` are, so that tests give it one
+//! of their own.
+
+pub mod rapl;
+pub mod rss;
+mod tree;
+pub mod window;
+
+pub use tree::{SystemTree, Tree};

@@ -1,0 +1,258 @@
+//! A job's model, opened: engine, tokenizer and what the worker really runs.
+
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process,
+};
+
+use tritmark_engine::{
+    engine::{Engine, EngineOptions, NUMERICS_VERSION},
+    kernels::KernelChoice,
+    load::{self, LoadOptions, VocabSource},
+    synth::{self, Format},
+    tokenizer::Tokenizer,
+};
+use tritmark_proto::{
+    job::{Job, ModelSource, Synth},
+    record::ModelFacts,
+};
+
+use crate::{Context, Sink, SuiteError};
+
+/// A model that is ready for its first token.
+pub(crate) struct Opened {
+    pub(crate) engine: Engine,
+    /// `None` for models without a vocabulary.
+    pub(crate) tokenizer: Option<Tokenizer>,
+    /// From opening the files to here.
+    pub(crate) load_ns: u64,
+    source: load::ModelSource,
+    path: PathBuf,
+}
+
+impl Opened {
+    /// Opens a job's model; a synthetic one is made first, if it is not in the cache.
+    pub(crate) fn open(
+        job: &Job,
+        context: &Context<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<Self, SuiteError> {
+        let kernel: KernelChoice = job.kernel.parse().map_err(|source| SuiteError::Kernel {
+            name: job.kernel.clone(),
+            source,
+        })?;
+        sink.progress("loading", 0, 1).map_err(SuiteError::Sink)?;
+        let path = match &job.model.source {
+            ModelSource::Path(path) => path.clone(),
+            ModelSource::Synth(synth) => cached(synth, &context.cache_dir, sink)?,
+        };
+        let start_ns = context.clock.now_ns();
+        let loaded =
+            load::load(&path, &LoadOptions::default()).map_err(|source| SuiteError::Load {
+                path: path.clone(),
+                source: Box::new(source),
+            })?;
+        let tokenizer = match &loaded.vocab {
+            VocabSource::None => None,
+            vocab => Some(Tokenizer::new(vocab).map_err(SuiteError::Tokenizer)?),
+        };
+        let options = EngineOptions {
+            threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
+            kernel,
+            ..EngineOptions::default()
+        };
+        let engine =
+            Engine::new(loaded.config, loaded.weights, &options).map_err(SuiteError::Engine)?;
+        let load_ns = context.clock.now_ns() - start_ns;
+        sink.progress("loading", 1, 1).map_err(SuiteError::Sink)?;
+        Ok(Self {
+            engine,
+            tokenizer,
+            load_ns,
+            source: loaded.source,
+            path,
+        })
+    }
+
+    /// Returns the vocabulary's first token.
+    pub(crate) fn bos(&self) -> Option<u32> {
+        self.tokenizer.as_ref()?.bos()
+    }
+
+    /// Returns what is really run; reads the model's files and evaluates a short prompt.
+    pub(crate) fn facts(&mut self, data_hash: Option<String>) -> Result<ModelFacts, SuiteError> {
+        let load::ModelSource {
+            architecture,
+            files: _,
+            file_bytes,
+            stored_linear_format,
+            linear_format,
+            head_format,
+            n_params,
+            n_linear_params,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            warnings,
+        } = self.source.clone();
+        let weights_hash = self
+            .source
+            .weights_hash()
+            .map_err(|source| SuiteError::Hash {
+                path: self.path.clone(),
+                source,
+            })?;
+        let weight_format = if stored_linear_format == linear_format {
+            linear_format
+        } else {
+            format!("{linear_format} (from {stored_linear_format})")
+        };
+        Ok(ModelFacts {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel: self.engine.kernel_name().to_owned(),
+            numerics_version: NUMERICS_VERSION,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint: hex(&self.engine.fingerprint()),
+            data_hash,
+            n_items: None,
+            warnings,
+        })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Returns the file of a synthetic model, which is made where it is missing.
+fn cached(synth: &Synth, folder: &Path, sink: &mut dyn Sink) -> Result<PathBuf, SuiteError> {
+    let shape = synth::shape(&synth.shape).ok_or_else(|| SuiteError::SynthShape {
+        name: synth.shape.clone(),
+    })?;
+    let format = Format::from_name(&synth.format).ok_or_else(|| SuiteError::SynthFormat {
+        name: synth.format.clone(),
+    })?;
+    let name = format!("{}-{}-{}.gguf", shape.name, format.name(), synth.seed);
+    let path = folder.join(&name);
+    let expected = synth::file_bytes(shape, format).map_err(SuiteError::Synth)?;
+    if fs::metadata(&path).is_ok_and(|found| found.len() == expected) {
+        return Ok(path);
+    }
+    fs::create_dir_all(folder).map_err(|source| SuiteError::Cache {
+        path: folder.to_owned(),
+        source,
+    })?;
+    remove_partial_files(folder, &name);
+    let mut told = Ok(());
+    let mut steps = 0;
+    synth::write(shape, format, synth.seed, &path, |done, total| {
+        // A hundred messages at most.
+        let step = done * 100 / total.max(1);
+        if told.is_ok() && step > steps {
+            steps = step;
+            told = sink.progress("making the model", step, 100);
+        }
+    })
+    .map_err(SuiteError::Synth)?;
+    told.map_err(SuiteError::Sink)?;
+    Ok(path)
+}
+
+/// Removes what processes that were killed left of a model: files `<name>.<pid>.partial` whose
+/// process is gone.
+fn remove_partial_files(folder: &Path, name: &str) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file_name = entry.file_name();
+        let pid = file_name
+            .to_str()
+            .and_then(|found| found.strip_prefix(name)?.strip_prefix('.'))
+            .and_then(|rest| rest.strip_suffix(".partial")?.parse::<u32>().ok());
+        let is_gone = |pid: u32| {
+            pid == process::id()
+                || (Path::new("/proc/self").exists()
+                    && !Path::new(&format!("/proc/{pid}")).exists())
+        };
+        if pid.is_some_and(is_gone) {
+            // If it cannot be removed, it only takes room.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tritmark_proto::record::RecordBody;
+
+    use super::*;
+
+    struct Silent;
+
+    impl Sink for Silent {
+        fn record(&mut self, _: RecordBody) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn progress(&mut self, _: &str, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn names_that_mean_nothing_are_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let mut synth = Synth {
+            shape: "../../etc".to_owned(),
+            format: "i2_s".to_owned(),
+            seed: 1,
+        };
+        let error = cached(&synth, &cache, &mut Silent).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("no synthetic model has the shape `../../etc`")
+        );
+        synth.shape = "125m".to_owned();
+        synth.format = "/i2_s".to_owned();
+        let error = cached(&synth, &cache, &mut Silent).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("no synthetic model has the format `/i2_s`")
+        );
+        assert!(!cache.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        // No process has this number: Linux's are below 2^22.
+        let kept = ["m.gguf", "m.gguf.partial", "n.gguf.4294967295.partial"];
+        let removed = "m.gguf.4294967295.partial";
+        for name in kept.iter().chain([&removed]) {
+            fs::write(file(name), "x").unwrap();
+        }
+        remove_partial_files(folder.path(), "m.gguf");
+        assert!(kept.iter().all(|name| file(name).exists()));
+        #[cfg(target_os = "linux")]
+        assert!(!file(removed).exists());
+    }
+}
