@@ -3,15 +3,18 @@
 //! Knows nothing of benchmarks, networks, clocks or printing. The straight path is
 //! [`load`](load::load) (a model file becomes [`Weights`](weights::Weights)) and the forward pass.
 
+pub mod chat;
 pub mod config;
 pub mod engine;
 pub mod format;
+pub mod generate;
 pub mod inspect;
 pub mod kernels;
 pub mod kv_cache;
 pub mod load;
 pub mod mmap;
 pub mod quant;
+pub mod sampler;
 pub mod score;
 pub mod synth;
 pub mod testing;

@@ -16,7 +16,7 @@ mod native;
 mod sentence_piece;
 mod split;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vocabulary;
 
 use std::{io, path::PathBuf, sync::OnceLock};

@@ -6,7 +6,7 @@ use super::{byte_level::byte_to_char, *};
 use crate::load::{FolderVocab, GgufVocab};
 
 /// A byte-level vocabulary of the 256 bytes, `he`, `hel` and two special tokens.
-fn byte_level_vocab() -> GgufVocab {
+pub(crate) fn byte_level_vocab() -> GgufVocab {
     let mut tokens: Vec<String> = (0..=u8::MAX).map(|b| byte_to_char(b).to_string()).collect();
     tokens.extend(["he", "hel", "<|bos|>", "<|eot_id|>"].map(str::to_owned));
     let mut token_types = vec![1; 258];
