@@ -26,6 +26,9 @@ use crate::{
     store::{Store, StoreError, StoredAgent},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Messages to an agent that may wait; one that lets them pile up is cut.
 const TO_AGENT: usize = 64;
 

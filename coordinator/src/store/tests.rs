@@ -1,7 +1,7 @@
 //! What a store promises, held against SQLite.
 
 use proptest::prelude::*;
-use tritmark_proto::{bundle::FailureClass, job::SuiteSpec, record::RecordBody, wire};
+use tritmark_proto::{bundle::FailureClass, job::SuiteSpec, record::RecordBody};
 
 use super::*;
 use crate::testing::{
@@ -443,20 +443,5 @@ proptest! {
             let stored = store.records(job).await.unwrap();
             assert_eq!(stored.into_iter().map(|(_, record)| record).collect::<Vec<_>>(), all);
         });
-    }
-
-    #[test]
-    fn any_bytes_are_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        use prost::Message as _;
-        if let Ok(record) = wire::Record::decode(&bytes[..]) {
-            let _ = Record::try_from(record);
-        }
-        if let Ok(wire::Assign { attempt, job, .. }) = wire::Assign::decode(&bytes[..]) {
-            let _ = attempt.map(AttemptId::try_from);
-            let _ = job.map(Job::try_from);
-        }
-        if let Ok(register) = wire::Register::decode(&bytes[..]) {
-            let _ = register.machine.map(Machine::try_from);
-        }
     }
 }
