@@ -18,6 +18,16 @@ pub const TQ_BLOCK: usize = 256;
 /// Weights of a Q8_0 or Q4_0 block.
 pub const Q_BLOCK: usize = 32;
 
+/// Returns the two-bit code of a trit.
+const fn code(trit: i8) -> u8 {
+    (trit + 1).cast_unsigned()
+}
+
+/// Returns the trit of a two-bit code.
+const fn trit(code: u8) -> i8 {
+    code.cast_signed() - 1
+}
+
 /// Reads a little-endian f16.
 fn f16_at(bytes: &[u8], at: usize) -> f32 {
     half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()

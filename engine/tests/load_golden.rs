@@ -118,7 +118,8 @@ fn five_formats_of_one_model_hold_the_same_trits_and_statistics() {
             let zeros = trits.iter().filter(|&&trit| trit == 0).count();
             // A fraction rounded to f32, which still tells every count.
             let frac_zero = stats["frac_zero"].as_f64().unwrap();
-            assert_eq!(zeros, (frac_zero * trits.len() as f64).round() as usize);
+            let off = zeros as f64 - frac_zero * trits.len() as f64;
+            assert!(off.abs() < 0.1, "{format} {name}: {off}");
             // Stored as f32, f16 or bf16: up to 2^-9 off.
             let mean = stats["mean_abs"].as_f64().unwrap();
             let tolerance = if *format == "bf16" {

@@ -18,6 +18,7 @@ pub fn quantise(values: &[f32], out: &mut [i8]) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the scales are exact by definition")]
 mod tests {
     use proptest::prelude::*;
 

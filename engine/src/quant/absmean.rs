@@ -53,6 +53,7 @@ pub fn trit(value: f32, scale: f32) -> i8 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the scales are exact by definition")]
 mod tests {
     use super::*;
 

@@ -3,6 +3,7 @@
 //! A matrix of `4n` rows is stored as `(n, cols)` bytes: bits `2i` and `2i + 1` of stored row `r`
 //! hold row `i * n + r` as trit + 1.
 
+use super::code;
 use crate::weights::{TERNARY_BLOCK_BYTES, TernaryMatrix};
 
 /// Writes the I2_S rows of a packed matrix of `packed.len() / cols` stored rows.
@@ -23,8 +24,8 @@ pub fn to_i2_s(packed: &[u8], cols: usize, codes: &mut [u8]) {
             let mut padded = [0b01_01_01_01; 128];
             padded[..stored.len()].copy_from_slice(stored);
             for (p, byte) in block.iter_mut().enumerate() {
-                let code = |quarter: usize| padded[quarter * 32 + p] >> shift & 3;
-                *byte = code(0) << 6 | code(1) << 4 | code(2) << 2 | code(3);
+                let quarter = |nth: usize| padded[nth * 32 + p] >> shift & 3;
+                *byte = quarter(0) << 6 | quarter(1) << 4 | quarter(2) << 2 | quarter(3);
             }
         }
     }
@@ -38,11 +39,7 @@ pub fn pack(trits: &[i8], cols: usize) -> Vec<u8> {
     assert_eq!(trits.len() % (4 * cols), 0);
     let n = trits.len() / 4;
     (0..n)
-        .map(|at| {
-            (0..4).fold(0, |byte, i| {
-                byte | ((trits[i * n + at] + 1) as u8) << (2 * i)
-            })
-        })
+        .map(|at| (0..4).fold(0, |byte, i| byte | code(trits[i * n + at]) << (2 * i)))
         .collect()
 }
 

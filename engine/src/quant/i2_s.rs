@@ -7,6 +7,7 @@
 //! ARM builds of bitnet.cpp since 112f853 write blocks of 64 under the same type number
 //! ([`narrow_block_to_rows`]); nothing in a file tells which.
 
+use super::{code, trit};
 use crate::weights::{TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix};
 
 /// Four codes of zero.
@@ -32,8 +33,8 @@ pub fn pack_row(trits: &[i8], codes: &mut [u8]) {
 
 fn pack_block(trits: &[i8; TERNARY_BLOCK], bytes: &mut [u8]) {
     for (p, byte) in bytes.iter_mut().enumerate() {
-        let code = |quarter: usize| (trits[quarter * 32 + p] + 1) as u8;
-        *byte = code(0) << 6 | code(1) << 4 | code(2) << 2 | code(3);
+        let quarter = |nth: usize| code(trits[nth * 32 + p]);
+        *byte = quarter(0) << 6 | quarter(1) << 4 | quarter(2) << 2 | quarter(3);
     }
 }
 
@@ -46,8 +47,8 @@ pub fn unpack_row(codes: &[u8], trits: &mut [i8]) {
     let blocks = codes.chunks_exact(TERNARY_BLOCK_BYTES);
     for (bytes, trits) in blocks.zip(trits.chunks_mut(TERNARY_BLOCK)) {
         for (quarter, trits) in trits.chunks_mut(32).enumerate() {
-            for (trit, byte) in trits.iter_mut().zip(bytes) {
-                *trit = (byte >> (6 - 2 * quarter) & 3) as i8 - 1;
+            for (value, byte) in trits.iter_mut().zip(bytes) {
+                *value = trit((byte >> (6 - 2 * quarter)) & 3);
             }
         }
     }
@@ -77,11 +78,11 @@ fn repack_run(run: &[u8], rows: usize, cols: usize, codes: &mut [u8], width: usi
     let mut trits = vec![0; cols];
     let row_bytes = TernaryMatrix::row_bytes(cols);
     for (row, codes) in codes.chunks_exact_mut(row_bytes).enumerate() {
-        for (col, trit) in trits.iter_mut().enumerate() {
+        for (col, value) in trits.iter_mut().enumerate() {
             let at = row * cols + col;
             let (block, within) = (at / (4 * width), at % (4 * width));
             let byte = run[block * width + within % width];
-            *trit = (byte >> (6 - 2 * (within / width)) & 3) as i8 - 1;
+            *value = trit((byte >> (6 - 2 * (within / width))) & 3);
         }
         pack_row(&trits, codes);
     }

@@ -33,6 +33,7 @@ pub fn pack_block(values: &[f32], block: &mut [u8]) {
         .fold(0_f32, |max, &x| if x.abs() > max.abs() { x } else { max });
     let scale = largest / -8.0;
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    #[expect(clippy::cast_sign_loss, reason = "clamped just before")]
     let nibble = |x: f32| (x * inverse + 8.5).clamp(0.0, 15.0) as u8;
     block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
     for (j, byte) in block[2..].iter_mut().enumerate() {

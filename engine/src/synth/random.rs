@@ -19,15 +19,15 @@ impl Random {
 
     /// Returns 64 random bits.
     pub(super) fn next(&mut self) -> u64 {
-        let [a, b, c, d] = &mut self.0;
-        let result = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
-        let t = *b << 17;
-        *c ^= *a;
-        *d ^= *b;
-        *b ^= *c;
-        *a ^= *d;
-        *c ^= t;
-        *d = d.rotate_left(45);
+        let s = &mut self.0;
+        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
+        let shifted = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= shifted;
+        s[3] = s[3].rotate_left(45);
         result
     }
 
@@ -36,7 +36,7 @@ impl Random {
         for four in bytes.chunks_mut(4) {
             let mut bits = self.next();
             for byte in four {
-                *byte = ((bits & 0xffff) * u64::from(limit) >> 16) as u8;
+                *byte = (((bits & 0xffff) * u64::from(limit)) >> 16) as u8;
                 bits >>= 16;
             }
         }
@@ -72,9 +72,9 @@ mod tests {
         let mut bytes = vec![0; 81 * 1000];
         Random::of(1, "w").fill_below(81, &mut bytes);
         let mut counts = [0; 81];
-        bytes
-            .iter()
-            .for_each(|&byte| counts[usize::from(byte)] += 1);
+        for byte in bytes {
+            counts[usize::from(byte)] += 1;
+        }
         assert!(
             counts.iter().all(|&n| (800..1200).contains(&n)),
             "{counts:?}"

@@ -44,7 +44,9 @@ fn describe(bytes: &mut Vec<u8>, name: &str, dims: &[u64], id: u32, offset: u64)
     bytes.extend((name.len() as u64).to_le_bytes());
     bytes.extend(name.as_bytes());
     bytes.extend((dims.len() as u32).to_le_bytes());
-    dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
+    for dim in dims {
+        bytes.extend(dim.to_le_bytes());
+    }
     bytes.extend(id.to_le_bytes());
     bytes.extend(offset.to_le_bytes());
 }
@@ -117,8 +119,11 @@ fn arrays_nested_too_deep_are_refused() {
     );
 }
 
+/// Name, dimensions, type and offset of a tensor.
+type Info<'a> = (&'a str, &'a [u64], u32, u64);
+
 /// Parses a file of these tensors and 256 bytes of data.
-fn tensors(infos: &[(&str, &[u64], u32, u64)]) -> String {
+fn tensors(infos: &[Info<'_>]) -> String {
     let mut bytes = header(infos.len() as u64, 0);
     for &(name, dims, id, offset) in infos {
         describe(&mut bytes, name, dims, id, offset);
@@ -133,7 +138,7 @@ fn tensors(infos: &[(&str, &[u64], u32, u64)]) -> String {
 
 #[test]
 fn tensors_that_lie_are_named() {
-    let cases: [(&[(&str, &[u64], u32, u64)], &str); 14] = [
+    let cases: [(&[Info<'_>], &str); 14] = [
         (&[("w", &[32], 0, 0), ("v", &[32], 0, 128)], "fine"),
         (
             &[("w", &[33], 0, 0), ("v", &[8], 0, 128)],

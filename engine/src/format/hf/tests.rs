@@ -1,4 +1,5 @@
 //! Configurations as they are found, and configurations that lie.
+#![expect(clippy::float_cmp, reason = "numbers are read as they are written")]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
