@@ -136,7 +136,8 @@ fn bar_groups(metric: &str, rows: &[&SummaryRow]) -> BTreeMap<Option<Workload>, 
     let mut shapes: BTreeMap<Option<Workload>, BTreeMap<u32, Vec<Bar>>> = BTreeMap::new();
     let several_kernels = |row: &SummaryRow| {
         rows.iter()
-            .any(|other| other.model == row.model && other.kernel != row.kernel)
+            .filter(|other| other.is_value_of(metric) && other.model == row.model)
+            .any(|other| other.kernel != row.kernel)
     };
     for row in rows.iter().filter(|row| row.is_value_of(metric)) {
         let Some(value) = row.value else { continue };

@@ -111,7 +111,7 @@ impl Score {
 pub struct AccuracyComparison {
     /// Difference over the items both answered.
     pub difference: Difference,
-    /// Exact two-sided McNemar.
+    /// P value of the exact two-sided `McNemar` test.
     pub mcnemar_p: f64,
     /// Smallest difference found with 80 % power.
     pub min_detectable: f64,

@@ -117,6 +117,11 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// Returns a number of things drawn one below the other.
+fn count(things: usize) -> i32 {
+    i32::try_from(things).unwrap_or(i32::MAX / 1000)
+}
+
 /// Returns the colour of a role. Both keep a contrast of 3 : 1 and more on white and near-black.
 fn colour(role: Role) -> RGBColor {
     match role {

@@ -67,6 +67,7 @@ impl<'a> Sample<'a> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a line for each column")]
 fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
     let context = Context::new(bundle);
     let jobs: std::collections::HashMap<u32, &JobOutcome> = bundle

@@ -76,6 +76,7 @@ pub fn quantile_of_sorted(sorted: &[f64], p: f64) -> Option<f64> {
     assert!((0.0..=1.0).contains(&p), "a quantile lies in 0..=1");
     let last = sorted.len().checked_sub(1)?;
     let position = p * last as f64;
+    #[expect(clippy::cast_sign_loss, reason = "p and last are not negative")]
     let below = (position.floor() as usize).min(last);
     let above = (below + 1).min(last);
     let (low, high) = (sorted[below], sorted[above]);

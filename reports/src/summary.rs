@@ -164,7 +164,7 @@ pub struct SummaryRow {
     pub baseline_difference_stderr: Option<f64>,
     /// Items or values of the baseline in the comparison.
     pub baseline_n: Option<usize>,
-    /// Exact two-sided McNemar p.
+    /// P value of the exact two-sided `McNemar` test.
     pub mcnemar_p: Option<f64>,
     /// Smallest difference found with 80 % power at α = 0.05.
     pub min_detectable_difference: Option<f64>,

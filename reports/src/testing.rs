@@ -263,7 +263,7 @@ impl Fixture {
                     repetition,
                     token_index,
                     token_id: 1000 + token_index,
-                    elapsed_ns: elapsed as u64,
+                    elapsed_ns: whole(elapsed),
                 });
             }
             let tpot = total / f64::from(WORKLOAD.n_gen - 1);
@@ -556,6 +556,12 @@ fn run_id() -> RunId {
         .expect("an id")
 }
 
+/// Returns a number without its fraction.
+#[expect(clippy::cast_sign_loss, reason = "made-up values are positive")]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 fn counted(value: f64) -> Outcome {
     Outcome::Reading(Reading {
         value,
@@ -573,7 +579,7 @@ fn computed(value: f64) -> Outcome {
 }
 
 pub(crate) fn facts(model: Sketch) -> ModelFacts {
-    let linear = (model.params as f64 * model.bits / 8.0) as u64;
+    let linear = whole(model.params as f64 * model.bits / 8.0);
     let head = model.params / 8;
     ModelFacts {
         weights_hash: format!(

@@ -143,16 +143,16 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     check(
         |dir| {
             edit_manifest(dir, |manifest| {
-                manifest["jobs"][1]["job"]["id"]["index"] = 0.into()
-            })
+                manifest["jobs"][1]["job"]["id"]["index"] = 0.into();
+            });
         },
         &["job 0 is there twice"],
     );
     check(
         |dir| {
             edit_manifest(dir, |manifest| {
-                manifest["jobs"][0]["machine_id"] = "x".into()
-            })
+                manifest["jobs"][0]["machine_id"] = "x".into();
+            });
         },
         &["job 0 ran on an unknown machine `x`"],
     );

@@ -3,7 +3,7 @@
 use super::{
     Plot,
     canvas::{Anchor, Canvas, TEXT, TITLE_HEIGHT, fit},
-    colour,
+    colour, count,
     ticks::{Axis, label},
 };
 use crate::{summary::Role, units};
@@ -85,11 +85,11 @@ impl Plot for AccuracyDots {
     }
 
     fn height(&self) -> u32 {
-        let legend = LEGEND_LINE * self.legend().len() as i32;
+        let legend = LEGEND_LINE * count(self.legend().len());
         let lanes: i32 = self
             .lanes
             .iter()
-            .map(|lane| LANE_LABEL + DOT_LINE * lane.dots.len() as i32 + LANE_GAP)
+            .map(|lane| LANE_LABEL + DOT_LINE * count(lane.dots.len()) + LANE_GAP)
             .sum();
         (TITLE_HEIGHT + legend + lanes + AXIS_HEIGHT).cast_unsigned()
     }

@@ -3,7 +3,7 @@
 use super::{
     Plot,
     canvas::{Anchor, Canvas, TEXT, TITLE_HEIGHT, fit},
-    colour,
+    colour, count,
     ticks::{Axis, label},
 };
 use crate::{summary::Role, units};
@@ -70,11 +70,11 @@ impl Plot for SpeedBars {
     }
 
     fn height(&self) -> u32 {
-        let legend = LEGEND_LINE * self.legend().len() as i32;
+        let legend = LEGEND_LINE * count(self.legend().len());
         let groups: i32 = self
             .groups
             .iter()
-            .map(|group| GROUP_LABEL + (BAR + BAR_GAP) * group.bars.len() as i32 + GROUP_GAP)
+            .map(|group| GROUP_LABEL + (BAR + BAR_GAP) * count(group.bars.len()) + GROUP_GAP)
             .sum();
         (TITLE_HEIGHT + legend + groups + AXIS_HEIGHT).cast_unsigned()
     }

@@ -4,7 +4,7 @@
 use super::{
     Plot,
     canvas::{Anchor, Canvas, TEXT, TITLE_HEIGHT, fit},
-    colour,
+    colour, count,
     ticks::{Axis, label},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const PLOT_HEIGHT: i32 = 380;
-const LEFT: i32 = 84;
+const LEFT: i32 = 104;
 const RIGHT: i32 = 28;
 const AXIS_HEIGHT: i32 = 100;
 const LEGEND_LINE: i32 = 40;
@@ -67,7 +67,7 @@ impl Plot for Ecdf {
     }
 
     fn height(&self) -> u32 {
-        let legend = LEGEND_LINE * self.lines.len() as i32;
+        let legend = LEGEND_LINE * count(self.lines.len());
         (TITLE_HEIGHT + legend + 20 + PLOT_HEIGHT + AXIS_HEIGHT).cast_unsigned()
     }
 

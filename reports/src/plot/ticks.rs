@@ -44,7 +44,12 @@ impl Axis {
     /// Returns three to seven round values on the axis.
     pub(super) fn ticks(self) -> Vec<f64> {
         if self.is_log {
-            for steps in [&[1.0][..], &[1.0, 3.0], &[1.0, 2.0, 5.0]] {
+            for steps in [
+                &[1.0][..],
+                &[1.0, 3.0],
+                &[1.0, 2.0, 5.0],
+                &[1.0, 2.0, 3.0, 5.0, 7.0],
+            ] {
                 let ticks = self.decades(steps);
                 if (3..=7).contains(&ticks.len()) {
                     return ticks;

@@ -7,7 +7,7 @@ use tritmark_proto::bundle::JobState;
 use super::Role;
 use crate::bundle::Bundle;
 
-/// Stored bits per weight above which weights are not ternary: TQ2_0 has 2.06, Q4_0 has 4.5.
+/// Stored bits per weight above which weights are not ternary: `TQ2_0` has 2.06, `Q4_0` has 4.5.
 const MAX_TERNARY_BITS: f64 = 3.0;
 
 /// What rows share.

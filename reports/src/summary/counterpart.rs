@@ -65,7 +65,10 @@ impl<'e, 'a> ByComparison<'e, 'a> {
         let Some(name) = &row.baseline else {
             return Comparison::default();
         };
-        if row.value.is_none() || row.metric.as_deref() == Some(ITL) {
+        // Tokens of an answer are no independent values. Accuracy jobs may share their machine, so
+        // their speed is no comparison.
+        let is_timing_of_accuracy = row.suite == "accuracy" && entry.score.is_none();
+        if row.value.is_none() || row.metric.as_deref() == Some(ITL) || is_timing_of_accuracy {
             return Comparison::default();
         }
         let found = self
@@ -118,7 +121,7 @@ fn counterpart<'e, 'a>(entry: &Entry<'a>, found: &[&'e Entry<'a>]) -> Option<&'e
         .iter()
         .find_map(|kernel| asked_for(kernel))
         .or_else(|| asked_for("auto"))
-        .or_else(|| match found.as_slice() {
+        .or(match found.as_slice() {
             [only] => Some(*only),
             _ => None,
         })

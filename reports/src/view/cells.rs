@@ -1,5 +1,7 @@
 //! From a row to the figure of a table.
 
+use std::fmt::Write as _;
+
 use super::Cell;
 use crate::{
     labels,
@@ -25,7 +27,9 @@ pub(super) fn cell(row: &SummaryRow, scale: Scale, with_unit: bool) -> Cell {
     if let Some((low, high)) = row.p5.zip(row.p95) {
         sub.push(format!("{}–{}", scale.number(low), scale.number(high)));
     }
-    sub.push(format!("n {}", units::count(row.n as u64)));
+    if !is_exact(row) {
+        sub.push(format!("n\u{a0}{}", units::count(row.n as u64)));
+    }
     Cell {
         text,
         sub: sub.join(" · "),
@@ -39,14 +43,19 @@ fn share(row: &SummaryRow, value: f64) -> Cell {
     let error = row.stderr.unwrap_or_default();
     Cell {
         text: format!(
-            "{} ± {}\u{202f}%",
+            "{} ±\u{a0}{}\u{202f}%",
             units::points_of_error(value),
             units::points_of_error(error)
         ),
-        sub: format!("n {}", units::count(row.n as u64)),
+        sub: format!("n\u{a0}{}", units::count(row.n as u64)),
         title: format!("{value}, standard error {error}, {} items", row.n),
         kind: "value",
     }
+}
+
+/// Tells whether a value follows from what is stored, so that one is all there can be.
+fn is_exact(row: &SummaryRow) -> bool {
+    row.n == 1 && matches!(row.grade.as_deref(), Some("computed" | "estimated"))
 }
 
 fn missing(row: &SummaryRow) -> Cell {
@@ -105,14 +114,17 @@ pub(super) fn against_baseline(row: &SummaryRow) -> Cell {
     let mut sub = String::new();
     if let Some((low, high)) = interval {
         sub = format!("{}–{}", bare(low), bare(high));
-        title.push_str(&format!("; 95 % interval {low} to {high}"));
+        let _ = write!(title, "; 95 % interval {low} to {high}");
         if let Some(scope) = &row.ci_scope {
-            title.push_str(&format!(", {scope}"));
+            let _ = write!(title, ", {scope}");
         }
     }
     let (low, high) = interval.unwrap_or((ratio, ratio));
     let higher = row.metric.as_deref().and_then(labels::higher_is_better);
+    // One value a side tells nothing of its spread, unless it is arithmetic.
+    let is_clear = interval.is_some() || row.grade.as_deref() == Some("computed");
     let kind = match higher {
+        _ if !is_clear => "value",
         Some(higher) if low > 1.0 => verdict(higher),
         Some(higher) if high < 1.0 => verdict(!higher),
         _ => "value",
@@ -139,22 +151,22 @@ fn difference(row: &SummaryRow) -> Cell {
     let mut text = units::points(value);
     let mut title = format!("difference {value}");
     if let Some(error) = row.baseline_difference_stderr {
-        text.push_str(&format!(" ± {}", units::points_of_error(error)));
-        title.push_str(&format!(", standard error {error}"));
+        let _ = write!(text, " ±\u{a0}{}", units::points_of_error(error));
+        let _ = write!(title, ", standard error {error}");
     }
     let mut sub = Vec::new();
     if let Some(p) = row.mcnemar_p {
         sub.push(format!("p {}", units::probability(p)));
-        title.push_str(&format!("; exact McNemar p = {p}"));
+        let _ = write!(title, "; exact McNemar p = {p}");
     }
     if let Some(smallest) = row.min_detectable_difference {
         sub.push(format!("finds ≥ {}", units::points_of_error(smallest)));
     }
     if let Some(n) = row.baseline_n {
-        title.push_str(&format!("; {n} items both answered"));
+        let _ = write!(title, "; {n} items both answered");
     }
     if let Some(note) = &row.baseline_note {
-        title.push_str(&format!("; {note}"));
+        let _ = write!(title, "; {note}");
     }
     let is_clear = row.mcnemar_p.is_some_and(|p| p < 0.05);
     Cell {
@@ -169,8 +181,8 @@ fn difference(row: &SummaryRow) -> Cell {
     }
 }
 
-/// Returns the scale of cells that stand together: that of the smallest, so that none is shown as
-/// nothing. Far apart values have none.
+/// Returns the scale of cells that stand together: that of the smallest unless the largest would run
+/// to five digits. Values too far apart have none.
 pub(super) fn common_scale<'a>(rows: impl Iterator<Item = &'a SummaryRow>) -> Option<Scale> {
     let mut unit = None;
     let mut low = f64::INFINITY;
@@ -189,5 +201,10 @@ pub(super) fn common_scale<'a>(rows: impl Iterator<Item = &'a SummaryRow>) -> Op
     if !low.is_finite() {
         return Some(Scale::fit(unit, 0.0));
     }
-    (high / low < 5000.0).then(|| Scale::fit(unit, low))
+    let of_low = Scale::fit(unit, low);
+    if of_low.apply(high) < 10_000.0 {
+        return Some(of_low);
+    }
+    let of_high = Scale::fit(unit, high);
+    (of_high.apply(low) >= 0.01).then_some(of_high)
 }

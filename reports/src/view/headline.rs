@@ -119,7 +119,7 @@ fn ratio_figure(metric: &str, rows: &[&SummaryRow]) -> Option<Figure> {
         .copied()
         .filter(|row| row.threads != first.threads)
         .collect();
-    let n = format!("n {} and {}", first.n, first.baseline_n.unwrap_or_default());
+    let n = format!("n {} + {}", first.n, first.baseline_n.unwrap_or_default());
     let shape = first.workload().map(units::workload).unwrap_or_default();
     let at = [units::threads(first.threads), shape]
         .into_iter()
@@ -179,7 +179,7 @@ fn accuracy_figure(rows: &[&SummaryRow]) -> Option<Figure> {
     Some(Figure {
         value: units::points(value),
         spread: stderr
-            .map(|error| format!("± {}", units::points_of_error(error)))
+            .map(|error| format!("±\u{a0}{}", units::points_of_error(error)))
             .unwrap_or_default(),
         label: "Accuracy, points".to_owned(),
         lines: vec![
@@ -188,7 +188,7 @@ fn accuracy_figure(rows: &[&SummaryRow]) -> Option<Figure> {
                 units::text("1", share),
                 units::text("1", baseline)
             ),
-            format!("{tasks} · n {} items, paired", units::count(items as u64)),
+            format!("{tasks} · n {} items", units::count(items as u64)),
         ],
         title: format!(
             "difference {value}, standard error {}",
@@ -224,7 +224,7 @@ fn single_card(machine: &Machine, model: &str, rows: &[SummaryRow]) -> Option<Ca
         figures.push(Figure {
             value: units::text("1", share),
             spread: error
-                .map(|error| format!("± {}", units::points_of_error(error)))
+                .map(|error| format!("±\u{a0}{}", units::points_of_error(error)))
                 .unwrap_or_default(),
             label: "Accuracy".to_owned(),
             lines: vec![format!(
@@ -242,7 +242,7 @@ fn single_card(machine: &Machine, model: &str, rows: &[SummaryRow]) -> Option<Ca
         machine: machine.hostname.clone(),
         figures,
         notes: if is_ternary {
-            vec!["the plan names no full-precision baseline for this model".to_owned()]
+            vec!["The plan names no full-precision baseline for this model.".to_owned()]
         } else {
             Vec::new()
         },

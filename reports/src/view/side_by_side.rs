@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use tritmark_proto::record::Metric;
 
 use super::{
     Cell,
@@ -67,7 +68,7 @@ fn table(machine: &str, pair: &Pair, rows: &[&SummaryRow]) -> Option<SideBySide>
         rows.iter()
             .copied()
             .filter(|row| row.model == model)
-            .filter(|row| row.metric.as_deref().is_some_and(|metric| metric != ITL))
+            .filter(|row| row.metric.as_deref().is_some_and(is_compared))
             .collect()
     };
     let candidates = of(&pair.candidate);
@@ -112,6 +113,12 @@ fn table(machine: &str, pair: &Pair, rows: &[&SummaryRow]) -> Option<SideBySide>
             .find(|row| row.baseline_ratio_low.is_some())
             .and_then(|row| row.ci_scope.clone()),
     })
+}
+
+/// Tokens have their own table. Accuracy jobs share their machine, so how fast they went is no
+/// comparison.
+fn is_compared(metric: &str) -> bool {
+    metric != ITL && metric != Metric::ItemsPerS.name()
 }
 
 fn suites<'a>(rows: &[&'a SummaryRow]) -> Vec<&'a str> {

@@ -1,7 +1,10 @@
 //! One table a suite and machine: models down, metrics across, evidence of one grade a column.
 
 use serde::Serialize;
-use tritmark_proto::job::{SuiteSpec, Workload};
+use tritmark_proto::{
+    job::{SuiteSpec, Workload},
+    record::Metric,
+};
 
 use super::{
     Cell,
@@ -67,7 +70,7 @@ pub(super) fn tables(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<SuiteTable> {
                 .filter(|row| {
                     row.machine_id.as_ref() == Some(&machine.id)
                         && row.suite == suite
-                        && row.metric.as_deref().is_some_and(|metric| metric != ITL)
+                        && row.metric.as_deref().is_some_and(is_shown)
                 })
                 .collect();
             let mut workloads: Vec<Option<Workload>> =
@@ -85,6 +88,11 @@ pub(super) fn tables(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<SuiteTable> {
         }
     }
     tables
+}
+
+/// Tokens have their own table; how fast accuracy jobs went, on a machine they share, is in the CSV.
+fn is_shown(metric: &str) -> bool {
+    metric != ITL && metric != Metric::ItemsPerS.name()
 }
 
 fn table(
@@ -107,6 +115,12 @@ fn table(
             keys.push(key);
         }
     }
+    // Then all stand in the order of their metrics.
+    keys.sort_by_key(|key| {
+        rows.iter()
+            .position(|row| key.takes(&ColumnKey::new(row)))
+            .unwrap_or(usize::MAX)
+    });
     let column_rows: Vec<Vec<&SummaryRow>> = keys
         .iter()
         .map(|key| {
@@ -163,13 +177,12 @@ fn table(
 }
 
 fn show(row: &SummaryRow, scale: Option<Scale>) -> Cell {
-    match scale {
-        Some(scale) => cell(row, scale, false),
-        None => {
-            let unit = row.unit.as_deref().unwrap_or_default();
-            cell(row, Scale::fit(unit, row.value.unwrap_or_default()), true)
-        }
-    }
+    let own = || {
+        let unit = row.unit.as_deref().unwrap_or_default();
+        Scale::fit(unit, row.value.unwrap_or_default())
+    };
+    // The unit stands in the column's head where all cells share one.
+    cell(row, scale.unwrap_or_else(own), scale.is_none())
 }
 
 fn is_same_subject(left: &SummaryRow, right: &SummaryRow) -> bool {
