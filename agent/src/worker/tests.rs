@@ -196,3 +196,57 @@ fn bytes_that_are_no_text_do_not_make_stderr_longer() {
     );
     assert_eq!(last_bytes("häh".as_bytes(), 100), "häh");
 }
+
+const FOLDER_VARIABLE: &str = "TRITMARK_TEST_FOLDER";
+
+/// Not a test by itself: the agent that the next test kills.
+#[test]
+#[ignore = "started by a_killed_agent_takes_its_worker_with_it"]
+fn an_agent_that_waits_to_be_killed() {
+    let Some(folder) = std::env::var_os(FOLDER_VARIABLE) else {
+        return;
+    };
+    let mark = std::path::Path::new(&folder).join("pid");
+    let (_worker, news) = start(&format!("mark={} record hang", mark.display()));
+    while !matches!(news.recv(), Ok(News::Record(_))) {}
+    println!("the worker runs");
+    std::thread::park();
+}
+
+#[test]
+fn a_killed_agent_takes_its_worker_with_it() {
+    use std::io::{BufRead as _, BufReader};
+
+    let folder = TempDir::new().unwrap();
+    let mut agent = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("worker::tests::an_agent_that_waits_to_be_killed")
+        .env(FOLDER_VARIABLE, folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(agent.stdout.take().unwrap());
+    assert!(
+        output
+            .lines()
+            .any(|line| line.unwrap().contains("the worker runs"))
+    );
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(is_running(&pid));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let since = std::time::Instant::now();
+    while is_running(&pid) {
+        assert!(
+            since.elapsed() < Duration::from_mins(1),
+            "the worker lives on"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tells whether the process is there and not merely waiting to be reaped.
+fn is_running(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+}

@@ -1,0 +1,131 @@
+//! The agent as a program of its own, small enough for a small board.
+
+use std::{error::Error, io, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tritmark_agent::{AgentConfig, AgentError, StateError, default_state_dir, run_until};
+use tritmark_suites::worker::worker_main;
+
+/// One machine of the fleet: takes jobs from a coordinator and measures.
+///
+/// The first SIGTERM or Ctrl-C lets the job in hand finish, the second stops it.
+#[derive(Debug, Parser)]
+#[command(version, subcommand_negates_reqs = true)]
+struct Args {
+    /// Where the coordinator listens, e.g. <https://fleet.example.org:7411>.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TRITMARK_COORDINATOR",
+        required = true
+    )]
+    coordinator: Option<String>,
+    /// Folder of the agent's id and of records that are not acknowledged yet.
+    #[arg(long, value_name = "DIR", env = "TRITMARK_STATE")]
+    state: Option<PathBuf>,
+    /// What a plan's selector may ask for; may be given several times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// PEM file of certificates to trust instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Allow plain text to another machine.
+    #[arg(long)]
+    insecure: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Do one job: a request on stdin, events on stdout. The agent starts this.
+    #[command(hide = true)]
+    Worker,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(Command::Worker) = args.command {
+        return worker_main(io::stdin().lock(), io::stdout().lock());
+    }
+    match agent(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut message = error.to_string();
+            let mut source = error.source();
+            while let Some(error) = source {
+                message += &format!(": {error}");
+                source = error.source();
+            }
+            eprintln!("tritmark-agent: {message}");
+            exit_code(error.as_ref())
+        }
+    }
+}
+
+/// 2: the set-up is wrong; 75: another agent is in the way, later may help; 70: anything else.
+fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
+    ExitCode::from(match error.downcast_ref() {
+        Some(AgentError::Endpoint(_)) => 2,
+        Some(AgentError::State(StateError::InUse(_))) => 75,
+        _ => 70,
+    })
+}
+
+fn agent(args: Args) -> Result<(), Box<dyn Error>> {
+    let Args {
+        coordinator,
+        state,
+        labels,
+        ca,
+        insecure,
+        command: _,
+    } = args;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .with_writer(io::stderr)
+        .init();
+    let coordinator = coordinator.ok_or("the coordinator is not given")?;
+    let state = state
+        .or_else(default_state_dir)
+        .ok_or("there is no home folder: give --state DIR")?;
+    let mut config = AgentConfig::new(coordinator, state)?;
+    config.labels = labels.into_iter().collect();
+    config.ca_file = ca;
+    config.insecure = insecure;
+    // One thread: while a job is measured, the agent has next to nothing to do.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let agent = run_until(config, drain.clone(), abort.clone());
+        tokio::pin!(agent);
+        loop {
+            tokio::select! {
+                result = &mut agent => return Ok(result?),
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if drain.is_cancelled() {
+                abort.cancel();
+            } else {
+                drain.cancel();
+            }
+        }
+    })
+}

@@ -1,0 +1,74 @@
+//! The program `tritmark-agent` as its user sees it.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+fn agent(state: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tritmark-agent"))
+        .args(args)
+        .arg("--state")
+        .arg(state)
+        .env_remove("TRITMARK_COORDINATOR")
+        .env_remove("TRITMARK_STATE")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn check_refusal(args: &[&str], code: i32, said: &str) {
+    let folder = TempDir::new().unwrap();
+    let output = agent(folder.path(), args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains(said), "{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_missing_coordinator_is_a_usage_error() {
+    check_refusal(&[], 2, "--coordinator <URL>");
+}
+
+#[test]
+fn a_coordinator_that_is_no_address_is_named() {
+    check_refusal(&["--coordinator", "somewhere"], 2, "`somewhere`");
+}
+
+#[test]
+fn plain_text_to_another_machine_is_refused() {
+    check_refusal(&["--coordinator", "http://10.0.0.1:7411"], 2, "plain text");
+}
+
+#[test]
+fn a_label_needs_a_key_and_a_value() {
+    let args = ["--coordinator", "http://127.0.0.1:1", "--label", "fast"];
+    check_refusal(&args, 2, "KEY=VALUE");
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_made_is_named() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = agent(
+        &file.join("state"),
+        &["--coordinator", "http://127.0.0.1:1"],
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("file/state"), "{stderr}");
+    assert_eq!(output.status.code(), Some(70));
+}
+
+#[test]
+fn a_worker_without_a_request_fails() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tritmark-agent"))
+        .arg("worker")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+}
