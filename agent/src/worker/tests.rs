@@ -210,7 +210,7 @@ fn an_agent_that_waits_to_be_killed() {
     let (_worker, news) = start(&format!("mark={} record hang", mark.display()));
     while !matches!(news.recv(), Ok(News::Record(_))) {}
     println!("the worker runs");
-    std::thread::park();
+    thread::park();
 }
 
 #[test]
