@@ -3,15 +3,16 @@
 //! # One result on every machine
 //! Every kernel gives bit-equal results, whatever its ISA, the number of threads, the number of
 //! tokens in a pass and how a prompt was cut into passes. That holds because:
-//! - ternary products are exact integers in `i32`, rescaled by [`rescale`] in one order;
+//! - ternary products are exact integers in `i32`, rescaled by `rescale` in one order;
 //! - a float dot product is summed by 16 lanes: lane `j` takes the elements `j, j + 16, …` in turn
 //!   with fused multiply-add, the tail padded with zeros to a multiple of 16, and the lanes are
 //!   folded by the tree 16 → 8 → 4 → 2 → 1 (lane `j` with lane `j + half`);
 //! - weighted sums of values (attention) take the keys in order, with fused multiply-add;
-//! - every other float step is one piece of code ([`float`]) compiled once per ISA. Rust neither
-//!   reorders nor contracts float operations, so the compiler may only change its speed.
+//! - every other float step is one piece of code (`kernels/float.rs`) compiled once per ISA. Rust
+//!   neither reorders nor contracts float operations, so the compiler may only change its speed.
 //!
-//! [`reference`] is the specification in plain loops; the tests hold every other kernel to it.
+//! `kernels/reference.rs` is the specification in plain loops; the tests hold every other kernel
+//! to it.
 #![expect(
     unsafe_code,
     reason = "SIMD loads, and calls of functions whose CPU features a kernel's existence proves"

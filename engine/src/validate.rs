@@ -171,7 +171,8 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
         return impossible(format!("head_dim is {}, which is odd", config.head_dim));
     }
     // Past this an int32 sum of int8 products times codes could overflow.
-    for width in [config.hidden_size, config.ffn_size] {
+    let q_width = config.n_heads * config.head_dim;
+    for width in [config.hidden_size, config.ffn_size, q_width] {
         if width > 1 << 19 {
             return impossible(format!("a width of {width} exceeds exact int32 sums"));
         }
