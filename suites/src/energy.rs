@@ -10,10 +10,10 @@ use tritmark_proto::{
 
 use crate::{
     Context, Sink, SuiteError, aoe,
+    clock::Clock,
     harness::Generation,
     meter::{
-        SystemTree,
-        rapl::{self, Domain},
+        SystemTree, Tree, rapl,
         window::{Meter, Window},
     },
     model::Opened,
@@ -35,14 +35,7 @@ pub(crate) fn run(
     let tree = SystemTree {
         root: context.sysfs_root.clone(),
     };
-    let domains = match rapl::discover(&tree) {
-        Ok(domains) => domains,
-        Err(reason) => return unmeasurable(spec, &reason.to_string(), sink),
-    };
-    for (source, reason) in domains.unreadable {
-        unmeasurable(spec, &format!("{source}: {reason}"), sink)?;
-    }
-    counted(spec, &mut opened, &tree, domains.readable, context, sink)
+    measure(spec, &mut opened, &tree, context.clock, sink)
 }
 
 /// Records the papers' arithmetic estimate for a sequence of 512 tokens and for each of them.
@@ -89,15 +82,21 @@ struct Spent {
     window: Window,
 }
 
-fn counted(
+fn measure(
     spec: &EnergySpec,
     opened: &mut Opened,
-    tree: &SystemTree,
-    domains: Vec<Domain>,
-    context: &Context<'_>,
+    tree: &dyn Tree,
+    clock: &dyn Clock,
     sink: &mut dyn Sink,
 ) -> Result<(), SuiteError> {
-    let (meter, still) = Meter::new(tree, context.clock, domains);
+    let domains = match rapl::discover(tree) {
+        Ok(domains) => domains,
+        Err(reason) => return unmeasurable(spec, &reason.to_string(), sink),
+    };
+    for (source, reason) in domains.unreadable {
+        unmeasurable(spec, &format!("{source}: {reason}"), sink)?;
+    }
+    let (meter, still) = Meter::new(tree, clock, domains.readable);
     for (source, reason) in still {
         unmeasurable(spec, &format!("{source}: {reason}"), sink)?;
     }
@@ -293,7 +292,183 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{io, num::NonZeroU32, path::PathBuf};
+
+    use tritmark_proto::job::{JobId, Model, ModelSource, RunId, Selector, SuiteSpec, Workload};
+
     use super::*;
+    use crate::{
+        clock::fake::FakeClock,
+        meter::fake::{FakeFile, FakeTree},
+    };
+
+    #[derive(Default)]
+    struct Records(Vec<Measurement>);
+
+    impl Sink for Records {
+        fn record(&mut self, body: RecordBody) -> io::Result<()> {
+            if let RecordBody::Measurement(measurement) = body {
+                self.0.push(measurement);
+            }
+            Ok(())
+        }
+
+        fn progress(&mut self, _: &str, done: u64, total: u64) -> io::Result<()> {
+            assert!(done <= total);
+            Ok(())
+        }
+    }
+
+    impl Records {
+        fn of(&self, metric: Metric) -> Vec<(Option<Phase>, &Outcome)> {
+            let found = self.0.iter().filter(|found| found.metric == metric);
+            found.map(|found| (found.phase, &found.outcome)).collect()
+        }
+
+        fn values(&self, metric: Metric) -> Vec<f64> {
+            let outcomes = self.of(metric).into_iter();
+            outcomes
+                .filter_map(|(_, outcome)| match outcome {
+                    Outcome::Reading(reading) => {
+                        assert_eq!(reading.grade, Grade::Counted);
+                        assert_eq!(reading.source, "powercap:package-0");
+                        Some(reading.value)
+                    }
+                    Outcome::Skipped { .. } => None,
+                })
+                .collect()
+        }
+    }
+
+    /// Measures on a machine whose package counter grows by `step` µJ at every look.
+    fn measured(tree: &FakeTree, window_seconds: f64, idle_seconds: f64) -> Records {
+        let spec = EnergySpec {
+            workload: Workload {
+                n_prompt: 4,
+                n_gen: 2,
+                n_depth: 0,
+                n_batch: 4,
+            },
+            repetitions: NonZeroU32::MIN,
+            idle_seconds,
+            window_seconds,
+        };
+        let model = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../models/bitnet-tiny.i2_s.gguf"
+        );
+        let job = Job {
+            id: JobId {
+                run: RunId::generate(),
+                index: 0,
+            },
+            model: Model {
+                id: "bitnet-tiny".to_owned(),
+                source: ModelSource::Path(model.into()),
+                baseline: None,
+            },
+            kernel: "auto".to_owned(),
+            threads: NonZeroU32::MIN,
+            suite: SuiteSpec::Energy(spec.clone()),
+            selector: Selector::default(),
+        };
+        // Every look takes 1 ms.
+        let clock = FakeClock::new(1_000_000);
+        let context = Context {
+            cache_dir: PathBuf::new(),
+            sysfs_root: PathBuf::new(),
+            items_done: 0,
+            clock: &clock,
+        };
+        let mut records = Records::default();
+        let mut opened = Opened::open(&job, &context, &mut records).unwrap();
+        measure(&spec, &mut opened, tree, &clock, &mut records).unwrap();
+        records
+    }
+
+    fn counting(step: u64) -> FakeTree {
+        let counter = FakeFile::Counter {
+            value: 999_000,
+            step,
+            range: 1_000_000,
+        };
+        FakeTree::default().zone("intel-rapl:0", "package-0", counter)
+    }
+
+    #[test]
+    fn prefill_and_decode_have_windows_of_their_own_gross_and_net() {
+        let tree = counting(5000).zone(
+            "intel-rapl:0:0",
+            "dram",
+            FakeFile::Error(io::ErrorKind::PermissionDenied),
+        );
+        let records = measured(&tree, 0.2, 1.0);
+        let gross = records.values(Metric::EnergyJ);
+        assert_eq!(gross.len(), 2);
+        let per_token = records.values(Metric::EnergyPerTokenJ);
+        for (joules, per_token) in gross.iter().zip(&per_token) {
+            // A whole number of prompts of four tokens, or of answers of two.
+            let tokens = joules / per_token;
+            assert!(
+                (tokens - tokens.round()).abs() < 1e-6 && tokens >= 2.0,
+                "{tokens}"
+            );
+        }
+        // 5 mJ in each tenth of a second, and a look at the clock.
+        let idle_w = records.values(Metric::IdleW);
+        assert_eq!(idle_w.len(), 1);
+        assert!((idle_w[0] - 0.005 / 0.101).abs() < 1e-9, "{idle_w:?}");
+        let net = records.values(Metric::EnergyNetJ);
+        assert_eq!(net.len(), 2);
+        for (net, gross) in net.iter().zip(&gross) {
+            assert!(*net > 0.0 && net < gross, "{net} {gross}");
+        }
+        assert_eq!(records.values(Metric::EnergyNetPerTokenJ).len(), 2);
+        // What may not be read is told of once a phase.
+        let denied: Vec<_> = records
+            .of(Metric::EnergyJ)
+            .into_iter()
+            .filter_map(|(phase, outcome)| match outcome {
+                Outcome::Skipped { reason } => Some((phase, reason.as_str())),
+                Outcome::Reading(_) => None,
+            })
+            .collect();
+        assert_eq!(denied.len(), 2);
+        assert!(
+            denied[0]
+                .1
+                .starts_with("powercap:dram-0: permission denied for /sys")
+        );
+    }
+
+    #[test]
+    fn without_rest_there_is_no_net() {
+        let records = measured(&counting(5000), 0.2, 0.0);
+        assert_eq!(records.values(Metric::EnergyJ).len(), 2);
+        assert_eq!(records.values(Metric::EnergyNetJ), Vec::<f64>::new());
+        let reason = "powercap:package-0: no idle draw was read".to_owned();
+        let expected = Outcome::Skipped { reason };
+        assert_eq!(records.of(Metric::IdleW), [(None, &expected)]);
+        assert_eq!(
+            records.of(Metric::EnergyNetJ)[0],
+            (Some(Phase::Prefill), &expected)
+        );
+    }
+
+    #[test]
+    fn a_window_that_is_too_short_is_refused() {
+        let records = measured(&counting(5000), 0.02, 0.5);
+        for (_, outcome) in records.of(Metric::EnergyJ) {
+            let Outcome::Skipped { reason } = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert!(
+                reason.contains("updates of the counter, 100 are needed"),
+                "{reason}"
+            );
+        }
+        assert_eq!(records.values(Metric::EnergyPerTokenJ), Vec::<f64>::new());
+    }
 
     #[test]
     fn the_median_of_an_even_count_lies_between() {

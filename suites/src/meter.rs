@@ -8,4 +8,6 @@ pub mod rss;
 mod tree;
 pub mod window;
 
+#[cfg(test)]
+pub(crate) use tree::fake;
 pub use tree::{SystemTree, Tree};

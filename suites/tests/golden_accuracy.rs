@@ -239,9 +239,9 @@ const TERNARY: Tolerance = Tolerance {
 /// Full precision: logits move by 6e-6 at most between correct engines; a log-likelihood sums some
 /// tens of them, and the golden ones are f32 sums of up to -500 (one ulp is 3e-5).
 const DENSE: Tolerance = Tolerance {
-    p50: 2e-5,
-    p99: 2e-4,
-    max: 5e-4,
+    p50: 1e-5,
+    p99: 1e-4,
+    max: 2e-4,
     gap: 1e-3,
     greedy: true,
 };
