@@ -24,7 +24,7 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// Measurements in order of job and sequence.
     pub measurements: Vec<MeasurementRow>,
-    /// Items in order of job and sequence.
+    /// Items in order of job, attempt and sequence.
     pub items: Vec<ItemRow>,
     /// Tokens in order of job, sequence and position.
     pub tokens: Vec<TokenRow>,
@@ -50,10 +50,10 @@ impl Bundle {
         measurements.sort_by_key(|row| (row.job_index, row.sequence));
         let path = dir.join(ITEMS);
         let mut items = frame::read_items(&path)?;
-        keep_current(&path, &attempts, &mut items, |row| {
-            (row.job_index, row.attempt)
-        })?;
-        items.sort_by_key(|row| (row.job_index, row.sequence));
+        // One attempt goes on where another ended, so that items of both count.
+        check_jobs(&path, &attempts, &items, |row| row.job_index)?;
+        items.sort_by_key(|row| (row.job_index, row.attempt, row.sequence));
+        check_items(&path, &items)?;
         let path = dir.join(TOKENS);
         let mut tokens = frame::read_tokens(&path)?;
         keep_current(&path, &attempts, &mut tokens, |row| {
@@ -143,8 +143,23 @@ fn keep_current<T>(
     rows: &mut Vec<T>,
     key: impl Fn(&T) -> (u32, u32),
 ) -> Result<(), ReportError> {
+    check_jobs(path, attempts, rows, |row| key(row).0)?;
+    rows.retain(|row| {
+        let (job_index, attempt) = key(row);
+        attempts.get(&job_index) == Some(&attempt)
+    });
+    Ok(())
+}
+
+/// Refuses rows of jobs that are not in the manifest.
+fn check_jobs<T>(
+    path: &Path,
+    attempts: &BTreeMap<u32, u32>,
+    rows: &[T],
+    job_index: impl Fn(&T) -> u32,
+) -> Result<(), ReportError> {
     for (row, value) in rows.iter().enumerate() {
-        let (job_index, _) = key(value);
+        let job_index = job_index(value);
         if !attempts.contains_key(&job_index) {
             return Err(ReportError::BadValue {
                 path: path.to_owned(),
@@ -154,10 +169,28 @@ fn keep_current<T>(
             });
         }
     }
-    rows.retain(|row| {
-        let (job_index, attempt) = key(row);
-        attempts.get(&job_index) == Some(&attempt)
-    });
+    Ok(())
+}
+
+/// Refuses an item that a job has twice.
+fn check_items(path: &Path, items: &[ItemRow]) -> Result<(), ReportError> {
+    let mut seen = BTreeSet::new();
+    for (
+        row,
+        ItemRow {
+            job_index, item, ..
+        },
+    ) in items.iter().enumerate()
+    {
+        if !seen.insert((*job_index, item.index)) {
+            return Err(ReportError::BadValue {
+                path: path.to_owned(),
+                column: "item_index",
+                row,
+                what: format!("job {job_index} has item {} twice", item.index),
+            });
+        }
+    }
     Ok(())
 }
 

@@ -270,6 +270,22 @@ fn rows_of_superseded_attempts_are_left_out() {
 }
 
 #[test]
+fn items_of_all_attempts_of_a_job_count_once_each() {
+    let mut fixture = small();
+    let whole = fixture.bundle.items.len();
+    let row = &mut fixture.bundle.items[0];
+    row.attempt += 1;
+    let dir = written(&fixture);
+    assert_eq!(Bundle::read(dir.path()).unwrap().items.len(), whole);
+
+    let twice = fixture.bundle.items[0].clone();
+    fixture.bundle.items.push(twice);
+    let dir = written(&fixture);
+    let error = Bundle::read(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("twice"), "{error}");
+}
+
+#[test]
 fn rows_are_put_in_order() {
     let fixture = small();
     let mut shuffled = small();
