@@ -1,0 +1,534 @@
+//! What can be typed, and nothing about what it does.
+//!
+//! Every flag has an environment mirror where a script would set it: `TRITMARK_` and its name.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+
+/// The coordinator that clients and agents look for when none is named.
+pub(crate) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7701";
+
+/// Measures ternary language models: speed, memory, energy and accuracy, beside their
+/// full-precision baselines.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 a check failed, 2 usage or a refused plan, \
+    4 nothing to show, 5 finished with jobs missing, 70 internal, 75 try again."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Log filter for stderr, e.g. `debug` or `tritmark_agent=trace`.
+    #[arg(long, global = true, env = "TRITMARK_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure a plan on this machine and write its report.
+    Run(Run),
+    /// Serve plans to agents.
+    Coordinator(Coordinator),
+    /// Measure on this machine for a coordinator.
+    Agent(Agent),
+    /// Hand a plan to a coordinator.
+    Submit(Submit),
+    /// Follow a run until it has ended.
+    Watch(Watch),
+    /// List runs, agents, jobs, or what this build knows.
+    Ls(Ls),
+    /// Cancel a run; what is measured stays.
+    Cancel(Cancel),
+    /// Write the report of a run or of a bundle folder.
+    Report(Report),
+    /// Say what this machine can measure, and how to make it measure more.
+    Doctor(Doctor),
+    /// Look into model files, or make one.
+    Model(Model),
+    /// Continue a text.
+    Generate(Generate),
+    /// Time a model file directly, in llama-bench's words.
+    Bench(Bench),
+    /// Print a plan to start from.
+    Plan(Plan),
+    /// Print a completion script.
+    Completions(Completions),
+    /// One job in a fresh process; started by an agent.
+    #[command(hide = true)]
+    Worker,
+}
+
+/// `tritmark run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The plan file.
+    #[arg(value_name = "PLAN")]
+    pub(crate) plan: PathBuf,
+    /// Go on with the run that was interrupted; what it stored is not measured again.
+    #[arg(long, env = "TRITMARK_RESUME", value_parser = FalseyValueParser::new(), conflicts_with = "fresh")]
+    pub(crate) resume: bool,
+    /// Leave an interrupted run as it is and begin a new one.
+    #[arg(long, env = "TRITMARK_FRESH", value_parser = FalseyValueParser::new())]
+    pub(crate) fresh: bool,
+    /// Where to write [default: out/<plan's name>].
+    #[arg(long, env = "TRITMARK_OUT", value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the run's summary as JSON instead of a table.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+}
+
+/// `tritmark coordinator`.
+#[derive(Debug, Args)]
+pub(crate) struct Coordinator {
+    /// What the coordinator shall do.
+    #[command(subcommand)]
+    pub(crate) command: CoordinatorCommand,
+}
+
+/// `tritmark coordinator …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CoordinatorCommand {
+    /// Serve until interrupted.
+    Up {
+        /// Address to listen on; port 0 takes a free one.
+        #[arg(
+            long,
+            env = "TRITMARK_LISTEN",
+            default_value = "127.0.0.1:7701",
+            value_name = "ADDR"
+        )]
+        listen: SocketAddr,
+        /// Folder of the store.
+        #[arg(
+            long,
+            env = "TRITMARK_STATE",
+            default_value = "tritmark-coordinator",
+            value_name = "DIR"
+        )]
+        state: PathBuf,
+        /// Serve other machines in plain text.
+        #[arg(long, env = "TRITMARK_INSECURE", value_parser = FalseyValueParser::new())]
+        insecure: bool,
+        /// The agents see this machine's files: refuse a plan that names a missing one.
+        #[arg(long, env = "TRITMARK_LOCAL_FILES", value_parser = FalseyValueParser::new())]
+        local_files: bool,
+    },
+}
+
+/// `tritmark agent`.
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// What the agent shall do.
+    #[command(subcommand)]
+    pub(crate) command: AgentCommand,
+}
+
+/// `tritmark agent …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Take jobs until interrupted.
+    Up(AgentUp),
+}
+
+/// `tritmark agent up`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentUp {
+    /// The coordinator, e.g. `https://bench.example:7701`.
+    #[arg(long, env = "TRITMARK_COORDINATOR", value_name = "URL")]
+    pub(crate) coordinator: String,
+    /// Folder for what is measured and not yet handed over, and for made models.
+    #[arg(
+        long,
+        env = "TRITMARK_STATE",
+        default_value = "tritmark-agent",
+        value_name = "DIR"
+    )]
+    pub(crate) state: PathBuf,
+    /// A label for selectors; may be given more than once.
+    #[arg(
+        long = "label",
+        env = "TRITMARK_LABELS",
+        value_delimiter = ',',
+        value_parser = label,
+        value_name = "KEY=VALUE"
+    )]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Certificates to trust, PEM.
+    #[arg(long, env = "TRITMARK_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Allow plain text to another machine.
+    #[arg(long, env = "TRITMARK_INSECURE", value_parser = FalseyValueParser::new())]
+    pub(crate) insecure: bool,
+}
+
+/// Where the coordinator is.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The coordinator.
+    #[arg(
+        long,
+        env = "TRITMARK_COORDINATOR",
+        default_value = DEFAULT_COORDINATOR,
+        value_name = "URL"
+    )]
+    pub(crate) coordinator: String,
+}
+
+/// `tritmark submit`.
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// The plan file.
+    #[arg(value_name = "PLAN")]
+    pub(crate) plan: PathBuf,
+    /// Stay and follow the run.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Where to.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `tritmark watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The run's id.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Print every event as a line of JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `tritmark ls`.
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// What to list.
+    #[command(subcommand)]
+    pub(crate) what: LsWhat,
+}
+
+/// `tritmark ls …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LsWhat {
+    /// Runs of a coordinator.
+    Runs(LsRemote),
+    /// Agents of a coordinator.
+    Agents(LsRemote),
+    /// Jobs of a run.
+    Jobs(LsJobs),
+    /// Suites and accuracy tasks of this build.
+    Suites(LsLocal),
+    /// Kernels this CPU can run, best first.
+    Kernels(LsLocal),
+    /// Published shapes that `model synth` can make.
+    Shapes(LsLocal),
+}
+
+/// A list that a coordinator gives.
+#[derive(Debug, Args)]
+pub(crate) struct LsRemote {
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// The jobs of a run.
+#[derive(Debug, Args)]
+pub(crate) struct LsJobs {
+    /// The run's id.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// A list this build can give.
+#[derive(Debug, Args)]
+pub(crate) struct LsLocal {
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+}
+
+/// `tritmark cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The run's id.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Whom to tell.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `tritmark report`.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// A run's id, a bundle folder, or the output folder of `tritmark run`.
+    #[arg(value_name = "RUN|DIR")]
+    pub(crate) source: String,
+    /// Where to write [default: out/<run's name>-<run's id>, or the folder the bundle lies in].
+    #[arg(long, env = "TRITMARK_OUT", value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Where the run is, if it is not a folder.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `tritmark doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+}
+
+/// `tritmark model`.
+#[derive(Debug, Args)]
+pub(crate) struct Model {
+    /// What to do with models.
+    #[command(subcommand)]
+    pub(crate) command: ModelCommand,
+}
+
+/// `tritmark model …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Say what a model file holds.
+    Inspect {
+        /// A GGUF file or a Hugging Face folder.
+        #[arg(value_name = "FILE")]
+        model: PathBuf,
+        /// Print JSON.
+        #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+        json: bool,
+    },
+    /// Write a model of a published shape with random weights.
+    Synth {
+        /// The shape, e.g. `125m` or `2b4t`; `tritmark ls shapes` names all.
+        #[arg(long)]
+        shape: String,
+        /// Format of the block linears, e.g. `i2_s`, `f16`.
+        #[arg(long, default_value = "i2_s")]
+        format: String,
+        /// Seed of the weights.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The GGUF file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// How a model is run outside a plan.
+#[derive(Debug, Args)]
+pub(crate) struct Engine {
+    /// A GGUF file or a Hugging Face folder.
+    #[arg(short, long, env = "TRITMARK_MODEL", value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// Kernel's name, or `auto` for the best this CPU has.
+    #[arg(long, env = "TRITMARK_KERNEL", default_value = "auto")]
+    pub(crate) kernel: String,
+}
+
+/// `tritmark generate`.
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// The model.
+    #[command(flatten)]
+    pub(crate) engine: Engine,
+    /// The text to continue.
+    #[arg(short, long)]
+    pub(crate) prompt: String,
+    /// Tokens to generate at most.
+    #[arg(short, long = "n-gen", default_value = "128", value_name = "N")]
+    pub(crate) n_gen: NonZeroUsize,
+    /// Temperature; 0 takes the most likely token.
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub(crate) temp: f32,
+    /// Draw from the K most likely tokens only; 0 takes all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub(crate) top_k: u32,
+    /// Draw from the fewest tokens that hold this probability together.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub(crate) top_p: f32,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// End where this text appears; may be given more than once.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Put the prompt into the model's chat template, as a user's message.
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// System message of the chat.
+    #[arg(long, requires = "chat", value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Threads [default: one a core].
+    #[arg(short, long, env = "TRITMARK_THREADS", value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// `tritmark bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The model.
+    #[command(flatten)]
+    pub(crate) engine: Engine,
+    /// Prompt lengths, comma-separated; 0 leaves prefill out.
+    #[arg(
+        short = 'p',
+        long = "n-prompt",
+        value_delimiter = ',',
+        default_value = "512",
+        value_name = "N,…"
+    )]
+    pub(crate) n_prompt: Vec<u32>,
+    /// Tokens to generate, comma-separated; 0 leaves decode out.
+    #[arg(
+        short = 'n',
+        long = "n-gen",
+        value_delimiter = ',',
+        default_value = "128",
+        value_name = "N,…"
+    )]
+    pub(crate) n_gen: Vec<u32>,
+    /// Tokens already in the KV cache.
+    #[arg(
+        short = 'd',
+        long = "n-depth",
+        value_delimiter = ',',
+        default_value = "0",
+        value_name = "N,…"
+    )]
+    pub(crate) n_depth: Vec<u32>,
+    /// Tokens submitted at once.
+    #[arg(
+        short = 'b',
+        long = "batch-size",
+        default_value = "512",
+        value_name = "N"
+    )]
+    pub(crate) n_batch: NonZeroU32,
+    /// Threads, comma-separated.
+    #[arg(
+        short,
+        long,
+        env = "TRITMARK_THREADS",
+        value_delimiter = ',',
+        value_name = "N,…"
+    )]
+    pub(crate) threads: Vec<NonZeroUsize>,
+    /// Repetitions.
+    #[arg(short, long, default_value = "5", value_name = "N")]
+    pub(crate) repetitions: NonZeroU32,
+    /// Leave the warm-up out.
+    #[arg(long)]
+    pub(crate) no_warmup: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = BenchFormat::Md)]
+    pub(crate) output: BenchFormat,
+}
+
+/// How `tritmark bench` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFormat {
+    /// A Markdown table.
+    Md,
+    /// Comma-separated values.
+    Csv,
+    /// One JSON array.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+/// `tritmark plan`.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// Print the commented example, which is the reference of every key.
+    #[arg(long, required_unless_present = "check", conflicts_with = "check")]
+    pub(crate) example: bool,
+    /// Check a plan and list its jobs without running it.
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) check: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new(), requires = "check")]
+    pub(crate) json: bool,
+}
+
+/// `tritmark completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_label_needs_a_key_and_an_equals_sign() {
+        assert_eq!(label("rack=7"), Ok(("rack".to_owned(), "7".to_owned())));
+        assert_eq!(label("note=a=b"), Ok(("note".to_owned(), "a=b".to_owned())));
+        assert!(label("rack").is_err());
+        assert!(label("=7").is_err());
+    }
+
+    #[test]
+    fn every_public_command_and_flag_says_what_it_does() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+            for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+                assert!(sub.get_about().is_some(), "{}", sub.get_name());
+                check(sub);
+            }
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,286 @@
+//! A client of a coordinator's control service: used by every command that talks to one, and by
+//! `run`, which talks to its own over loopback.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tritmark_proto::{
+    bundle,
+    job::RunId,
+    wire::{self, control_client::ControlClient},
+};
+
+use crate::exit::{Exit, Fault, OrExit as _, Outcome};
+
+/// Files of a bundle and no others are taken from a coordinator.
+const BUNDLE_FILES: [&str; 4] = [
+    bundle::MANIFEST,
+    bundle::MEASUREMENTS,
+    bundle::ITEMS,
+    bundle::TOKENS,
+];
+
+/// Largest message a coordinator may send: a long list of jobs or one chunk of a file.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Speaks to one coordinator.
+#[derive(Clone)]
+pub(crate) struct Client {
+    control: ControlClient<Channel>,
+}
+
+impl Client {
+    /// Connects to the coordinator at `url`.
+    pub(crate) async fn connect(url: &str) -> Outcome<Self> {
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .or_exit(Exit::Usage, || format!("`{url}` is not a URL"))?
+            .connect_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            .http2_keep_alive_interval(Duration::from_secs(20));
+        let channel = endpoint.connect().await.or_exit(Exit::Temporary, || {
+            format!("cannot reach the coordinator at {url}")
+        })?;
+        Ok(Self {
+            control: ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        })
+    }
+
+    /// Hands over the plan file at `path`.
+    pub(crate) async fn submit(&mut self, plan: &PlanFile) -> Outcome<wire::SubmitPlanResponse> {
+        let request = wire::SubmitPlanRequest {
+            plan_toml: plan.text.clone(),
+            plan_name: plan.name.clone(),
+            base_dir: plan.base_dir.to_string_lossy().into_owned(),
+        };
+        match self.control.submit_plan(request).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(fault(
+                &status,
+                &format!("{} was refused", plan.path.display()),
+            )),
+        }
+    }
+
+    /// Returns the events of a run: its state first, then everything until it has ended.
+    pub(crate) async fn watch(&mut self, run: RunId) -> Outcome<Streaming<wire::RunEvent>> {
+        let request = wire::WatchRunRequest {
+            run_id: run.to_string(),
+        };
+        self.control
+            .watch_run(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| fault(&status, &format!("cannot watch run {run}")))
+    }
+
+    /// Returns all runs, in the coordinator's order.
+    pub(crate) async fn runs(&mut self) -> Outcome<Vec<wire::RunSummary>> {
+        let response = self.control.list_runs(wire::ListRunsRequest {}).await;
+        Ok(response
+            .map_err(|status| fault(&status, "cannot list runs"))?
+            .into_inner()
+            .runs)
+    }
+
+    /// Returns the state of one run.
+    pub(crate) async fn run(&mut self, run: RunId) -> Outcome<wire::RunSummary> {
+        let id = run.to_string();
+        let runs = self.runs().await?;
+        runs.into_iter()
+            .find(|summary| summary.run_id == id)
+            .ok_or_else(|| Fault::usage(format!("the coordinator knows no run {run}")))
+    }
+
+    /// Returns all agents ever seen.
+    pub(crate) async fn agents(&mut self) -> Outcome<Vec<wire::AgentInfo>> {
+        let response = self.control.list_agents(wire::ListAgentsRequest {}).await;
+        Ok(response
+            .map_err(|status| fault(&status, "cannot list agents"))?
+            .into_inner()
+            .agents)
+    }
+
+    /// Returns the jobs of a run.
+    pub(crate) async fn jobs(&mut self, run: RunId) -> Outcome<Vec<wire::JobInfo>> {
+        let request = wire::ListJobsRequest {
+            run_id: run.to_string(),
+        };
+        let response = self.control.list_jobs(request).await;
+        Ok(response
+            .map_err(|status| fault(&status, &format!("cannot list the jobs of run {run}")))?
+            .into_inner()
+            .jobs)
+    }
+
+    /// Cancels a run and returns the number of jobs that were.
+    pub(crate) async fn cancel(&mut self, run: RunId) -> Outcome<u32> {
+        let request = wire::CancelRunRequest {
+            run_id: run.to_string(),
+        };
+        let response = self.control.cancel_run(request).await;
+        Ok(response
+            .map_err(|status| fault(&status, &format!("cannot cancel run {run}")))?
+            .into_inner()
+            .n_cancelled)
+    }
+
+    /// Writes the bundle of `run` into the folder `into`, which must not hold one already.
+    pub(crate) async fn fetch_bundle(&mut self, run: RunId, into: &Path) -> Outcome<()> {
+        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        let request = wire::FetchResultsRequest {
+            run_id: run.to_string(),
+        };
+        let what = format!("cannot fetch the results of run {run}");
+        let mut chunks = self
+            .control
+            .fetch_results(request)
+            .await
+            .map_err(|status| fault(&status, &what))?
+            .into_inner();
+        let mut open: Option<(String, fs::File)> = None;
+        while let Some(chunk) = chunks
+            .message()
+            .await
+            .map_err(|status| fault(&status, &what))?
+        {
+            let wire::FileChunk { name, data, last } = chunk;
+            let mut file = match open.take() {
+                Some((open_name, file)) if open_name == name => file,
+                Some((open_name, _)) => {
+                    return Err(anyhow::anyhow!(
+                        "the coordinator began {name} before the end of {open_name}"
+                    )
+                    .into());
+                }
+                None => {
+                    if !BUNDLE_FILES.contains(&name.as_str()) {
+                        return Err(anyhow::anyhow!(
+                            "the coordinator sent `{name}`, which is no file of a bundle"
+                        )
+                        .into());
+                    }
+                    fs::File::create_new(into.join(&name))
+                        .with_context(|| format!("cannot create {}", into.join(&name).display()))?
+                }
+            };
+            file.write_all(&data)
+                .with_context(|| format!("cannot write {}", into.join(&name).display()))?;
+            if last {
+                file.sync_all()
+                    .with_context(|| format!("cannot write {}", into.join(&name).display()))?;
+            } else {
+                open = Some((name, file));
+            }
+        }
+        match open {
+            None if into.join(bundle::MANIFEST).is_file() => Ok(()),
+            None => Err(anyhow::anyhow!("the coordinator sent no {}", bundle::MANIFEST).into()),
+            Some((name, _)) => Err(Fault::temporary(format!(
+                "{name} ended before it was whole"
+            ))),
+        }
+    }
+}
+
+/// A plan file as it is handed over.
+#[derive(Clone, Debug)]
+pub(crate) struct PlanFile {
+    /// Where it was read.
+    pub(crate) path: PathBuf,
+    /// What it says.
+    pub(crate) text: String,
+    /// File name without its ending.
+    pub(crate) name: String,
+    /// Absolute folder that its relative paths start from: the one it lies in.
+    pub(crate) base_dir: PathBuf,
+}
+
+impl PlanFile {
+    /// Reads the plan at `path`.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let what = || format!("cannot read plan {}", path.display());
+        let text = fs::read_to_string(path).or_exit(Exit::Usage, what)?;
+        let absolute = fs::canonicalize(path).or_exit(Exit::Usage, what)?;
+        let name = absolute
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let base_dir = absolute
+            .parent()
+            .map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+            name,
+            base_dir,
+        })
+    }
+}
+
+/// Parses a run's id as it was typed.
+pub(crate) fn run_id(text: &str) -> Outcome<RunId> {
+    text.parse()
+        .or_exit(Exit::Usage, || format!("`{text}` is not the id of a run"))
+}
+
+/// Turns what a coordinator answered into an exit code.
+pub(crate) fn fault(status: &Status, what: &str) -> Fault {
+    let exit = match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange => Exit::Usage,
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted => {
+            Exit::Temporary
+        }
+        _ => Exit::Internal,
+    };
+    Fault {
+        exit,
+        error: anyhow::anyhow!("{}", status.message()).context(what.to_owned()),
+    }
+}
+
+/// Tells whether `name` is one plain file or folder name.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!(components.next(), Some(Component::Normal(_))) && components.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_a_coordinator_decides_the_exit_code() {
+        for (code, exit) in [
+            (Code::InvalidArgument, Exit::Usage),
+            (Code::NotFound, Exit::Usage),
+            (Code::Unavailable, Exit::Temporary),
+            (Code::Internal, Exit::Internal),
+            (Code::DataLoss, Exit::Internal),
+        ] {
+            let fault = fault(&Status::new(code, "line 3: unknown key"), "refused");
+            assert_eq!(fault.exit, exit, "{code:?}");
+            assert_eq!(fault.chain(), "refused: line 3: unknown key");
+        }
+    }
+
+    #[test]
+    fn a_plain_name_leads_nowhere_else() {
+        assert!(is_plain_name("quickstart"));
+        for name in ["", "..", ".", "a/b", "/etc", "../x"] {
+            assert!(!is_plain_name(name), "{name}");
+        }
+    }
+}

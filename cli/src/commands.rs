@@ -1,0 +1,67 @@
+//! One file a command: options in, an exit code out.
+
+mod agent;
+mod bench;
+mod cancel;
+mod completions;
+mod coordinator;
+mod doctor;
+mod generate;
+
+mod inventory;
+mod json;
+mod ls;
+mod model;
+mod plan;
+mod report;
+mod run;
+mod submit;
+mod watch;
+mod worker;
+
+use std::{future::Future, process::ExitCode};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{args::Command, exit::Outcome};
+
+/// Does what was asked.
+pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
+    let exit = match command {
+        Command::Run(args) => block_on(run::exec(args)),
+        Command::Coordinator(args) => block_on(coordinator::exec(args)),
+        Command::Agent(args) => block_on(agent::exec(args)),
+        Command::Submit(args) => block_on(submit::exec(args)),
+        Command::Watch(args) => block_on(watch::exec(args)),
+        Command::Ls(args) => ls::exec(args),
+        Command::Cancel(args) => block_on(cancel::exec(args)),
+        Command::Report(args) => report::exec(args),
+        Command::Doctor(args) => doctor::exec(&args),
+        Command::Model(args) => model::exec(args),
+        Command::Generate(args) => generate::exec(&args),
+        Command::Bench(args) => bench::exec(&args),
+        Command::Plan(args) => plan::exec(&args),
+        Command::Completions(args) => completions::exec(&args),
+        Command::Worker => return Ok(worker::exec()),
+    };
+    exit.map(ExitCode::from)
+}
+
+/// Runs a command that talks to others. The measuring itself is never done on this runtime.
+fn block_on<T>(command: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::runtime::Runtime::new()
+        .context("cannot start the runtime")?
+        .block_on(command)
+}
+
+/// Waits until the user or the system wants this process to end.
+async fn interrupt() -> Outcome<()> {
+    let mut terminate =
+        signal(SignalKind::terminate()).context("cannot wait for a signal to end")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for ctrl-c")?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! `tritmark agent up`: measures on this machine for a coordinator.
+
+use tokio_util::sync::CancellationToken;
+use tritmark_agent::{AgentConfig, AgentError};
+
+use crate::{
+    args::{Agent, AgentCommand, AgentUp},
+    commands::interrupt,
+    exit::{Exit, OrExit as _, Outcome},
+};
+
+pub(crate) async fn exec(args: Agent) -> Outcome {
+    match args.command {
+        AgentCommand::Up(args) => up(args).await,
+    }
+}
+
+async fn up(args: AgentUp) -> Outcome {
+    let AgentUp {
+        coordinator,
+        state,
+        labels,
+        ca,
+        insecure,
+    } = args;
+    let mut config = AgentConfig::new(coordinator, state).or_exit(
+        Exit::Internal,
+        || "cannot find this program to start workers with",
+    )?;
+    config.labels = labels.into_iter().collect();
+    config.ca_file = ca;
+    config.insecure = insecure;
+    let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+    let agent = tritmark_agent::run_until(config, drain.clone(), abort.clone());
+    tokio::pin!(agent);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut agent => break ended,
+            interrupted = interrupt() => {
+                interrupted?;
+                if drain.is_cancelled() {
+                    abort.cancel();
+                } else {
+                    eprintln!("leaving when the job in hand is done; once more to end it");
+                    drain.cancel();
+                }
+            }
+        }
+    };
+    match ended {
+        Ok(()) => Ok(Exit::Pass),
+        Err(error @ AgentError::Endpoint(_)) => {
+            Err(error).or_exit(Exit::Usage, || "cannot use the coordinator's address")
+        }
+        Err(error) => Err(error).or_exit(Exit::Temporary, || "the agent cannot work"),
+    }
+}

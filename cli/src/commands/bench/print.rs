@@ -1,0 +1,162 @@
+//! Rows of `tritmark bench` as Markdown, CSV or JSON; each is out before the next is timed.
+
+use serde_json::{Value, json};
+
+use super::{Row, reference};
+use crate::{args::BenchFormat, exit::Outcome, out};
+
+const MARKDOWN_HEAD: &str = "| model | size | params | format | kernel | threads | test | t/s |\n\
+     | --- | ---: | ---: | --- | --- | ---: | ---: | ---: |";
+
+const CSV_HEAD: &str = "model_filename,model_size,model_n_params,weight_format,kernel,n_threads,\
+     n_batch,n_prompt,n_gen,n_depth,avg_ns,stddev_ns,avg_ts,stddev_ts";
+
+/// Prints rows in one format.
+pub(super) struct Printer {
+    format: BenchFormat,
+    rows: Vec<Value>,
+    begun: bool,
+}
+
+impl Printer {
+    pub(super) fn new(format: BenchFormat) -> Self {
+        Self {
+            format,
+            rows: Vec::new(),
+            begun: false,
+        }
+    }
+
+    /// Prints a row, or keeps it where the format has only a whole.
+    pub(super) fn row(&mut self, row: &Row) -> Outcome<()> {
+        if !std::mem::replace(&mut self.begun, true) {
+            match self.format {
+                BenchFormat::Md => out::line(MARKDOWN_HEAD)?,
+                BenchFormat::Csv => out::line(CSV_HEAD)?,
+                BenchFormat::Json | BenchFormat::Jsonl => {}
+            }
+        }
+        match self.format {
+            BenchFormat::Md => out::line(&markdown(row)),
+            BenchFormat::Csv => out::line(&csv(row)),
+            BenchFormat::Jsonl => out::json_line(&json(row)),
+            BenchFormat::Json => {
+                self.rows.push(json(row));
+                Ok(())
+            }
+        }
+    }
+
+    /// Prints what belongs below the rows.
+    pub(super) fn finish(self, shape: Option<reference::Shape>) -> Outcome<()> {
+        match (self.format, shape) {
+            (BenchFormat::Json, _) => out::json(&Value::Array(self.rows)),
+            (BenchFormat::Md, Some(reference::Shape::TwoB4T)) => out::line(&references()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn markdown(row: &Row) -> String {
+    let (mean, sd) = mean_sd(&row.tok_per_s());
+    format!(
+        "| {} | {} | {:.2} M | {} | {} | {} | {} | {mean:.2} ± {sd:.2} |",
+        row.model,
+        out::bytes(row.weight_bytes),
+        row.n_params as f64 / 1e6,
+        row.format,
+        row.kernel,
+        row.threads,
+        row.test_name(),
+    )
+}
+
+fn references() -> String {
+    let mut text = format!(
+        "\nDecode (tg128) of other engines with this shape, {}:\n\n\
+         | engine | 1 thread, t/s | 2 threads, t/s |\n| --- | ---: | ---: |",
+        reference::MACHINE
+    );
+    for row in reference::DECODE {
+        text.push_str(&format!(
+            "\n| {} | {:.1} | {:.1} |",
+            row.engine, row.one_thread, row.two_threads
+        ));
+    }
+    text
+}
+
+fn csv(row: &Row) -> String {
+    let (mean_ns, sd_ns) = mean_sd(&ns(row));
+    let (mean_ts, sd_ts) = mean_sd(&row.tok_per_s());
+    format!(
+        "\"{}\",{},{},{},{},{},{},{},{},{},{mean_ns:.0},{sd_ns:.0},{mean_ts:.6},{sd_ts:.6}",
+        row.model_file.replace('"', "\"\""),
+        row.weight_bytes,
+        row.n_params,
+        row.format,
+        row.kernel,
+        row.threads,
+        row.test.n_batch,
+        row.test.n_prompt,
+        row.test.n_gen,
+        row.test.n_depth,
+    )
+}
+
+fn json(row: &Row) -> Value {
+    let (mean_ns, sd_ns) = mean_sd(&ns(row));
+    let (mean_ts, sd_ts) = mean_sd(&row.tok_per_s());
+    json!({
+        "model_filename": row.model_file,
+        "model_size": row.weight_bytes,
+        "model_n_params": row.n_params,
+        "weight_format": row.format,
+        "kernel": row.kernel,
+        "n_threads": row.threads,
+        "n_batch": row.test.n_batch,
+        "n_prompt": row.test.n_prompt,
+        "n_gen": row.test.n_gen,
+        "n_depth": row.test.n_depth,
+        "avg_ns": mean_ns.round() as u64,
+        "stddev_ns": sd_ns.round() as u64,
+        "avg_ts": mean_ts,
+        "stddev_ts": sd_ts,
+        "samples_ns": row.samples.iter().map(|s| s.as_nanos() as u64).collect::<Vec<_>>(),
+        "samples_ts": row.tok_per_s(),
+    })
+}
+
+fn ns(row: &Row) -> Vec<f64> {
+    row.samples.iter().map(|s| s.as_nanos() as f64).collect()
+}
+
+/// Returns the mean and the sample standard deviation; 0 for a single value, as llama-bench does.
+fn mean_sd(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, 0.0);
+    }
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (n - 1.0)).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deviation_is_that_of_a_sample() {
+        assert_eq!(mean_sd(&[2.0, 4.0, 9.0]), (5.0, 13.0_f64.sqrt()));
+        assert_eq!(mean_sd(&[3.0]), (3.0, 0.0));
+    }
+
+    #[test]
+    fn the_official_files_figures_are_among_the_references() {
+        assert!(
+            references()
+                .contains("| bitnet.cpp I2_S, F16 head (the official file) | 14.0 | 21.8 |")
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! `tritmark model`: looks into model files and makes them.
+
+mod inspect;
+mod synth;
+
+use crate::{
+    args::{Model, ModelCommand},
+    exit::Outcome,
+};
+
+pub(crate) fn exec(args: Model) -> Outcome {
+    match args.command {
+        ModelCommand::Inspect { model, json } => inspect::exec(&model, json),
+        ModelCommand::Synth {
+            shape,
+            format,
+            seed,
+            output,
+        } => synth::exec(&shape, &format, seed, &output),
+    }
+}

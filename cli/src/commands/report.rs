@@ -1,0 +1,70 @@
+//! `tritmark report`: the report of a run that a coordinator holds, or of a bundle folder.
+
+use std::path::{Path, PathBuf};
+
+use tritmark_proto::bundle::MANIFEST;
+use tritmark_reports::summary::Status;
+
+use crate::{
+    args::Report,
+    client::{Client, is_plain_name, run_id},
+    commands::block_on,
+    exit::{Exit, OrExit as _, Outcome},
+    out,
+};
+
+pub(crate) fn exec(args: Report) -> Outcome {
+    let source = Path::new(&args.source);
+    let (bundle, out_dir) = if source.is_dir() {
+        let bundle = if source.join(MANIFEST).is_file() {
+            source.to_owned()
+        } else {
+            source.join("bundle")
+        };
+        (bundle, args.out.unwrap_or_else(|| source.to_owned()))
+    } else {
+        let fetched = block_on(fetch(&args.source, args.out, &args.target.coordinator))?;
+        (fetched.join("bundle"), fetched)
+    };
+    let files = tritmark_reports::write_report(&bundle, &out_dir).or_exit(Exit::Usage, || {
+        format!("cannot write the report of {}", bundle.display())
+    })?;
+    out::line(&files.html.display().to_string())?;
+    let rows = tritmark_reports::summary(&bundle)
+        .or_exit(Exit::Usage, || format!("cannot read {}", bundle.display()))?;
+    let has_values = rows.iter().any(|row| row.status == Status::Ok);
+    Ok(if has_values {
+        Exit::Pass
+    } else {
+        Exit::NothingSelected
+    })
+}
+
+/// Fetches a run's bundle into a folder of its own and returns that.
+async fn fetch(run: &str, out: Option<PathBuf>, coordinator: &str) -> Outcome<PathBuf> {
+    let run = run_id(run)?;
+    let mut client = Client::connect(coordinator).await?;
+    let summary = client.run(run).await?;
+    let out = out.unwrap_or_else(|| {
+        // The name comes over the network and must not lead out of the folder.
+        let name = match is_plain_name(&summary.name) {
+            true => format!("{}-{run}", summary.name),
+            false => run.to_string(),
+        };
+        Path::new("out").join(name)
+    });
+    let incoming = out.join("bundle.new");
+    let bundle = out.join("bundle");
+    for old in [&incoming, &bundle] {
+        if old.exists() {
+            std::fs::remove_dir_all(old)
+                .or_exit(Exit::Usage, || format!("cannot replace {}", old.display()))?;
+        }
+        if old == &incoming {
+            client.fetch_bundle(run, &incoming).await?;
+        }
+    }
+    std::fs::rename(&incoming, &bundle)
+        .or_exit(Exit::Usage, || format!("cannot write {}", bundle.display()))?;
+    Ok(out)
+}

@@ -1,0 +1,147 @@
+//! Coordinator and agent of this process, joined by gRPC over loopback.
+
+use anyhow::Context as _;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tritmark_agent::AgentConfig;
+use tritmark_coordinator::{Config, Coordinator, CoordinatorError};
+use tritmark_proto::{job::RunId, wire};
+
+use crate::{
+    client::{Client, PlanFile},
+    commands::{interrupt, watch},
+    exit::{Exit, Fault, OrExit as _, Outcome},
+};
+
+use super::folder::Folder;
+
+/// A coordinator that serves on loopback, and the agent that will work for it.
+pub(super) struct Local {
+    coordinator: std::sync::Arc<Coordinator>,
+    serving: JoinHandle<Result<(), CoordinatorError>>,
+    url: String,
+    agent: AgentConfig,
+}
+
+impl Local {
+    /// Opens the folder's store and serves it on a free port. Nothing is measured yet.
+    pub(super) async fn start(folder: &Folder) -> Outcome<Self> {
+        let mut config = Config::new(folder.store());
+        config.local_files = true;
+        let coordinator = Coordinator::open(config)
+            .await
+            .or_exit(Exit::Internal, || {
+                format!("cannot open the store in {}", folder.root().display())
+            })?;
+        let coordinator = std::sync::Arc::new(coordinator);
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("cannot listen on loopback")?;
+        let url = format!(
+            "http://{}",
+            listener.local_addr().context("cannot listen on loopback")?
+        );
+        let serving = tokio::spawn({
+            let coordinator = std::sync::Arc::clone(&coordinator);
+            async move { coordinator.serve(listener).await }
+        });
+        let agent = AgentConfig::new(url.clone(), folder.agent())
+            .context("cannot find this program to start workers with")?;
+        Ok(Self {
+            coordinator,
+            serving,
+            url,
+            agent,
+        })
+    }
+
+    /// Where the coordinator is.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the newest run of this very plan.
+    pub(super) async fn newest_run_of(&self, plan: &PlanFile) -> Outcome<Option<RunId>> {
+        let base_dir = plan.base_dir.to_string_lossy();
+        let newest = self
+            .coordinator
+            .newest_run_of(&plan.text, &base_dir)
+            .await
+            .or_exit(Exit::Internal, || "cannot read the store")?;
+        Ok(newest.map(|run| run.id))
+    }
+
+    /// Starts the agent and follows `run` until it has ended: then returns its last state, or
+    /// `None` where the user interrupted it first.
+    ///
+    /// The first interrupt lets the job in hand come to its end, the second ends it.
+    pub(super) async fn work(
+        &self,
+        client: &mut Client,
+        run: RunId,
+        quiet: bool,
+    ) -> Outcome<Option<wire::RunSummary>> {
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+        let mut agent = tokio::spawn(tritmark_agent::run_until(
+            self.agent.clone(),
+            drain.clone(),
+            abort.clone(),
+        ));
+        let ended = {
+            let follow = watch::follow(client, run, quiet);
+            tokio::pin!(follow);
+            loop {
+                tokio::select! {
+                    summary = &mut follow => break Some(summary),
+                    left = &mut agent => {
+                        left.context("the agent ended by a fault of its own")?
+                            .or_exit(Exit::Internal, || "the agent cannot work")?;
+                        break None;
+                    }
+                    interrupted = interrupt() => {
+                        interrupted?;
+                        if drain.is_cancelled() {
+                            abort.cancel();
+                        } else {
+                            eprintln!(
+                                "interrupted: waiting for the job in hand; once more to end it"
+                            );
+                            drain.cancel();
+                        }
+                    }
+                }
+            }
+        };
+        let Some(summary) = ended else {
+            return Ok(None);
+        };
+        drain.cancel();
+        agent
+            .await
+            .context("the agent ended by a fault of its own")?
+            .or_exit(Exit::Internal, || "the agent cannot work")?;
+        let summary = summary?;
+        if summary.ended_unix_ns.is_none() {
+            return Err(Fault::temporary("the run has not ended"));
+        }
+        Ok(Some(summary))
+    }
+
+    /// Stops serving and waits for the last write.
+    pub(super) async fn stop(self) {
+        let Self {
+            coordinator,
+            serving,
+            ..
+        } = self;
+        coordinator.stop_token().cancel();
+        match serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("the coordinator's server failed: {error}"),
+            Err(error) => tracing::error!("the coordinator's server failed: {error}"),
+        }
+        if let Some(coordinator) = std::sync::Arc::into_inner(coordinator) {
+            coordinator.close().await;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The few figures of a run that fit a terminal; everything is in the report.
+
+use std::collections::BTreeSet;
+
+use tritmark_reports::summary::{Status, SummaryRow};
+
+use crate::out;
+
+/// Returns the run's main figures as text, `None` where there are none.
+pub(super) fn table(rows: &[SummaryRow]) -> Option<String> {
+    let parts: Vec<String> = [speed(rows), accuracy(rows), remarks(rows)]
+        .into_iter()
+        .flatten()
+        .collect();
+    (!parts.is_empty()).then(|| parts.join("\n\n"))
+}
+
+/// What tells one line of the speed table from another.
+type SpeedKey = (String, String, u32, Option<u32>, Option<u32>, Option<u32>);
+
+fn speed(rows: &[SummaryRow]) -> Option<String> {
+    const METRICS: [&str; 5] = [
+        "prefill_tok_per_s",
+        "decode_tok_per_s",
+        "ttft_ns",
+        "tpot_ns",
+        "peak_rss_bytes",
+    ];
+    let key = |row: &SummaryRow| -> SpeedKey {
+        (
+            row.model.clone(),
+            row.kernel.clone(),
+            row.threads,
+            row.n_prompt,
+            row.n_gen,
+            row.n_depth,
+        )
+    };
+    let mut keys: Vec<SpeedKey> = Vec::new();
+    for row in rows {
+        let is_shown = row.metric.as_deref().is_some_and(|m| METRICS.contains(&m));
+        if is_shown && row.status == Status::Ok && !keys.contains(&key(row)) {
+            keys.push(key(row));
+        }
+    }
+    if keys.is_empty() {
+        return None;
+    }
+    let lines = keys
+        .iter()
+        .map(|wanted| {
+            let (model, kernel, threads, n_prompt, n_gen, n_depth) = wanted;
+            let number = |n: &Option<u32>| n.map_or_else(String::new, |n| n.to_string());
+            let depth = match n_depth {
+                Some(depth) if *depth > 0 => format!(" @ d{depth}"),
+                _ => String::new(),
+            };
+            let mut line = vec![
+                model.clone(),
+                kernel.clone(),
+                threads.to_string(),
+                format!("pp{}+tg{}{depth}", number(n_prompt), number(n_gen)),
+            ];
+            line.extend(METRICS.iter().map(|metric| {
+                rows.iter()
+                    .find(|row| key(row) == *wanted && row.metric.as_deref() == Some(metric))
+                    .and_then(|row| row.value)
+                    .map_or_else(String::new, |value| figure(metric, value))
+            }));
+            line
+        })
+        .collect();
+    Some(out::render(
+        &[
+            "model", "kernel", "threads", "workload", "prefill", "decode", "TTFT", "TPOT",
+            "peak RSS",
+        ],
+        lines,
+    ))
+}
+
+fn figure(metric: &str, value: f64) -> String {
+    match metric {
+        "ttft_ns" | "tpot_ns" => format!("{:.2} ms", value / 1e6),
+        "peak_rss_bytes" => out::bytes(value as u64),
+        _ => format!("{value:.1} tok/s"),
+    }
+}
+
+fn accuracy(rows: &[SummaryRow]) -> Option<String> {
+    let lines: Vec<Vec<String>> = rows
+        .iter()
+        .filter(|row| row.suite == "accuracy" && row.status == Status::Ok)
+        .filter(|row| matches!(row.metric.as_deref(), Some("acc" | "acc_norm")))
+        .map(|row| {
+            vec![
+                row.model.clone(),
+                row.task.clone().unwrap_or_default(),
+                row.metric.clone().unwrap_or_default(),
+                row.value
+                    .map_or_else(String::new, |value| format!("{:.1} %", value * 100.0)),
+                row.stderr
+                    .map_or_else(String::new, |stderr| format!("± {:.1}", stderr * 100.0)),
+                row.n.to_string(),
+            ]
+        })
+        .collect();
+    (!lines.is_empty()).then(|| {
+        out::render(
+            &["model", "task", "metric", "value", "stderr", "items"],
+            lines,
+        )
+    })
+}
+
+/// What could not be measured and what failed, each reason once.
+fn remarks(rows: &[SummaryRow]) -> Option<String> {
+    let mut remarks = BTreeSet::new();
+    for row in rows {
+        let Some(reason) = &row.reason else { continue };
+        let what = row.suite.as_str();
+        match row.status {
+            Status::Ok => {}
+            Status::Unmeasurable => {
+                remarks.insert(format!("{what}: unmeasurable: {reason}"));
+            }
+            Status::Failed | Status::Cancelled | Status::Unfinished => {
+                let status = row.status.name();
+                remarks.insert(format!("{} {what}: {status}: {reason}", row.model));
+            }
+        }
+    }
+    (!remarks.is_empty()).then(|| remarks.into_iter().collect::<Vec<_>>().join("\n"))
+}

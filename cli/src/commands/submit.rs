@@ -1,0 +1,33 @@
+//! `tritmark submit`: hands a plan to a coordinator.
+
+use serde_json::json;
+
+use crate::{
+    args::Submit,
+    client::{Client, PlanFile, run_id},
+    commands::{json, watch},
+    exit::{Exit, Outcome},
+    out,
+};
+
+pub(crate) async fn exec(args: Submit) -> Outcome {
+    let plan = PlanFile::read(&args.plan)?;
+    let mut client = Client::connect(&args.target.coordinator).await?;
+    let submitted = client.submit(&plan).await?;
+    if !args.watch {
+        if args.json {
+            out::json(&json!({ "run_id": submitted.run_id, "n_jobs": submitted.n_jobs }))?;
+        } else {
+            out::line(&submitted.run_id)?;
+        }
+        return Ok(Exit::Pass);
+    }
+    let run = run_id(&submitted.run_id)?;
+    let summary = watch::follow(&mut client, run, false).await?;
+    if args.json {
+        out::json(&json::summary(&summary))?;
+    } else {
+        out::line(&watch::sentence(&summary))?;
+    }
+    Ok(watch::exit_of(&summary))
+}
