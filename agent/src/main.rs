@@ -64,7 +64,8 @@ fn main() -> ExitCode {
             let mut message = error.to_string();
             let mut source = error.source();
             while let Some(error) = source {
-                message += &format!(": {error}");
+                message += ": ";
+                message += &error.to_string();
                 source = error.source();
             }
             eprintln!("tritmark-agent: {message}");

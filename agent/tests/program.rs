@@ -16,13 +16,13 @@ fn agent(state: &Path, args: &[&str]) -> Output {
         .env_remove("TRITMARK_STATE")
         .stdin(Stdio::null())
         .output()
-        .unwrap()
+        .expect("the program starts")
 }
 
 fn check_refusal(args: &[&str], code: i32, said: &str) {
-    let folder = TempDir::new().unwrap();
+    let folder = TempDir::new().expect("a folder");
     let output = agent(folder.path(), args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).expect("text");
     assert!(stderr.contains(said), "{stderr}");
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(output.stdout.is_empty());
