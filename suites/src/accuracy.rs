@@ -1,6 +1,6 @@
 //! Accuracy by log-likelihood: each choice of an item is scored as the continuation of its context.
 //!
-//! A [`task`] says what is asked, a [`dataset`] holds the items, [`examples`] stand before the
+//! A [`Task`] says what is asked, a [`DataFile`] holds the items, [`Examples`] stand before the
 //! question; the engine scores. Items are recorded one by one, so that a later attempt goes on
 //! where an earlier one stopped.
 
