@@ -243,6 +243,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// `tojson` as the Python library overrides it: `json.dumps(value, ensure_ascii=False)`.
+#[expect(clippy::needless_pass_by_value, reason = "a filter's signature")]
 fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent = kwargs.get::<Option<usize>>("indent")?;
     // It takes `json.dumps`'s other arguments too; these do not change a conversation.

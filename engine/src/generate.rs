@@ -136,7 +136,7 @@ pub fn generate(
             break End::EndToken(token);
         }
         tokens.push(token);
-        let (certain, stop) = text.push(token);
+        let (certain, found) = text.push(token);
         let step = Step {
             index,
             token,
@@ -144,7 +144,7 @@ pub fn generate(
             text: certain,
         };
         let flow = on_token(&step);
-        if let Some(stop) = stop {
+        if let Some(stop) = found {
             break End::Stop(stop);
         }
         if flow.is_break() {

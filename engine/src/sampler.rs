@@ -144,6 +144,10 @@ pub fn greedy(logits: &[f32]) -> Result<u32, SampleError> {
 }
 
 /// Orders the likelier token first, and of equally likely ones the lower.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "a comparison's signature"
+)]
 fn likelier(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
     // −0 equals 0 here, and there is no NaN.
     b.1.partial_cmp(&a.1)

@@ -189,3 +189,6 @@ fn activate(activation: Activation, kernel: &dyn Kernel, gate: &mut [f32], up: &
         Activation::Silu => kernel.silu_mul(gate, up),
     }
 }
+
+#[cfg(test)]
+mod trace;

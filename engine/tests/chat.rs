@@ -1,7 +1,5 @@
 //! Chat templates against what the Python library rendered.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use tritmark_engine::{
