@@ -142,7 +142,7 @@ pub enum SynthError {
     },
 }
 
-/// Returns the size of the file that [`write`] makes, bytes.
+/// Returns the size of the file that [`write()`] makes, bytes.
 pub fn file_bytes(shape: &Shape, format: Format) -> Result<u64, SynthError> {
     let layout = layout(shape, format, 0)?;
     let mut counter = Counter(0);
