@@ -214,7 +214,7 @@ fn two_runs_do_not_share_a_folder() {
     let plan = lab.plan("small.toml", &small_plan());
     let first = lab.start("first.log", ["run".as_ref(), plan.as_os_str()]);
     support::wait_until(
-        std::time::Duration::from_secs(60),
+        std::time::Duration::from_mins(1),
         "the first run holds its folder",
         || lab.path("out/small/state/store.sqlite").exists(),
     );
@@ -237,7 +237,7 @@ fn an_interrupt_lets_the_job_in_hand_end_and_the_run_can_go_on() {
     .expect(0);
     let undisturbed = bundle(&calm.join("bundle"));
     let run = lab.start("run.log", ["run".as_ref(), plan.as_os_str()]);
-    let limit = std::time::Duration::from_secs(120);
+    let limit = std::time::Duration::from_mins(2);
     support::wait_until(limit, "a job has ended", || {
         lab.read("run.log").contains(" done in ")
     });

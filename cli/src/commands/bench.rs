@@ -22,7 +22,8 @@ use crate::{
     exit::{Exit, Fault, OrExit as _, Outcome},
 };
 
-/// What is timed once a repetition.
+/// What is timed once a repetition; the names are llama-bench's.
+#[expect(clippy::struct_field_names, reason = "the glossary's words")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Test {
     n_prompt: usize,

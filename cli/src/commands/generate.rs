@@ -158,17 +158,17 @@ fn prompt(args: &Generate, tokenizer: &Tokenizer) -> Outcome<Vec<u32>> {
 /// Says how long loading took, and how fast prompt and answer were; `times` are those of the
 /// tokens, since the prompt was handed over.
 fn timing(load: Duration, n_prompt: usize, times: &[Duration]) -> String {
-    let mut line = format!("load {:.2} s", load.as_secs_f64());
+    let mut parts = vec![format!("load {:.2} s", load.as_secs_f64())];
     if let Some(first) = times.first() {
         let speed = n_prompt as f64 / first.as_secs_f64();
-        line.push_str(&format!(", prefill {n_prompt} tokens at {speed:.1} tok/s"));
+        parts.push(format!("prefill {n_prompt} tokens at {speed:.1} tok/s"));
     }
     if let [first, .., last] = times {
         let n = times.len() - 1;
-        let speed = n as f64 / (*last - *first).as_secs_f64();
-        line.push_str(&format!(", decode {n} tokens at {speed:.1} tok/s"));
+        let speed = n as f64 / last.saturating_sub(*first).as_secs_f64();
+        parts.push(format!("decode {n} tokens at {speed:.1} tok/s"));
     }
-    line
+    parts.join(", ")
 }
 
 #[cfg(test)]

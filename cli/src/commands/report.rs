@@ -47,9 +47,10 @@ async fn fetch(run: &str, out: Option<PathBuf>, coordinator: &str) -> Outcome<Pa
     let summary = client.run(run).await?;
     let out = out.unwrap_or_else(|| {
         // The name comes over the network and must not lead out of the folder.
-        let name = match is_plain_name(&summary.name) {
-            true => format!("{}-{run}", summary.name),
-            false => run.to_string(),
+        let name = if is_plain_name(&summary.name) {
+            format!("{}-{run}", summary.name)
+        } else {
+            run.to_string()
         };
         Path::new("out").join(name)
     });

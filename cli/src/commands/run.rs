@@ -35,7 +35,7 @@ pub(crate) async fn exec(args: Run) -> Outcome {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("out").join(plan.name()));
-    let folder = Folder::open(root)?;
+    let folder = Folder::open(&root)?;
     let local = Local::start(&folder).await?;
     let done = run(&args, &file, &folder, &local).await;
     local.stop().await;

@@ -103,17 +103,16 @@ pub(crate) fn sentence(summary: &wire::RunSummary) -> String {
         n_failed,
         n_cancelled,
     } = summary;
-    let mut text = format!("{name}: {n_succeeded} of {n_jobs} jobs done");
+    let mut parts = vec![format!("{name}: {n_succeeded} of {n_jobs} jobs done")];
     for (n, word) in [(n_failed, "failed"), (n_cancelled, "cancelled")] {
         if *n > 0 {
-            text.push_str(&format!(", {n} {word}"));
+            parts.push(format!("{n} {word}"));
         }
     }
-    if let Some(ended) = ended_unix_ns {
-        text.push_str(&format!(" in {}", out::seconds(ended - submitted_unix_ns)));
-    }
-    text.push_str(&format!(" (run {run_id})"));
-    text
+    let took = ended_unix_ns.map_or_else(String::new, |ended| {
+        format!(" in {}", out::seconds(ended - submitted_unix_ns))
+    });
+    format!("{}{took} (run {run_id})", parts.join(", "))
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl Lab {
             .tritmark(args)
             .output()
             .expect("the binary can be started");
-        Finished::of(output)
+        Finished::of(&output)
     }
 
     /// Starts the binary and lets it run; what it says goes to `<log>` in the lab.
@@ -99,7 +99,7 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    fn of(output: Output) -> Self {
+    fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

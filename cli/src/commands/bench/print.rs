@@ -72,25 +72,25 @@ fn markdown(row: &Row) -> String {
 }
 
 fn references() -> String {
-    let mut text = format!(
+    let head = format!(
         "\nDecode (tg128) of other engines with this shape, {}:\n\n\
          | engine | 1 thread, t/s | 2 threads, t/s |\n| --- | ---: | ---: |",
         reference::MACHINE
     );
-    for row in reference::DECODE {
-        text.push_str(&format!(
-            "\n| {} | {:.1} | {:.1} |",
+    let rows = reference::DECODE.map(|row| {
+        format!(
+            "| {} | {:.1} | {:.1} |",
             row.engine, row.one_thread, row.two_threads
-        ));
-    }
-    text
+        )
+    });
+    format!("{head}\n{}", rows.join("\n"))
 }
 
 fn csv(row: &Row) -> String {
-    let (mean_ns, sd_ns) = mean_sd(&ns(row));
-    let (mean_ts, sd_ts) = mean_sd(&row.tok_per_s());
+    let (time, time_sd) = mean_sd(&ns(row));
+    let (speed, speed_sd) = mean_sd(&row.tok_per_s());
     format!(
-        "\"{}\",{},{},{},{},{},{},{},{},{},{mean_ns:.0},{sd_ns:.0},{mean_ts:.6},{sd_ts:.6}",
+        "\"{}\",{},{},{},{},{},{},{},{},{},{time:.0},{time_sd:.0},{speed:.6},{speed_sd:.6}",
         row.model_file.replace('"', "\"\""),
         row.weight_bytes,
         row.n_params,
@@ -105,8 +105,8 @@ fn csv(row: &Row) -> String {
 }
 
 fn json(row: &Row) -> Value {
-    let (mean_ns, sd_ns) = mean_sd(&ns(row));
-    let (mean_ts, sd_ts) = mean_sd(&row.tok_per_s());
+    let (time, time_sd) = mean_sd(&ns(row));
+    let (speed, speed_sd) = mean_sd(&row.tok_per_s());
     json!({
         "model_filename": row.model_file,
         "model_size": row.weight_bytes,
@@ -118,10 +118,10 @@ fn json(row: &Row) -> Value {
         "n_prompt": row.test.n_prompt,
         "n_gen": row.test.n_gen,
         "n_depth": row.test.n_depth,
-        "avg_ns": mean_ns.round() as u64,
-        "stddev_ns": sd_ns.round() as u64,
-        "avg_ts": mean_ts,
-        "stddev_ts": sd_ts,
+        "avg_ns": whole(time),
+        "stddev_ns": whole(time_sd),
+        "avg_ts": speed,
+        "stddev_ts": speed_sd,
         "samples_ns": row.samples.iter().map(|s| s.as_nanos() as u64).collect::<Vec<_>>(),
         "samples_ts": row.tok_per_s(),
     })
@@ -129,6 +129,12 @@ fn json(row: &Row) -> Value {
 
 fn ns(row: &Row) -> Vec<f64> {
     row.samples.iter().map(|s| s.as_nanos() as f64).collect()
+}
+
+/// Returns whole nanoseconds.
+#[expect(clippy::cast_sign_loss, reason = "times are not negative")]
+fn whole(ns: f64) -> u64 {
+    ns.round() as u64
 }
 
 /// Returns the mean and the sample standard deviation; 0 for a single value, as llama-bench does.

@@ -30,7 +30,7 @@ pub(super) fn exec(shape: &str, format: &str, seed: u64, output: &Path) -> Outco
         ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}")
             .expect("the template is a constant of this file"),
     );
-    synth::write(&known, format, seed, output, |done, total| {
+    synth::write(known, format, seed, output, |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })

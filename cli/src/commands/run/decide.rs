@@ -109,12 +109,12 @@ mod tests {
         fresh: false,
     };
 
-    fn known(id: RunId, has_ended: bool, is_reported: bool) -> Option<KnownRun> {
-        Some(KnownRun {
+    fn known(id: RunId, has_ended: bool, is_reported: bool) -> KnownRun {
+        KnownRun {
             id,
             has_ended,
             is_reported,
-        })
+        }
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
     fn an_interrupted_run_is_neither_repeated_nor_resumed_unasked() {
         let id = RunId::generate();
         for (has_ended, is_reported) in [(false, false), (true, false)] {
-            let run = known(id, has_ended, is_reported);
+            let run = Some(known(id, has_ended, is_reported));
             let fault = decide(PLAIN, run, Some(id)).expect_err("it must be asked for");
             assert_eq!(fault.exit, Exit::Usage);
             assert!(fault.chain().contains("--resume"), "{fault:?}");
@@ -142,9 +142,10 @@ mod tests {
     #[test]
     fn beginning_anew_gives_up_the_open_run() {
         let id = RunId::generate();
-        let open = decide(FRESH, known(id, false, false), Some(id)).expect("it was asked for");
+        let open =
+            decide(FRESH, Some(known(id, false, false)), Some(id)).expect("it was asked for");
         assert_eq!(open, Decision::Begin { cancel: Some(id) });
-        let ended = decide(FRESH, known(id, true, true), Some(id)).expect("it was asked for");
+        let ended = decide(FRESH, Some(known(id, true, true)), Some(id)).expect("it was asked for");
         assert_eq!(ended, Decision::Begin { cancel: None });
     }
 
@@ -152,7 +153,8 @@ mod tests {
     fn a_changed_plan_cannot_be_resumed() {
         let id = RunId::generate();
         for same in [None, Some(RunId::generate())] {
-            let fault = decide(RESUME, known(id, false, false), same).expect_err("it changed");
+            let fault =
+                decide(RESUME, Some(known(id, false, false)), same).expect_err("it changed");
             assert_eq!(fault.exit, Exit::Usage);
         }
     }
@@ -160,7 +162,7 @@ mod tests {
     #[test]
     fn a_finished_run_is_measured_again_unless_told_to_resume() {
         let id = RunId::generate();
-        let run = known(id, true, true);
+        let run = Some(known(id, true, true));
         let again = decide(PLAIN, run, Some(id)).expect("it is no error");
         assert_eq!(again, Decision::Begin { cancel: None });
         let done = decide(RESUME, run, Some(id)).expect("it is no error");

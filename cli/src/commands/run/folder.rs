@@ -41,11 +41,11 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Opens the folder at `root`, which is made where it is missing.
-    pub(super) fn open(root: PathBuf) -> Outcome<Self> {
+    pub(super) fn open(root: &Path) -> Outcome<Self> {
         let state = root.join("state");
         fs::create_dir_all(&state)
             .or_exit(Exit::Usage, || format!("cannot make {}", state.display()))?;
-        let root = fs::canonicalize(&root)
+        let root = fs::canonicalize(root)
             .or_exit(Exit::Usage, || format!("cannot open {}", root.display()))?;
         let path = root.join("state/lock");
         let lock = File::options()
@@ -200,17 +200,17 @@ mod tests {
     #[test]
     fn a_second_process_is_told_to_wait() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Folder::open(dir.path().to_owned()).unwrap();
-        let fault = Folder::open(dir.path().to_owned()).expect_err("it is held");
+        let first = Folder::open(dir.path()).unwrap();
+        let fault = Folder::open(dir.path()).expect_err("it is held");
         assert_eq!(fault.exit, Exit::Temporary);
         drop(first);
-        assert!(Folder::open(dir.path().to_owned()).is_ok());
+        assert!(Folder::open(dir.path()).is_ok());
     }
 
     #[test]
     fn an_earlier_run_is_moved_aside_and_the_same_run_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path().to_owned()).unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
         let (first, second) = (RunId::generate(), RunId::generate());
         bundle_comes(&folder, first);
         bundle_comes(&folder, second);
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_report_counts_only_with_its_page() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path().to_owned()).unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
         assert_eq!(folder.reported_run().unwrap(), None);
         folder.mark_reported(RunId::generate()).unwrap();
         assert_eq!(folder.reported_run().unwrap(), None);

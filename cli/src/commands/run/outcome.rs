@@ -79,6 +79,7 @@ fn speed(rows: &[SummaryRow]) -> Option<String> {
     ))
 }
 
+#[expect(clippy::cast_sign_loss, reason = "a number of bytes is not negative")]
 fn figure(metric: &str, value: f64) -> String {
     match metric {
         "ttft_ns" | "tpot_ns" => format!("{:.2} ms", value / 1e6),
