@@ -1,0 +1,344 @@
+//! Records and what they hold.
+
+use super::{InvalidMessage, invalid, parsed, required};
+use crate::{
+    record::{
+        Choice, Item, Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes,
+    },
+    wire,
+};
+
+impl From<Record> for wire::Record {
+    fn from(
+        Record {
+            sequence,
+            at_unix_ns,
+            body,
+        }: Record,
+    ) -> Self {
+        use wire::record::Body;
+        let body = match body {
+            RecordBody::Measurement(measurement) => Body::Measurement(measurement.into()),
+            RecordBody::Tokens(TokenTimes {
+                workload,
+                repetition,
+                token_ids,
+                elapsed_ns,
+            }) => Body::Tokens(wire::TokenTimes {
+                workload: Some(workload.into()),
+                repetition,
+                token_ids,
+                elapsed_ns,
+            }),
+            RecordBody::Item(item) => Body::Item(item.into()),
+            RecordBody::Facts(facts) => Body::Facts(facts.into()),
+        };
+        Self {
+            sequence,
+            at_unix_ns,
+            body: Some(body),
+        }
+    }
+}
+
+impl TryFrom<wire::Record> for Record {
+    type Error = InvalidMessage;
+
+    fn try_from(record: wire::Record) -> Result<Self, Self::Error> {
+        use wire::record::Body;
+        let wire::Record {
+            sequence,
+            at_unix_ns,
+            body,
+        } = record;
+        let body = match required("Record.body", body)? {
+            Body::Measurement(measurement) => RecordBody::Measurement(measurement.try_into()?),
+            Body::Tokens(wire::TokenTimes {
+                workload,
+                repetition,
+                token_ids,
+                elapsed_ns,
+            }) => {
+                if token_ids.len() != elapsed_ns.len() {
+                    let problem =
+                        format!("{} tokens but {} times", token_ids.len(), elapsed_ns.len());
+                    return Err(invalid("TokenTimes.elapsed_ns", problem));
+                }
+                RecordBody::Tokens(TokenTimes {
+                    workload: required("TokenTimes.workload", workload)?.into(),
+                    repetition,
+                    token_ids,
+                    elapsed_ns,
+                })
+            }
+            Body::Item(item) => RecordBody::Item(item.try_into()?),
+            Body::Facts(facts) => RecordBody::Facts(facts.into()),
+        };
+        Ok(Self {
+            sequence,
+            at_unix_ns,
+            body,
+        })
+    }
+}
+
+impl From<Measurement> for wire::Measurement {
+    fn from(measurement: Measurement) -> Self {
+        let Measurement {
+            suite,
+            metric,
+            workload,
+            phase,
+            repetition,
+            outcome,
+        } = measurement;
+        let outcome = match outcome {
+            Outcome::Reading(Reading {
+                value,
+                grade,
+                source,
+            }) => {
+                let grade = grade.name().to_owned();
+                wire::measurement::Outcome::Reading(wire::Reading {
+                    value,
+                    grade,
+                    source,
+                })
+            }
+            Outcome::Skipped { reason } => wire::measurement::Outcome::SkippedReason(reason),
+        };
+        Self {
+            suite,
+            metric: metric.name().to_owned(),
+            workload: workload.map(Into::into),
+            phase: phase.map(|phase| phase.name().to_owned()),
+            repetition,
+            outcome: Some(outcome),
+        }
+    }
+}
+
+impl TryFrom<wire::Measurement> for Measurement {
+    type Error = InvalidMessage;
+
+    fn try_from(measurement: wire::Measurement) -> Result<Self, Self::Error> {
+        let wire::Measurement {
+            suite,
+            metric,
+            workload,
+            phase,
+            repetition,
+            outcome,
+        } = measurement;
+        let outcome = match required("Measurement.outcome", outcome)? {
+            wire::measurement::Outcome::Reading(wire::Reading {
+                value,
+                grade,
+                source,
+            }) => {
+                if !value.is_finite() {
+                    return Err(invalid("Reading.value", format!("{value} is no number")));
+                }
+                Outcome::Reading(Reading {
+                    value,
+                    grade: parsed("Reading.grade", &grade)?,
+                    source,
+                })
+            }
+            wire::measurement::Outcome::SkippedReason(reason) => Outcome::Skipped { reason },
+        };
+        Ok(Self {
+            suite,
+            metric: parsed("Measurement.metric", &metric)?,
+            workload: workload.map(Into::into),
+            phase: phase
+                .map(|phase| parsed("Measurement.phase", &phase))
+                .transpose()?,
+            repetition,
+            outcome,
+        })
+    }
+}
+
+impl From<Item> for wire::Item {
+    fn from(item: Item) -> Self {
+        let Item {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        } = item;
+        let choices = choices
+            .into_iter()
+            .map(
+                |Choice {
+                     loglikelihood,
+                     is_greedy,
+                     n_tokens,
+                     n_chars,
+                 }| wire::Choice {
+                    loglikelihood,
+                    is_greedy,
+                    n_tokens,
+                    n_chars,
+                },
+            )
+            .collect();
+        Self {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        }
+    }
+}
+
+impl TryFrom<wire::Item> for Item {
+    type Error = InvalidMessage;
+
+    fn try_from(item: wire::Item) -> Result<Self, Self::Error> {
+        let wire::Item {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        } = item;
+        let n_choices = choices.len();
+        for (field, choice) in [
+            ("Item.gold", Some(gold)),
+            ("Item.predicted", Some(predicted)),
+            ("Item.predicted_norm", predicted_norm),
+        ] {
+            if choice.is_some_and(|choice| choice as usize >= n_choices) {
+                return Err(invalid(
+                    field,
+                    format!("names none of the {n_choices} choices"),
+                ));
+            }
+        }
+        let choices = choices
+            .into_iter()
+            .map(
+                |wire::Choice {
+                     loglikelihood,
+                     is_greedy,
+                     n_tokens,
+                     n_chars,
+                 }| Choice {
+                    loglikelihood,
+                    is_greedy,
+                    n_tokens,
+                    n_chars,
+                },
+            )
+            .collect();
+        Ok(Self {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+        })
+    }
+}
+
+impl From<ModelFacts> for wire::ModelFacts {
+    fn from(facts: ModelFacts) -> Self {
+        let ModelFacts {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        } = facts;
+        Self {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        }
+    }
+}
+
+impl From<wire::ModelFacts> for ModelFacts {
+    fn from(facts: wire::ModelFacts) -> Self {
+        let wire::ModelFacts {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        } = facts;
+        Self {
+            weights_hash,
+            architecture,
+            weight_format,
+            head_format,
+            kernel,
+            numerics_version,
+            n_params,
+            n_linear_params,
+            file_bytes,
+            weight_bytes,
+            linear_weight_bytes,
+            bits_per_weight,
+            logits_fingerprint,
+            data_hash,
+            n_items,
+            warnings,
+        }
+    }
+}
