@@ -1,7 +1,7 @@
 //! One machine of the fleet: takes jobs, runs each in a fresh process, keeps what was measured.
 //!
-//! [`run`] is the whole agent. It dials the coordinator and holds one stream ([`link`]); what it
-//! knows and decides is in [`desk`]; each job is a child process ([`worker`]) that has the machine
+//! [`run`] is the whole agent. It dials the coordinator and holds one stream (`link`); what it
+//! knows and decides is in `desk`; each job is a child process (`worker`) that has the machine
 //! by [`lock`]; what it finds out lies in the [`spool`] until the coordinator has stored it.
 
 use std::{

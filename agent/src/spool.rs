@@ -1,7 +1,7 @@
 //! What was measured, kept on disk until the coordinator has stored it.
 //!
 //! One file an attempt, in `<state>/spool/`. Its name is the attempt's; it holds frames
-//! ([`frame`]): records in order of their sequence, how far the coordinator has acknowledged them,
+//! (`frame`): records in order of their sequence, how far the coordinator has acknowledged them,
 //! and at last how the job ended. A frame is appended, made durable with many others by one
 //! `fdatasync`, and only then sent. After a crash the torn end of a file is found by its checksums
 //! and cut off.

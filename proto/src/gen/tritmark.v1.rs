@@ -122,8 +122,10 @@ pub struct Selector {
     #[prost(string, optional, tag = "4")]
     pub machine_id: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(map = "string, string", tag = "5")]
-    pub labels:
-        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Workload {
@@ -393,8 +395,10 @@ pub struct Register {
     #[prost(message, optional, tag = "3")]
     pub machine: ::core::option::Option<Machine>,
     #[prost(map = "string, string", tag = "4")]
-    pub labels:
-        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     /// the attempt this agent is still working on
     #[prost(message, optional, tag = "5")]
     pub running: ::core::option::Option<AttemptRef>,
@@ -472,7 +476,17 @@ pub struct Failure {
 }
 /// Nested message and enum types in `Failure`.
 pub mod failure {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Class {
         Unspecified = 0,
@@ -575,10 +589,10 @@ pub mod agent_link_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     /// The link between an agent and its coordinator.
     ///
     /// The agent dials out and holds one stream. It sends Register first and waits for Registered; after
@@ -624,13 +638,14 @@ pub mod agent_link_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             AgentLinkClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -672,11 +687,18 @@ pub mod agent_link_client {
             tonic::Response<tonic::codec::Streaming<super::CoordinatorMessage>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.AgentLink/Link");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.AgentLink/Link",
+            );
             let mut req = request.into_streaming_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.AgentLink", "Link"));
@@ -691,7 +713,7 @@ pub mod agent_link_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with AgentLinkServer.
@@ -700,7 +722,8 @@ pub mod agent_link_server {
         /// Server streaming response type for the Link method.
         type LinkStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::CoordinatorMessage, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         async fn link(
             &self,
@@ -735,7 +758,10 @@ pub mod agent_link_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -790,17 +816,26 @@ pub mod agent_link_server {
                 "/tritmark.v1.AgentLink/Link" => {
                     #[allow(non_camel_case_types)]
                     struct LinkSvc<T: AgentLink>(pub Arc<T>);
-                    impl<T: AgentLink> tonic::server::StreamingService<super::AgentMessage> for LinkSvc<T> {
+                    impl<
+                        T: AgentLink,
+                    > tonic::server::StreamingService<super::AgentMessage>
+                    for LinkSvc<T> {
                         type Response = super::CoordinatorMessage;
                         type ResponseStream = T::LinkStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::AgentMessage>>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::AgentMessage>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as AgentLink>::link(&inner, request).await };
+                            let fut = async move {
+                                <T as AgentLink>::link(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -826,19 +861,25 @@ pub mod agent_link_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
@@ -968,8 +1009,10 @@ pub struct AgentInfo {
     #[prost(message, optional, tag = "3")]
     pub machine: ::core::option::Option<Machine>,
     #[prost(map = "string, string", tag = "4")]
-    pub labels:
-        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(bool, tag = "5")]
     pub connected: bool,
     #[prost(int64, tag = "6")]
@@ -1072,10 +1115,10 @@ pub mod control_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     /// What people and scripts ask of a coordinator.
     #[derive(Debug, Clone)]
     pub struct ControlClient<T> {
@@ -1115,13 +1158,14 @@ pub mod control_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             ControlClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -1160,13 +1204,22 @@ pub mod control_client {
         pub async fn submit_plan(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitPlanRequest>,
-        ) -> std::result::Result<tonic::Response<super::SubmitPlanResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::SubmitPlanResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/SubmitPlan");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/SubmitPlan",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "SubmitPlan"));
@@ -1180,11 +1233,18 @@ pub mod control_client {
             tonic::Response<tonic::codec::Streaming<super::RunEvent>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/WatchRun");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/WatchRun",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "WatchRun"));
@@ -1193,12 +1253,22 @@ pub mod control_client {
         pub async fn list_runs(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRunsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListRunsResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListRunsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/ListRuns");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ListRuns",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "ListRuns"));
@@ -1207,13 +1277,22 @@ pub mod control_client {
         pub async fn list_agents(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAgentsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListAgentsResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListAgentsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/ListAgents");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ListAgents",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "ListAgents"));
@@ -1222,12 +1301,22 @@ pub mod control_client {
         pub async fn list_jobs(
             &mut self,
             request: impl tonic::IntoRequest<super::ListJobsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListJobsResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListJobsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/ListJobs");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ListJobs",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "ListJobs"));
@@ -1236,12 +1325,22 @@ pub mod control_client {
         pub async fn cancel_run(
             &mut self,
             request: impl tonic::IntoRequest<super::CancelRunRequest>,
-        ) -> std::result::Result<tonic::Response<super::CancelRunResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::CancelRunResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/CancelRun");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/CancelRun",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "CancelRun"));
@@ -1255,11 +1354,18 @@ pub mod control_client {
             tonic::Response<tonic::codec::Streaming<super::FileChunk>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/tritmark.v1.Control/FetchResults");
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/FetchResults",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tritmark.v1.Control", "FetchResults"));
@@ -1274,7 +1380,7 @@ pub mod control_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with ControlServer.
@@ -1284,11 +1390,15 @@ pub mod control_server {
         async fn submit_plan(
             &self,
             request: tonic::Request<super::SubmitPlanRequest>,
-        ) -> std::result::Result<tonic::Response<super::SubmitPlanResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::SubmitPlanResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the WatchRun method.
         type WatchRunStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::RunEvent, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// Sends the run's state, then every event until the run has ended.
         async fn watch_run(
@@ -1298,29 +1408,45 @@ pub mod control_server {
         async fn list_runs(
             &self,
             request: tonic::Request<super::ListRunsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListRunsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListRunsResponse>,
+            tonic::Status,
+        >;
         async fn list_agents(
             &self,
             request: tonic::Request<super::ListAgentsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListAgentsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListAgentsResponse>,
+            tonic::Status,
+        >;
         async fn list_jobs(
             &self,
             request: tonic::Request<super::ListJobsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListJobsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListJobsResponse>,
+            tonic::Status,
+        >;
         async fn cancel_run(
             &self,
             request: tonic::Request<super::CancelRunRequest>,
-        ) -> std::result::Result<tonic::Response<super::CancelRunResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::CancelRunResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the FetchResults method.
         type FetchResultsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::FileChunk, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// Sends the run's bundle, file by file in chunks.
         async fn fetch_results(
             &self,
             request: tonic::Request<super::FetchResultsRequest>,
-        ) -> std::result::Result<tonic::Response<Self::FetchResultsStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::FetchResultsStream>,
+            tonic::Status,
+        >;
     }
     /// What people and scripts ask of a coordinator.
     #[derive(Debug)]
@@ -1344,7 +1470,10 @@ pub mod control_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -1399,16 +1528,23 @@ pub mod control_server {
                 "/tritmark.v1.Control/SubmitPlan" => {
                     #[allow(non_camel_case_types)]
                     struct SubmitPlanSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::SubmitPlanRequest> for SubmitPlanSvc<T> {
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SubmitPlanRequest>
+                    for SubmitPlanSvc<T> {
                         type Response = super::SubmitPlanResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::SubmitPlanRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::submit_plan(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::submit_plan(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1437,18 +1573,24 @@ pub mod control_server {
                 "/tritmark.v1.Control/WatchRun" => {
                     #[allow(non_camel_case_types)]
                     struct WatchRunSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::ServerStreamingService<super::WatchRunRequest> for WatchRunSvc<T> {
+                    impl<
+                        T: Control,
+                    > tonic::server::ServerStreamingService<super::WatchRunRequest>
+                    for WatchRunSvc<T> {
                         type Response = super::RunEvent;
                         type ResponseStream = T::WatchRunStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::WatchRunRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::watch_run(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::watch_run(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1477,16 +1619,21 @@ pub mod control_server {
                 "/tritmark.v1.Control/ListRuns" => {
                     #[allow(non_camel_case_types)]
                     struct ListRunsSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::ListRunsRequest> for ListRunsSvc<T> {
+                    impl<T: Control> tonic::server::UnaryService<super::ListRunsRequest>
+                    for ListRunsSvc<T> {
                         type Response = super::ListRunsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListRunsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::list_runs(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::list_runs(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1515,16 +1662,23 @@ pub mod control_server {
                 "/tritmark.v1.Control/ListAgents" => {
                     #[allow(non_camel_case_types)]
                     struct ListAgentsSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::ListAgentsRequest> for ListAgentsSvc<T> {
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::ListAgentsRequest>
+                    for ListAgentsSvc<T> {
                         type Response = super::ListAgentsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListAgentsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::list_agents(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::list_agents(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1553,16 +1707,21 @@ pub mod control_server {
                 "/tritmark.v1.Control/ListJobs" => {
                     #[allow(non_camel_case_types)]
                     struct ListJobsSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::ListJobsRequest> for ListJobsSvc<T> {
+                    impl<T: Control> tonic::server::UnaryService<super::ListJobsRequest>
+                    for ListJobsSvc<T> {
                         type Response = super::ListJobsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListJobsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::list_jobs(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::list_jobs(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1591,16 +1750,21 @@ pub mod control_server {
                 "/tritmark.v1.Control/CancelRun" => {
                     #[allow(non_camel_case_types)]
                     struct CancelRunSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::CancelRunRequest> for CancelRunSvc<T> {
+                    impl<T: Control> tonic::server::UnaryService<super::CancelRunRequest>
+                    for CancelRunSvc<T> {
                         type Response = super::CancelRunResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CancelRunRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::cancel_run(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::cancel_run(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1629,21 +1793,24 @@ pub mod control_server {
                 "/tritmark.v1.Control/FetchResults" => {
                     #[allow(non_camel_case_types)]
                     struct FetchResultsSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control>
-                        tonic::server::ServerStreamingService<super::FetchResultsRequest>
-                        for FetchResultsSvc<T>
-                    {
+                    impl<
+                        T: Control,
+                    > tonic::server::ServerStreamingService<super::FetchResultsRequest>
+                    for FetchResultsSvc<T> {
                         type Response = super::FileChunk;
                         type ResponseStream = T::FetchResultsStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::FetchResultsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Control>::fetch_results(&inner, request).await };
+                            let fut = async move {
+                                <T as Control>::fetch_results(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1669,19 +1836,25 @@ pub mod control_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
