@@ -169,6 +169,18 @@ fn a_model_alone_has_a_page() {
 }
 
 #[test]
+fn a_candidate_that_failed_is_not_passed_over() {
+    let mut fixture = Fixture::new("half", vec![machine("m")]);
+    fixture.latency(DENSE_125M, 0, 1);
+    fixture.failed(TERNARY_125M, Some(0), 1, "killed by signal 9");
+    let (_dir, files) = report(&fixture);
+    let page = text(&files.html);
+    assert!(page.contains("Nothing of synth-125m-i2_s was measured on this machine."));
+    assert!(page.contains("Nothing of this pair could be compared."));
+    assert!(page.contains("killed by signal 9"));
+}
+
+#[test]
 fn a_run_of_nothing_has_a_page_and_a_header() {
     let (_dir, files) = report(&Fixture::new("empty", Vec::new()));
     assert!(text(&files.html).contains("This run has no jobs."));

@@ -63,8 +63,13 @@ pub(super) fn cards(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<Card> {
     cards
 }
 
-fn pair_card(machine: &Machine, pair: &Pair, rows: &[SummaryRow]) -> Option<Card> {
-    let rows: Vec<&SummaryRow> = rows
+fn pair_card(machine: &Machine, pair: &Pair, all: &[SummaryRow]) -> Option<Card> {
+    let has_baseline = all.iter().any(|row| {
+        row.machine_id.as_ref() == Some(&machine.id)
+            && row.model == pair.baseline
+            && row.value.is_some()
+    });
+    let rows: Vec<&SummaryRow> = all
         .iter()
         .filter(|row| {
             row.machine_id.as_ref() == Some(&machine.id)
@@ -87,7 +92,13 @@ fn pair_card(machine: &Machine, pair: &Pair, rows: &[SummaryRow]) -> Option<Card
     notes.sort();
     notes.dedup();
     let has_values = rows.iter().any(|row| row.value.is_some());
-    has_values.then(|| Card {
+    if !has_values {
+        notes = vec![format!(
+            "Nothing of {} was measured on this machine.",
+            pair.candidate
+        )];
+    }
+    (has_values || has_baseline).then(|| Card {
         model: pair.candidate.clone(),
         baseline: Some(pair.baseline.clone()),
         machine: machine.hostname.clone(),
@@ -118,6 +129,7 @@ fn ratio_figure(metric: &str, rows: &[&SummaryRow]) -> Option<Figure> {
         .iter()
         .copied()
         .filter(|row| row.threads != first.threads)
+        .filter(|row| row.workload() == first.workload() && row.kernel == first.kernel)
         .collect();
     let n = format!("n {} + {}", first.n, first.baseline_n.unwrap_or_default());
     let shape = first.workload().map(units::workload).unwrap_or_default();
