@@ -189,7 +189,7 @@ pub struct Accuracy {
     /// "arc_challenge", "arc_easy", "boolq", "winogrande"
     #[prost(string, tag = "1")]
     pub task: ::prost::alloc::string::String,
-    /// folder with <task>/<split>.jsonl\[.gz\]
+    /// folder with a folder for each task
     #[prost(string, tag = "2")]
     pub data_dir: ::prost::alloc::string::String,
     /// first items only
