@@ -11,7 +11,7 @@
 
 use std::{fs::File, io, path::Path, sync::Arc};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 /// Maps a whole regular file for reading. The file must not change while the map lives.
 ///
@@ -32,6 +32,20 @@ pub fn map(path: &Path) -> io::Result<Arc<Mmap>> {
     Ok(Arc::new(map))
 }
 
+/// Lets the system take back the pages of a part of a map. They are read from the file again when
+/// they are touched.
+///
+/// # Panics
+/// If the part is not within the map.
+pub(crate) fn release(map: &Mmap, offset: usize, len: usize) {
+    assert!(offset <= map.len() && len <= map.len() - offset);
+    // SAFETY: the map is of a file and read-only, so that dropped pages come back with the same
+    // bytes; the range was checked.
+    let released = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
+    // A system that cannot do it keeps them, which costs memory only.
+    let _: io::Result<()> = released;
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -48,6 +62,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = map(folder.path()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn released_pages_come_back() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..100_000).map(|i| (i / 7) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        file.flush().unwrap();
+        let map = map(file.path()).unwrap();
+        assert_eq!(map[..], bytes[..]);
+        release(&map, 5_000, 90_000);
+        assert_eq!(map[..], bytes[..]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     config::{Activation, Architecture, ModelConfig, RopePairs, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        Bytes, DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix,
+        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix,
         TernaryScale, Weights,
     },
 };
@@ -247,12 +247,7 @@ pub fn pack_ternary(trits: &[i8], rows: usize, cols: usize, scale: TernaryScale)
             row[i / TERNARY_BLOCK * 32 + i % 32] |= code << (6 - 2 * (i % TERNARY_BLOCK / 32));
         }
     }
-    TernaryMatrix {
-        rows,
-        cols,
-        codes: Bytes::from(codes),
-        scale,
-    }
+    TernaryMatrix::from_i2_s_rows(rows, cols, &codes, scale)
 }
 
 /// Returns random trits, with one scale or one for each block of 256.

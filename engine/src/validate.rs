@@ -6,7 +6,7 @@ use crate::{
     config::{ModelConfig, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, DenseType, Layer, Linear, Matrix, TernaryMatrix, TernaryScale, Weights,
+        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale, Weights,
     },
 };
 
@@ -233,7 +233,7 @@ fn check_ternary(
     check_bytes(
         tensor,
         matrix.codes.len(),
-        rows,
+        rows.next_multiple_of(TERNARY_GROUP),
         TernaryMatrix::row_bytes(cols),
     )?;
     match &matrix.scale {

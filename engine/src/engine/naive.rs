@@ -62,10 +62,9 @@ fn linear(layer: &Linear, x: &[f64]) -> Vector {
                 .iter()
                 .map(|x| (x * 127.0 / absmax).round_ties_even() * absmax / 127.0)
                 .collect();
-            let row_bytes = matrix.codes.len() / matrix.rows;
             (0..matrix.rows)
                 .map(|row| {
-                    let codes = &matrix.codes[row * row_bytes..][..row_bytes];
+                    let codes: Vec<u8> = matrix.row(row).flatten().copied().collect();
                     let terms = q.iter().enumerate().map(|(i, q)| {
                         let byte = codes[i / 128 * 32 + i % 32];
                         let trit = f64::from(byte >> (6 - i % 128 / 32 * 2) & 3) - 1.0;

@@ -174,26 +174,16 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
     input: &[f32],
     out: &mut Columns<'_>,
 ) {
-    match weights.dtype {
-        DenseType::F32 => product_of::<I, F32, R, T>(isa, weights, input, out),
-        DenseType::F16 => product_of::<I, F16, R, T>(isa, weights, input, out),
-        DenseType::Bf16 => product_of::<I, Bf16, R, T>(isa, weights, input, out),
-        DenseType::Q8_0 => product_of::<I, Q8_0, R, T>(isa, weights, input, out),
-        DenseType::Q4_0 => product_of::<I, Q4_0, R, T>(isa, weights, input, out),
+    if out.tokens() != 1 {
+        tokens::<I, R, T>(isa, weights, input, out);
+        return;
     }
-}
-
-#[inline(always)]
-fn product_of<I: Isa, F: Format, const R: usize, const T: usize>(
-    isa: I,
-    weights: &DenseMatrix,
-    input: &[f32],
-    out: &mut Columns<'_>,
-) {
-    if out.tokens() == 1 {
-        one_token::<I, F>(isa, weights, input, out);
-    } else {
-        tokens::<I, F, R, T>(isa, weights, input, out);
+    match weights.dtype {
+        DenseType::F32 => one_token::<I, F32>(isa, weights, input, out),
+        DenseType::F16 => one_token::<I, F16>(isa, weights, input, out),
+        DenseType::Bf16 => one_token::<I, Bf16>(isa, weights, input, out),
+        DenseType::Q8_0 => one_token::<I, Q8_0>(isa, weights, input, out),
+        DenseType::Q4_0 => one_token::<I, Q4_0>(isa, weights, input, out),
     }
 }
 
@@ -290,7 +280,7 @@ const PANEL_TILES: usize = 4;
 /// and `T` tokens; their lanes are kept from one stretch to the next, so that each dot product is
 /// summed in the order of a whole row.
 #[inline(always)]
-fn tokens<I: Isa, F: Format, const R: usize, const T: usize>(
+fn tokens<I: Isa, const R: usize, const T: usize>(
     isa: I,
     weights: &DenseMatrix,
     input: &[f32],
@@ -322,8 +312,15 @@ fn tokens<I: Isa, F: Format, const R: usize, const T: usize>(
                 let n_cols = PANEL_COLS.min(cols - col);
                 let width = n_cols.next_multiple_of(LANES);
                 for r in 0..n_rows {
-                    let row = F::cols(row(weights, first + r), col, n_cols);
-                    widen::<I, F>(isa, row, n_cols, &mut panel[r * width..][..width]);
+                    let out = &mut panel[r * width..][..width];
+                    let row = row(weights, first + r);
+                    match weights.dtype {
+                        DenseType::F32 => widen::<I, F32>(isa, row, col, n_cols, out),
+                        DenseType::F16 => widen::<I, F16>(isa, row, col, n_cols, out),
+                        DenseType::Bf16 => widen::<I, Bf16>(isa, row, col, n_cols, out),
+                        DenseType::Q8_0 => widen::<I, Q8_0>(isa, row, col, n_cols, out),
+                        DenseType::Q4_0 => widen::<I, Q4_0>(isa, row, col, n_cols, out),
+                    }
                 }
                 let rows = &panel[..n_rows.next_multiple_of(R) * width];
                 let tokens = &packed[col * pass..][..(end - start).next_multiple_of(T) * width];
@@ -393,10 +390,10 @@ fn fold_panel<I: Isa, const R: usize, const T: usize>(
     }
 }
 
-/// Widens some columns of a row to f32, the tail padded with zeros to a multiple of 16.
+/// Widens the columns from `col` on of a row to f32, the tail padded with zeros to a multiple of 16.
 #[inline(always)]
-fn widen<I: Isa, F: Format>(isa: I, row: &[u8], n_cols: usize, out: &mut [f32]) {
-    let (units, rest) = F::units(row);
+fn widen<I: Isa, F: Format>(isa: I, row: &[u8], col: usize, n_cols: usize, out: &mut [f32]) {
+    let (units, rest) = F::units(F::cols(row, col, n_cols));
     let (chunks, tail) = out.as_chunks_mut::<UNIT>();
     for (unit, out) in units.iter().zip(&mut *chunks) {
         let (halves, _) = out.as_chunks_mut::<LANES>();

@@ -10,7 +10,7 @@ use super::{
     rescale,
 };
 use crate::weights::{
-    DenseMatrix, DenseType, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix, TernaryScale,
+    DenseMatrix, DenseType, TERNARY_BLOCK, TernaryMatrix, TernaryScale,
 };
 
 /// The kernel that runs everywhere.
@@ -23,10 +23,9 @@ impl Kernel for Reference {
     }
 
     fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
-        let row_bytes = TernaryMatrix::row_bytes(weights.cols);
         let mut codes = vec![0; input.stride()];
         for row in out.range() {
-            unpack(&weights.codes[row * row_bytes..][..row_bytes], &mut codes);
+            unpack(weights, row, &mut codes);
             for token in 0..out.tokens() {
                 let scale = input.scale(token);
                 let value = match &weights.scale {
@@ -106,11 +105,8 @@ impl Kernel for Reference {
 }
 
 /// Unpacks a row of packed codes, one byte each.
-fn unpack(row: &[u8], codes: &mut [u8]) {
-    for (block, codes) in row
-        .chunks_exact(TERNARY_BLOCK_BYTES)
-        .zip(codes.chunks_exact_mut(TERNARY_BLOCK))
-    {
+fn unpack(weights: &TernaryMatrix, row: usize, codes: &mut [u8]) {
+    for (block, codes) in weights.row(row).zip(codes.chunks_exact_mut(TERNARY_BLOCK)) {
         for (i, code) in codes.iter_mut().enumerate() {
             *code = block[i % 32] >> (6 - 2 * (i / 32)) & 3;
         }

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     config::{Architecture, ModelConfig},
-    quant::i2_s,
     weights::{DenseMatrix, Layer, Linear, Matrix, TernaryMatrix, TernaryScale, Weights},
 };
 
@@ -279,7 +278,7 @@ impl Builder<'_> {
         };
         let from_floats = from_floats.unwrap_or(FromFloats::Absmean);
         let matrix = tensor.ternary(rows, cols, factor, from_floats)?;
-        if i2_s::is_all_zero(&matrix.codes) || matrix.scale == TernaryScale::Tensor(0.0) {
+        if matrix.is_all_zero() || matrix.scale == TernaryScale::Tensor(0.0) {
             self.source
                 .warnings
                 .push(format!("tensor `{}` is all zeros", tensor.name));

@@ -192,12 +192,10 @@ impl Tensor {
                 "holds the code 3, which no trit has (byte {at} in I2_S order)"
             )));
         }
-        Ok(TernaryMatrix {
-            rows,
-            cols,
-            codes,
-            scale,
-        })
+        let matrix = TernaryMatrix::from_i2_s_rows(rows, cols, &codes, scale);
+        // The file's pages have been read once and will not be again: they need not stay resident.
+        self.bytes.release();
+        Ok(matrix)
     }
 
     fn i2_s_codes(&self, rows: usize, cols: usize, block: I2sBlock) -> (Bytes, TernaryScale) {

@@ -1,16 +1,13 @@
 //! AVX2 with FMA and F16C: every x86-64 server and desktop CPU since 2013 (Intel) and 2015 (AMD).
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_and_si128,
-    _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch,
-    _mm_set1_epi8, _mm_shuffle_ps, _mm_srli_epi16, _mm_srli_si128, _mm_storeu_si128, _mm_sub_epi8,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_storeu_si256,
+    __m128i, __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtph_ps,
+    _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set1_epi8,
+    _mm_shuffle_ps, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm256_add_ps,
+    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32,
+    _mm256_storeu_ps,
 };
 
 use half::f16;
@@ -21,9 +18,13 @@ use super::{
         float::{self, LANES},
         isa::Isa,
     },
-    ternary::{self, Row, TernaryIsa, Token},
+    ternary,
 };
-use crate::weights::{DenseMatrix, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix};
+use crate::weights::{DenseMatrix, TernaryMatrix};
+
+mod trits;
+
+pub(super) use trits::add_lanes;
 
 /// The AVX2 kernel; exists only where `detect` saw avx2, fma and f16c.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ impl Kernel for Avx2 {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(isa: Avx2, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
             // 8 sums, 2 tokens, a row and a product: 12 of the 16 registers.
-            ternary::product::<_, 4, 2>(isa, weights, input, out);
+            ternary::product::<_, 2>(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }
@@ -110,214 +111,6 @@ impl Kernel for Avx2 {
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(gate, up) }
     }
-}
-
-/// Blocks of 128 whose products fit in i16: of the 4 · 16 products a lane sums, each is at least
-/// −512 and at most 508, so that the sum is at least −32768 and at most 32512.
-const BLOCKS_PER_WIDENING: usize = 16;
-
-impl TernaryIsa for Avx2 {
-    #[inline(always)]
-    fn dots<const R: usize>(self, rows: [Row<'_>; R], token: Token<'_>) -> [i32; R] {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { packed_dots(rows, token) }
-    }
-
-    #[inline(always)]
-    fn unpack(self, row: Row<'_>, codes: &mut [[u8; TERNARY_BLOCK]]) {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { unpack(row, codes) }
-    }
-
-    #[inline(always)]
-    fn tile<const R: usize, const T: usize>(
-        self,
-        rows: [&[[u8; TERNARY_BLOCK]]; R],
-        tokens: [Token<'_>; T],
-    ) -> [[i32; R]; T] {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { tile(rows, tokens) }
-    }
-}
-
-/// Dot products of packed rows: four shifted planes of codes meet their activations.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R] {
-    let n = token.len();
-    // The rows lie behind each other: what follows them is the next group.
-    let ahead = (R * n * TERNARY_BLOCK_BYTES).max(2048);
-    let mut w = [&[][..]; R];
-    for r in 0..R {
-        w[r] = &rows[r][..n];
-    }
-    let three = _mm256_set1_epi8(3);
-    let ones = _mm256_set1_epi16(1);
-    let mut sums = [_mm256_setzero_si256(); R];
-    for start in (0..n).step_by(BLOCKS_PER_WIDENING) {
-        let end = n.min(start + BLOCKS_PER_WIDENING);
-        let mut narrow = [_mm256_setzero_si256(); R];
-        for b in start..end {
-            let (x, _) = token[b].as_chunks::<32>();
-            for r in 0..R {
-                let packed = load(&w[r][b]);
-                if b % 2 == 0 {
-                    prefetch(w[r][b].as_ptr().wrapping_add(ahead));
-                }
-                let planes = [
-                    _mm256_and_si256(_mm256_srli_epi16::<6>(packed), three),
-                    _mm256_and_si256(_mm256_srli_epi16::<4>(packed), three),
-                    _mm256_and_si256(_mm256_srli_epi16::<2>(packed), three),
-                    _mm256_and_si256(packed, three),
-                ];
-                let low = _mm256_add_epi16(
-                    _mm256_maddubs_epi16(planes[0], load_i8(&x[0])),
-                    _mm256_maddubs_epi16(planes[1], load_i8(&x[1])),
-                );
-                let high = _mm256_add_epi16(
-                    _mm256_maddubs_epi16(planes[2], load_i8(&x[2])),
-                    _mm256_maddubs_epi16(planes[3], load_i8(&x[3])),
-                );
-                narrow[r] = _mm256_add_epi16(narrow[r], _mm256_add_epi16(low, high));
-            }
-        }
-        for r in 0..R {
-            sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(narrow[r], ones));
-        }
-    }
-    let mut dots = [0; R];
-    add_lanes(&sums, &mut dots);
-    dots
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn unpack(row: Row<'_>, codes: &mut [[u8; TERNARY_BLOCK]]) {
-    let three = _mm256_set1_epi8(3);
-    for (block, codes) in row.iter().zip(codes) {
-        let packed = load(block);
-        let (planes, _) = codes.as_chunks_mut::<32>();
-        store(
-            &mut planes[0],
-            _mm256_and_si256(_mm256_srli_epi16::<6>(packed), three),
-        );
-        store(
-            &mut planes[1],
-            _mm256_and_si256(_mm256_srli_epi16::<4>(packed), three),
-        );
-        store(
-            &mut planes[2],
-            _mm256_and_si256(_mm256_srli_epi16::<2>(packed), three),
-        );
-        store(&mut planes[3], _mm256_and_si256(packed, three));
-    }
-}
-
-/// Dot products of unpacked rows with tokens.
-///
-/// Two multiplications and four additions of 32 bytes start in a cycle (Zen 3), so that a tile of
-/// 8 takes 4 cycles for 256 products: 64 a cycle is the bound.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn tile<const R: usize, const T: usize>(
-    rows: [&[[u8; TERNARY_BLOCK]]; R],
-    tokens: [Token<'_>; T],
-) -> [[i32; R]; T] {
-    // Steps of 32 bytes in a stretch of `BLOCKS_PER_WIDENING` blocks.
-    const STEPS: usize = BLOCKS_PER_WIDENING * TERNARY_BLOCK / 32;
-    let n = rows[0].len() * TERNARY_BLOCK / 32;
-    let mut w = [&[][..]; R];
-    for r in 0..R {
-        w[r] = &rows[r].as_flattened().as_chunks::<32>().0[..n];
-    }
-    let mut q = [&[][..]; T];
-    for t in 0..T {
-        q[t] = &tokens[t].as_flattened().as_chunks::<32>().0[..n];
-    }
-    let ones = _mm256_set1_epi16(1);
-    let mut sums = [[_mm256_setzero_si256(); R]; T];
-    for start in (0..n).step_by(STEPS) {
-        let end = n.min(start + STEPS);
-        let mut narrow = [[_mm256_setzero_si256(); R]; T];
-        for i in start..end {
-            let mut x = [_mm256_setzero_si256(); T];
-            for t in 0..T {
-                x[t] = load_i8(&q[t][i]);
-            }
-            for r in 0..R {
-                let w = load(&w[r][i]);
-                for t in 0..T {
-                    let products = _mm256_maddubs_epi16(w, x[t]);
-                    narrow[t][r] = _mm256_add_epi16(narrow[t][r], products);
-                }
-            }
-        }
-        for t in 0..T {
-            for r in 0..R {
-                let wide = _mm256_madd_epi16(narrow[t][r], ones);
-                sums[t][r] = _mm256_add_epi32(sums[t][r], wide);
-            }
-        }
-    }
-    let mut dots = [[0; R]; T];
-    for t in 0..T {
-        add_lanes(&sums[t], &mut dots[t]);
-    }
-    dots
-}
-
-/// Adds up the 8 lanes of each sum, four sums at a time.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_lanes<const N: usize>(sums: &[__m256i; N], out: &mut [i32; N]) {
-    let zero = _mm256_setzero_si256();
-    let mut i = 0;
-    while i < N {
-        let at = |j: usize| if i + j < N { sums[i + j] } else { zero };
-        let pairs = _mm256_hadd_epi32(at(0), at(1));
-        let others = _mm256_hadd_epi32(at(2), at(3));
-        let halves = _mm256_hadd_epi32(pairs, others);
-        let four = _mm_add_epi32(
-            _mm256_castsi256_si128(halves),
-            _mm256_extracti128_si256::<1>(halves),
-        );
-        let mut lanes = [0; 4];
-        store_128(&mut lanes, four);
-        for j in 0..4 {
-            if i + j < N {
-                out[i + j] = lanes[j];
-            }
-        }
-        i += 4;
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_128(values: &mut [i32; 4], lanes: __m128i) {
-    // SAFETY: `values` is 16 writable bytes, and storeu asks no alignment.
-    unsafe { _mm_storeu_si128(values.as_mut_ptr().cast(), lanes) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: `bytes` is 32 readable bytes, and loadu asks no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_i8(bytes: &[i8; 32]) -> __m256i {
-    // SAFETY: `bytes` is 32 readable bytes, and loadu asks no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store(bytes: &mut [u8; 32], lanes: __m256i) {
-    // SAFETY: `bytes` is 32 writable bytes, and storeu asks no alignment.
-    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), lanes) }
 }
 
 /// Asks for a cache line; the address need not be readable.

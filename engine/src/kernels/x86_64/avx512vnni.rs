@@ -1,21 +1,13 @@
 //! AVX-512 with VNNI: Intel servers since Cascade Lake (2019), AMD since Zen 4 (2022).
-//!
-//! `vpdpbusd` multiplies unsigned by signed bytes and adds four products to an i32, so that no sum
-//! is ever narrow. One token meets the packed planes where they lie: `byte & 3 << 2k` is the code
-//! times 4^k, each plane has its own sum, and the factors come out of the four sums at the end.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, __m512i, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtss_f32,
+    __m128i, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtss_f32,
     _mm_loadu_si128, _mm_movehl_ps, _mm_set1_epi8, _mm_shuffle_ps, _mm_srli_epi16, _mm_sub_epi8,
-    _mm256_add_ps, _mm256_and_si256, _mm256_castpd_ps, _mm256_castps256_ps128,
-    _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_set1_epi8, _mm256_srli_epi16,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_pd,
-    _mm512_castps512_ps256, _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srai_epi32,
-    _mm512_storeu_ps, _mm512_zextsi256_si512,
+    _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
+    _mm256_loadu_si256, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 use half::f16;
@@ -27,9 +19,11 @@ use super::{
         isa::Isa,
     },
     avx2::{pair, prefetch},
-    ternary::{self, Row, TernaryIsa, Token},
+    ternary,
 };
-use crate::weights::{DenseMatrix, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix};
+use crate::weights::{DenseMatrix, TernaryMatrix};
+
+mod trits;
 
 /// The AVX-512 kernel; exists only where `detect` saw all of its features.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +59,7 @@ impl Kernel for Avx512Vnni {
             out: &mut Columns<'_>,
         ) {
             // 16 sums hide the latency of vpdpbusd (5 cycles, two a cycle) in 32 registers.
-            ternary::product::<_, 4, 4>(isa, weights, input, out);
+            ternary::product::<_, 8>(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }
@@ -127,196 +121,11 @@ impl Kernel for Avx512Vnni {
     }
 }
 
-impl TernaryIsa for Avx512Vnni {
-    #[inline(always)]
-    fn dots<const R: usize>(self, rows: [Row<'_>; R], token: Token<'_>) -> [i32; R] {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { packed_dots(rows, token) }
-    }
-
-    #[inline(always)]
-    fn unpack(self, row: Row<'_>, codes: &mut [[u8; TERNARY_BLOCK]]) {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { unpack(row, codes) }
-    }
-
-    #[inline(always)]
-    fn tile<const R: usize, const T: usize>(
-        self,
-        rows: [&[[u8; TERNARY_BLOCK]]; R],
-        tokens: [Token<'_>; T],
-    ) -> [[i32; R]; T] {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { tile(rows, tokens) }
-    }
-}
-
-/// Dot products of packed rows, two blocks at a time.
-///
-/// The largest plane's sum is at most 128 · 128 · cols / 4, in i32 up to 2^19 columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn packed_dots<const R: usize>(rows: [Row<'_>; R], token: Token<'_>) -> [i32; R] {
-    let n = token.len();
-    // The rows lie behind each other: what follows them is the next group.
-    let ahead = (R * n * TERNARY_BLOCK_BYTES).max(2048);
-    let masks = [
-        _mm512_set1_epi8(0x03_u8.cast_signed()),
-        _mm512_set1_epi8(0x0c_u8.cast_signed()),
-        _mm512_set1_epi8(0x30_u8.cast_signed()),
-        _mm512_set1_epi8(0xc0_u8.cast_signed()),
-    ];
-    // (rows, planes), plane k times 4^k
-    let mut sums = [[_mm512_setzero_si512(); 4]; R];
-    let (pairs, last) = token.as_chunks::<2>();
-    let mut row_pairs = [&[][..]; R];
-    for r in 0..R {
-        row_pairs[r] = &rows[r].as_chunks::<2>().0[..pairs.len()];
-    }
-    for (p, [a, b]) in pairs.iter().enumerate() {
-        let (a, _) = a.as_chunks::<32>();
-        let (b, _) = b.as_chunks::<32>();
-        // The lowest bits hold the last quarter of a block.
-        let x = [
-            join(&a[3], &b[3]),
-            join(&a[2], &b[2]),
-            join(&a[1], &b[1]),
-            join(&a[0], &b[0]),
-        ];
-        for r in 0..R {
-            let bytes = row_pairs[r][p].as_flattened();
-            prefetch(bytes.as_ptr().wrapping_add(ahead));
-            let packed = load(bytes.first_chunk().expect("two blocks"));
-            for k in 0..4 {
-                let codes = _mm512_and_si512(packed, masks[k]);
-                sums[r][k] = _mm512_dpbusd_epi32(sums[r][k], codes, x[k]);
-            }
-        }
-    }
-    if let [last] = last {
-        let (x, _) = last.as_chunks::<32>();
-        let x = [half(&x[3]), half(&x[2]), half(&x[1]), half(&x[0])];
-        for r in 0..R {
-            let packed = _mm512_zextsi256_si512(load_256(&rows[r][n - 1]));
-            for k in 0..4 {
-                let codes = _mm512_and_si512(packed, masks[k]);
-                sums[r][k] = _mm512_dpbusd_epi32(sums[r][k], codes, x[k]);
-            }
-        }
-    }
-    let mut dots = [0; R];
-    for r in 0..R {
-        // Each lane is a whole multiple of its plane's factor, so that the shifts are exact.
-        let [one, four, sixteen, sixty_four] = sums[r];
-        let low = _mm512_add_epi32(one, _mm512_srai_epi32::<2>(four));
-        let high = _mm512_add_epi32(
-            _mm512_srai_epi32::<4>(sixteen),
-            _mm512_srai_epi32::<6>(sixty_four),
-        );
-        dots[r] = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
-    }
-    dots
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn unpack(row: Row<'_>, codes: &mut [[u8; TERNARY_BLOCK]]) {
-    let three = _mm256_set1_epi8(3);
-    for (block, codes) in row.iter().zip(codes) {
-        let packed = load_256(block);
-        let (planes, _) = codes.as_chunks_mut::<32>();
-        let plane = |shifted| _mm256_and_si256(shifted, three);
-        store_256(&mut planes[0], plane(_mm256_srli_epi16::<6>(packed)));
-        store_256(&mut planes[1], plane(_mm256_srli_epi16::<4>(packed)));
-        store_256(&mut planes[2], plane(_mm256_srli_epi16::<2>(packed)));
-        store_256(&mut planes[3], plane(packed));
-    }
-}
-
-/// Dot products of unpacked rows with tokens: 64 products an instruction.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tile<const R: usize, const T: usize>(
-    rows: [&[[u8; TERNARY_BLOCK]]; R],
-    tokens: [Token<'_>; T],
-) -> [[i32; R]; T] {
-    let n = rows[0].len() * TERNARY_BLOCK / 64;
-    let mut w = [&[][..]; R];
-    for r in 0..R {
-        w[r] = &rows[r].as_flattened().as_chunks::<64>().0[..n];
-    }
-    let mut q = [&[][..]; T];
-    for t in 0..T {
-        q[t] = &tokens[t].as_flattened().as_chunks::<64>().0[..n];
-    }
-    let mut sums = [[_mm512_setzero_si512(); R]; T];
-    for i in 0..n {
-        let mut x = [_mm512_setzero_si512(); T];
-        for t in 0..T {
-            x[t] = load_i8(&q[t][i]);
-        }
-        for r in 0..R {
-            let w = load(&w[r][i]);
-            for t in 0..T {
-                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], w, x[t]);
-            }
-        }
-    }
-    let mut dots = [[0; R]; T];
-    for t in 0..T {
-        for r in 0..R {
-            dots[t][r] = _mm512_reduce_add_epi32(sums[t][r]);
-        }
-    }
-    dots
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: `bytes` is 64 readable bytes, and loadu asks no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_i8(bytes: &[i8; 64]) -> __m512i {
-    // SAFETY: `bytes` is 64 readable bytes, and loadu asks no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_256(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: `bytes` is 32 readable bytes, and loadu asks no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_256(bytes: &mut [u8; 32], lanes: __m256i) {
-    // SAFETY: `bytes` is 32 writable bytes, and storeu asks no alignment.
-    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), lanes) }
-}
-
-/// Returns 32 activations in the low half, zeros in the high one.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn half(low: &[i8; 32]) -> __m512i {
-    // SAFETY: `low` is 32 readable bytes, and loadu asks no alignment.
-    let low = unsafe { _mm256_loadu_si256(low.as_ptr().cast()) };
-    _mm512_zextsi256_si512(low)
-}
-
-/// Returns two times 32 activations.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn join(low: &[i8; 32], high: &[i8; 32]) -> __m512i {
-    // SAFETY: `low` is 32 readable bytes, and loadu asks no alignment.
-    let low = unsafe { _mm256_loadu_si256(low.as_ptr().cast()) };
-    // SAFETY: `high` is 32 readable bytes, and loadu asks no alignment.
-    let high = unsafe { _mm256_loadu_si256(high.as_ptr().cast()) };
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
 impl Isa for Avx512Vnni {

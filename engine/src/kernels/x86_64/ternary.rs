@@ -1,39 +1,31 @@
 //! What the ternary products of both x86 kernels share: walking over rows and tokens.
 //!
-//! One token streams the packed rows several abreast. Several tokens have a few rows unpacked to
-//! a byte per weight once, which then meet tiles of tokens; the tokens of one pass stay in L2.
-
-use std::ops::Range;
+//! One token streams the packed groups of four rows once. Several tokens have a group unpacked to
+//! a byte per weight, some columns at a time, which then meets tiles of tokens: the unpacked panel
+//! stays in L1, the tokens of one pass in L2.
 
 use super::super::{Activations, Columns, activations::SCALE_BLOCK, reference, rescale};
 use crate::weights::{
-    AlignedBytes, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix, TernaryScale,
+    AlignedBytes, TERNARY_BLOCK, TERNARY_GROUP, TernaryGroup, TernaryMatrix, TernaryScale,
 };
 
-/// A packed row: blocks of 128 codes.
-pub(super) type Row<'a> = &'a [[u8; TERNARY_BLOCK_BYTES]];
+/// Packed blocks of four rows.
+pub(super) type Group<'a> = &'a [TernaryGroup];
+/// One unpacked block of four rows, a byte per weight, in the order the ISA likes.
+pub(super) type Panel = [u8; TERNARY_GROUP * TERNARY_BLOCK];
 /// A token's int8 values in blocks of 128.
 pub(super) type Token<'a> = &'a [[i8; TERNARY_BLOCK]];
+/// Dot products of four rows.
+pub(super) type Dots = [i32; TERNARY_GROUP];
 
 /// The integer work of one ISA. A value of the type proves that the CPU has it.
 pub(super) trait TernaryIsa: Copy {
-    /// Dot products of codes and activations of `R` rows; all slices are equally long.
-    fn dots<const R: usize>(self, rows: [Row<'_>; R], token: Token<'_>) -> [i32; R];
-    /// Unpacks a row to one code a byte, in order.
-    fn unpack(self, row: Row<'_>, codes: &mut [[u8; TERNARY_BLOCK]]);
-    /// Dot products of `R` unpacked rows with `T` tokens; all slices are equally long.
-    fn tile<const R: usize, const T: usize>(
-        self,
-        rows: [&[[u8; TERNARY_BLOCK]]; R],
-        tokens: [Token<'_>; T],
-    ) -> [[i32; R]; T];
-}
-
-/// Returns the packed blocks of one row.
-#[inline(always)]
-fn row(weights: &TernaryMatrix, row: usize) -> Row<'_> {
-    let bytes = TernaryMatrix::row_bytes(weights.cols);
-    weights.codes[row * bytes..][..bytes].as_chunks().0
+    /// Dot products of packed codes and activations; both slices are equally long.
+    fn dots(self, group: Group<'_>, token: Token<'_>) -> Dots;
+    /// Unpacks blocks to panels; both slices are equally long.
+    fn unpack(self, group: Group<'_>, panels: &mut [Panel]);
+    /// Dot products of unpacked rows with `T` tokens; all slices are equally long.
+    fn tile<const T: usize>(self, panels: &[Panel], tokens: [Token<'_>; T]) -> [Dots; T];
 }
 
 #[inline(always)]
@@ -41,9 +33,9 @@ fn token(input: &Activations, token: usize) -> Token<'_> {
     input.codes(token).as_chunks().0
 }
 
-/// Computes the rows of `out.range()` for every token, in tiles of `R` rows and `T` tokens.
+/// Computes the rows of `out.range()` for every token, in tiles of `T` tokens.
 #[inline(always)]
-pub(super) fn product<I: TernaryIsa, const R: usize, const T: usize>(
+pub(super) fn product<I: TernaryIsa, const T: usize>(
     isa: I,
     weights: &TernaryMatrix,
     input: &Activations,
@@ -53,7 +45,7 @@ pub(super) fn product<I: TernaryIsa, const R: usize, const T: usize>(
         TernaryScale::Tensor(scale) if out.tokens() == 1 => {
             one_token(isa, weights, *scale, input, out);
         }
-        TernaryScale::Tensor(scale) => tokens::<I, R, T>(isa, weights, *scale, input, out),
+        TernaryScale::Tensor(scale) => tokens::<I, T>(isa, weights, *scale, input, out),
         TernaryScale::Blocks(scales) => block_scales(isa, weights, scales, input, out),
     }
 }
@@ -66,97 +58,99 @@ fn one_token<I: TernaryIsa>(
     input: &Activations,
     out: &mut Columns<'_>,
 ) {
-    const ABREAST: usize = 4;
     let range = out.range();
     let x = token(input, 0);
     let (scale, sum) = (input.scale(0), input.sum(0));
-    let (fours, rest) = out.token(0).as_chunks_mut::<ABREAST>();
-    let mut first = range.start;
-    for out in fours {
-        let mut rows = [row(weights, first); ABREAST];
-        for r in 1..ABREAST {
-            rows[r] = row(weights, first + r);
-        }
-        let dots = isa.dots(rows, x);
-        for r in 0..ABREAST {
-            out[r] = rescale(dots[r], sum, scale, weight_scale);
-        }
-        first += ABREAST;
-    }
-    for out in rest {
-        let [dot] = isa.dots([row(weights, first)], x);
-        *out = rescale(dot, sum, scale, weight_scale);
-        first += 1;
+    for group in range.start / TERNARY_GROUP..range.end.div_ceil(TERNARY_GROUP) {
+        let dots = isa.dots(weights.group(group), x);
+        let y = dots.map(|dot| rescale(dot, sum, scale, weight_scale));
+        write(out, 0, group, &y);
     }
 }
 
 #[inline(always)]
-fn tokens<I: TernaryIsa, const R: usize, const T: usize>(
+fn tokens<I: TernaryIsa, const T: usize>(
     isa: I,
     weights: &TernaryMatrix,
     weight_scale: f32,
     input: &Activations,
     out: &mut Columns<'_>,
 ) {
-    // Half of the smallest L2 in use, so that the tokens of a pass stay there.
+    // Blocks of columns in a panel: 512 bytes each, so that it fits in L1 beside the tokens.
+    const PANEL: usize = 28;
+    // A quarter of a megabyte of int8 values: half of the smallest L2 in use.
     const PASS_BYTES: usize = 256 << 10;
+    // More would not spread the work of unpacking any thinner.
+    const PASS: usize = 64;
     let range = out.range();
     let n_tokens = out.tokens();
     let stride = input.stride();
     let n_blocks = stride / TERNARY_BLOCK;
-    let mut panel = AlignedBytes::zeroed(R * stride);
-    let (panel, _) = panel.as_mut_slice().as_chunks_mut::<TERNARY_BLOCK>();
+    // Stretches of about equal length.
+    let n_stretches = n_blocks.div_ceil(PANEL);
+    let stretch = n_blocks.div_ceil(n_stretches);
+    let mut panels = AlignedBytes::zeroed(stretch * size_of::<Panel>());
+    let panels: &mut [Panel] = bytemuck::cast_slice_mut(panels.as_mut_slice());
 
-    let pass = (PASS_BYTES / stride / T * T).max(T);
+    let pass = (PASS_BYTES / (stretch * TERNARY_BLOCK) / T * T).clamp(T, PASS / T * T);
+    let mut sums = vec![[0; TERNARY_GROUP]; pass.min(n_tokens)];
     for start in (0..n_tokens).step_by(pass) {
         let end = n_tokens.min(start + pass);
-        for first in range.clone().step_by(R) {
-            let n_rows = R.min(range.end - first);
-            for (r, codes) in panel.chunks_exact_mut(n_blocks).take(n_rows).enumerate() {
-                isa.unpack(row(weights, first + r), codes);
-            }
-            let mut rows = [&panel[..n_blocks]; R];
-            for r in 1..R {
-                rows[r] = &panel[r * n_blocks..][..n_blocks];
-            }
-            let place = first - range.start..first - range.start + n_rows;
-            let mut t = start;
-            while t + T <= end {
-                let mut x = [token(input, t); T];
-                for i in 1..T {
-                    x[i] = token(input, t + i);
-                }
-                let dots = isa.tile::<R, T>(rows, x);
-                for i in 0..T {
-                    let (scale, sum) = (input.scale(t + i), input.sum(t + i));
-                    let mut y = [0.0; R];
-                    for r in 0..R {
-                        y[r] = rescale(dots[i][r], sum, scale, weight_scale);
+        for group in range.start / TERNARY_GROUP..range.end.div_ceil(TERNARY_GROUP) {
+            let packed = weights.group(group);
+            for first in (0..n_blocks).step_by(stretch) {
+                let blocks = first..n_blocks.min(first + stretch);
+                let panels = &mut panels[..blocks.len()];
+                isa.unpack(&packed[blocks.clone()], panels);
+                let mut t = start;
+                while t + T <= end {
+                    let mut x = [&token(input, t)[blocks.clone()]; T];
+                    for i in 1..T {
+                        x[i] = &token(input, t + i)[blocks.clone()];
                     }
-                    write(out, t + i, place.clone(), &y);
+                    let dots = isa.tile::<T>(panels, x);
+                    let sums = &mut sums[t - start..][..T];
+                    for i in 0..T {
+                        add(&mut sums[i], dots[i], first > 0);
+                    }
+                    t += T;
                 }
-                t += T;
+                for t in t..end {
+                    let [dots] = isa.tile::<1>(panels, [&token(input, t)[blocks.clone()]]);
+                    add(&mut sums[t - start], dots, first > 0);
+                }
             }
-            for t in t..end {
-                let [dots] = isa.tile::<R, 1>(rows, [token(input, t)]);
+            for (t, dots) in (start..end).zip(&sums) {
                 let (scale, sum) = (input.scale(t), input.sum(t));
-                let mut y = [0.0; R];
-                for r in 0..R {
-                    y[r] = rescale(dots[r], sum, scale, weight_scale);
-                }
-                write(out, t, place.clone(), &y);
+                let y = dots.map(|dot| rescale(dot, sum, scale, weight_scale));
+                write(out, t, group, &y);
             }
         }
     }
 }
 
-/// Writes the results of one token that lie within the output; the last rows may lie behind it.
+/// Adds to sums, or begins them.
 #[inline(always)]
-fn write<const R: usize>(out: &mut Columns<'_>, token: usize, place: Range<usize>, y: &[f32; R]) {
-    let out = &mut out.token(token)[place];
-    match <&mut [f32; R]>::try_from(&mut *out) {
-        Ok(out) => *out = *y,
-        Err(_) => out.copy_from_slice(&y[..out.len()]),
+fn add(sums: &mut Dots, dots: Dots, begun: bool) {
+    for r in 0..TERNARY_GROUP {
+        sums[r] = if begun { sums[r] + dots[r] } else { dots[r] };
+    }
+}
+
+/// Writes the results of a group's rows that lie within the output.
+#[inline(always)]
+fn write(out: &mut Columns<'_>, token: usize, group: usize, y: &[f32; TERNARY_GROUP]) {
+    let range = out.range();
+    let first = group * TERNARY_GROUP;
+    let out = out.token(token);
+    if first >= range.start && first + TERNARY_GROUP <= range.end {
+        out[first - range.start..][..TERNARY_GROUP].copy_from_slice(y);
+    } else {
+        for (r, &y) in y.iter().enumerate() {
+            if range.contains(&(first + r)) {
+                out[first + r - range.start] = y;
+            }
+        }
     }
 }
 
@@ -170,17 +164,25 @@ fn block_scales<I: TernaryIsa>(
     out: &mut Columns<'_>,
 ) {
     const PACKED: usize = SCALE_BLOCK / TERNARY_BLOCK;
+    let range = out.range();
     let n_blocks = weights.cols.div_ceil(SCALE_BLOCK);
-    for r in out.range() {
-        let blocks = row(weights, r);
-        let scales = &scales[r * n_blocks..][..n_blocks];
+    let mut dots = vec![[0; TERNARY_GROUP]; n_blocks];
+    for group in range.start / TERNARY_GROUP..range.end.div_ceil(TERNARY_GROUP) {
+        let packed = weights.group(group);
         for t in 0..out.tokens() {
-            let dots = blocks
-                .chunks(PACKED)
-                .zip(token(input, t).chunks(PACKED))
-                .map(|(w, x)| isa.dots([w], x)[0]);
-            let value = reference::blocks(dots, input.block_sums(t), scales, input.scale(t));
-            out.set(t, r, value);
+            let blocks = packed.chunks(PACKED).zip(token(input, t).chunks(PACKED));
+            for (dots, (w, x)) in dots.iter_mut().zip(blocks) {
+                *dots = isa.dots(w, x);
+            }
+            for r in 0..TERNARY_GROUP {
+                let row = group * TERNARY_GROUP + r;
+                if range.contains(&row) {
+                    let scales = &scales[row * n_blocks..][..n_blocks];
+                    let of_row = dots.iter().map(|dots| dots[r]);
+                    let y = reference::blocks(of_row, input.block_sums(t), scales, input.scale(t));
+                    out.set(t, row, y);
+                }
+            }
         }
     }
 }
