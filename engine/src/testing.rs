@@ -8,8 +8,8 @@ use crate::{
     config::{Activation, Architecture, ModelConfig, RopePairs, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix,
-        TernaryScale, Weights,
+        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix, TernaryScale,
+        Weights,
     },
 };
 

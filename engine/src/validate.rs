@@ -6,7 +6,8 @@ use crate::{
     config::{ModelConfig, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale, Weights,
+        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale,
+        Weights,
     },
 };
 

@@ -392,7 +392,10 @@ mod tests {
         let zeros = [ZERO_CODES; 32];
         assert_eq!(
             matrix.group(1),
-            [[[40; 32], zeros, zeros, zeros], [[41; 32], zeros, zeros, zeros]]
+            [
+                [[40; 32], zeros, zeros, zeros],
+                [[41; 32], zeros, zeros, zeros]
+            ]
         );
         assert!(!matrix.is_all_zero());
         assert_eq!(matrix.row(3).count(), 2);

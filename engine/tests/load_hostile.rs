@@ -302,7 +302,7 @@ fn floats_of_a_ternary_model_are_taken_as_they_are_or_quantised() {
         let model = file.load().unwrap();
         assert_eq!(model.source.stored_linear_format, "f32+i2_s");
         let mut row = vec![0; 256];
-        i2_s::unpack_row(&gate(&model).codes[..64], &mut row);
+        i2_s::unpack_row(&gate(&model).i2_s_rows()[..64], &mut row);
         (gate(&model).scale.clone(), row[..3].to_vec())
     };
     // Exactly -s, 0, s.
@@ -323,7 +323,7 @@ fn narrow_i2_s_blocks_are_read_only_when_asked_for() {
         let options = LoadOptions { i2_s_block: block };
         let mut row = vec![0; 256];
         i2_s::unpack_row(
-            &gate(&file.load_as(&options).unwrap()).codes[..64],
+            &gate(&file.load_as(&options).unwrap()).i2_s_rows()[..64],
             &mut row,
         );
         row.iter().position(|&trit| trit != 0)

@@ -9,9 +9,7 @@ use super::{
     float::{self, LANES},
     rescale,
 };
-use crate::weights::{
-    DenseMatrix, DenseType, TERNARY_BLOCK, TernaryMatrix, TernaryScale,
-};
+use crate::weights::{DenseMatrix, DenseType, TERNARY_BLOCK, TernaryMatrix, TernaryScale};
 
 /// The kernel that runs everywhere.
 #[derive(Clone, Copy, Debug)]

@@ -115,30 +115,30 @@ fn unpack(group: Group<'_>, panels: &mut [Panel]) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn tile<const T: usize>(panels: &[Panel], tokens: [Token<'_>; T]) -> [Dots; T] {
-    const BLOCKS: usize = 16;
-    let n = panels.len();
+    // Steps of 32 columns in 16 blocks.
+    const STEPS: usize = 16 * TERNARY_BLOCK / 32;
+    let (steps, _) = panels.as_flattened().as_chunks::<{ 32 * TERNARY_GROUP }>();
+    let n = steps.len();
     let mut x = [&[][..]; T];
     for t in 0..T {
-        x[t] = &tokens[t][..n];
+        x[t] = &tokens[t].as_flattened().as_chunks::<32>().0[..n];
     }
     let ones = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_si256(); TERNARY_GROUP]; T];
-    for start in (0..n).step_by(BLOCKS) {
-        let end = n.min(start + BLOCKS);
+    for start in (0..n).step_by(STEPS) {
+        let end = n.min(start + STEPS);
         let mut narrow = [[_mm256_setzero_si256(); TERNARY_GROUP]; T];
-        for b in start..end {
-            let (steps, _) = panels[b].as_chunks::<32>();
-            for k in 0..TERNARY_BLOCK / 32 {
-                let mut values = [_mm256_setzero_si256(); T];
+        for i in start..end {
+            let (step, _) = steps[i].as_chunks::<32>();
+            let mut values = [_mm256_setzero_si256(); T];
+            for t in 0..T {
+                values[t] = load_i8(&x[t][i]);
+            }
+            for r in 0..TERNARY_GROUP {
+                let codes = load(&step[r]);
                 for t in 0..T {
-                    values[t] = load_i8(&x[t][b].as_chunks::<32>().0[k]);
-                }
-                for r in 0..TERNARY_GROUP {
-                    let codes = load(&steps[k * TERNARY_GROUP + r]);
-                    for t in 0..T {
-                        let products = _mm256_maddubs_epi16(codes, values[t]);
-                        narrow[t][r] = _mm256_add_epi16(narrow[t][r], products);
-                    }
+                    let products = _mm256_maddubs_epi16(codes, values[t]);
+                    narrow[t][r] = _mm256_add_epi16(narrow[t][r], products);
                 }
             }
         }
