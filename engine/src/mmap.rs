@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn released_pages_come_back() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        let bytes: Vec<u8> = (0..100_000).map(|i| (i / 7) as u8).collect();
+        let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i / 7) as u8).collect();
         file.write_all(&bytes).unwrap();
         file.flush().unwrap();
         let map = map(file.path()).unwrap();

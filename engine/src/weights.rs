@@ -212,7 +212,7 @@ impl TernaryMatrix {
     ///
     /// # Panics
     /// If there are no such rows.
-    #[inline(always)]
+    #[inline]
     pub fn group(&self, nth: usize) -> &[TernaryGroup] {
         let bytes = TERNARY_GROUP * Self::row_bytes(self.cols);
         bytemuck::cast_slice(&self.codes[nth * bytes..][..bytes])
