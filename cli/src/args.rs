@@ -351,6 +351,29 @@ pub(crate) struct Engine {
     /// Kernel's name, or `auto` for the best this CPU has.
     #[arg(long, env = "TRITMARK_KERNEL", default_value = "auto")]
     pub(crate) kernel: String,
+    /// How the most likely tokens are found: `screened` reads an int8 copy of the output head and
+    /// few of its rows, `full` all of it. The tokens and their logits are the same.
+    #[arg(long, env = "TRITMARK_HEAD", value_enum, default_value_t)]
+    pub(crate) head: Head,
+}
+
+/// `--head`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Head {
+    /// By an int8 copy.
+    #[default]
+    Screened,
+    /// Among all logits.
+    Full,
+}
+
+impl From<Head> for HeadChoice {
+    fn from(head: Head) -> Self {
+        match head {
+            Head::Screened => Self::Screened,
+            Head::Full => Self::Full,
+        }
+    }
 }
 
 /// `tritmark generate`.

@@ -9,7 +9,8 @@ use crate::{
     kernels::{KernelChoice, KernelError},
     kv_cache::{CacheError, KvCache},
     load::{self, LoadError, LoadOptions, LoadedModel},
-    ops::{Compute, rope::Rope},
+    ops::{Compute, linear, rope::Rope},
+    screen::{Screen, Screening},
     threads::ThreadPool,
     transformer::{self, MICRO_BATCH, State},
     validate::{ShapeError, validate},
@@ -18,6 +19,17 @@ use crate::{
 
 /// Version of the arithmetic: raised whenever logits change in any bit.
 pub const NUMERICS_VERSION: u32 = 1;
+
+/// How the greatest logits are found ([`Engine::top`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// Among all logits.
+    #[default]
+    Full,
+    /// By a [`Screen`]: from half of the bytes of a 16-bit head, for an int8 copy's memory. A head
+    /// that cannot be screened is used in full.
+    Screened,
+}
 
 /// How an engine shall compute. None of it changes a result.
 #[derive(Clone, Debug)]
@@ -28,15 +40,18 @@ pub struct EngineOptions {
     pub kernel: KernelChoice,
     /// Whether thread `i` is bound to the `i`-th CPU the process may use, the caller's too.
     pub pin: bool,
+    /// How the greatest logits are found.
+    pub head: HeadChoice,
 }
 
 impl Default for EngineOptions {
-    /// One thread, the best kernel, not bound.
+    /// One thread, the best kernel, not bound, the head in full.
     fn default() -> Self {
         Self {
             threads: NonZeroUsize::MIN,
             kernel: KernelChoice::Auto,
             pin: false,
+            head: HeadChoice::Full,
         }
     }
 }
@@ -102,6 +117,10 @@ pub struct Engine {
     compute: Compute,
     rope: Rope,
     state: State,
+    screen: Option<Screen>,
+    screening: Screening,
+    // (vocab_size), where the greatest are sought among all
+    logits: Vec<f32>,
 }
 
 impl Engine {
@@ -129,14 +148,21 @@ impl Engine {
         validate(&config, &weights)?;
         let kernel = options.kernel.kernel()?;
         let threads = options.threads;
-        let pool = ThreadPool::new(threads, options.pin)
+        let mut pool = ThreadPool::new(threads, options.pin)
             .map_err(|source| EngineError::Threads { threads, source })?;
+        let screen = match options.head {
+            HeadChoice::Full => None,
+            HeadChoice::Screened => Screen::new(weights.head(), &*kernel, &mut pool),
+        };
         Ok(Self {
             rope: Rope::new(&config),
             config,
             weights,
             compute: Compute { kernel, pool },
             state: State::default(),
+            screen,
+            screening: Screening::default(),
+            logits: Vec::new(),
         })
     }
 
@@ -165,6 +191,11 @@ impl Engine {
         KvCache::new(&self.config, capacity)
     }
 
+    /// Returns the screen of the head, if there is one.
+    pub fn screen(&self) -> Option<&Screen> {
+        self.screen.as_ref()
+    }
+
     /// Evaluates `tokens` behind those in the cache, and adds them to it.
     ///
     /// `out` is replaced by the logits asked for; without tokens there are none.
@@ -175,11 +206,8 @@ impl Engine {
         logits: Logits,
         out: &mut Vec<f32>,
     ) -> Result<(), ForwardError> {
+        self.check(cache, tokens)?;
         let vocab_size = self.config.vocab_size;
-        if let Some(&token) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(ForwardError::TokenOutOfRange { token, vocab_size });
-        }
-        cache.check(&self.config, tokens.len())?;
         let wanted = match logits {
             Logits::None => 0,
             Logits::Last => tokens.len().min(1),
@@ -189,15 +217,7 @@ impl Engine {
 
         let mut done = 0;
         for batch in tokens.chunks(MICRO_BATCH) {
-            transformer::forward(
-                &self.config,
-                &self.weights,
-                &mut self.compute,
-                &mut self.rope,
-                cache,
-                &mut self.state,
-                batch,
-            );
+            self.pass(cache, batch);
             done += batch.len();
             let wanted = match logits {
                 Logits::None => 0..0,
@@ -216,6 +236,68 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Evaluates `tokens` as [`forward`](Self::forward) does, and fills `out` with the `k` greatest
+    /// logits of the last one, as [`greatest`](crate::sampler::greatest) leaves them.
+    ///
+    /// They are the same to the bit with a screened head and with the full one.
+    pub fn top(
+        &mut self,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        k: NonZeroUsize,
+        out: &mut Vec<(u32, f32)>,
+    ) -> Result<(), ForwardError> {
+        self.check(cache, tokens)?;
+        out.clear();
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        for batch in tokens.chunks(MICRO_BATCH) {
+            self.pass(cache, batch);
+        }
+        let Self {
+            config,
+            weights,
+            compute,
+            state,
+            screen,
+            screening,
+            logits,
+            ..
+        } = self;
+        let x = transformer::output(config, weights, compute, state, 1);
+        linear::top(
+            compute,
+            weights.head(),
+            screen.as_ref().map(|screen| (screen, screening)),
+            x,
+            k.get(),
+            logits,
+            out,
+        );
+        Ok(())
+    }
+
+    fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ForwardError> {
+        let vocab_size = self.config.vocab_size;
+        if let Some(&token) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(ForwardError::TokenOutOfRange { token, vocab_size });
+        }
+        Ok(cache.check(&self.config, tokens.len())?)
+    }
+
+    fn pass(&mut self, cache: &mut KvCache, batch: &[u32]) {
+        transformer::forward(
+            &self.config,
+            &self.weights,
+            &mut self.compute,
+            &mut self.rope,
+            cache,
+            &mut self.state,
+            batch,
+        );
     }
 
     /// Returns a hash of the logits of a fixed short prompt: equal for equal weights and

@@ -31,8 +31,6 @@ pub struct Step<'a> {
     pub index: usize,
     /// The token.
     pub token: u32,
-    /// What it was chosen by, `(vocab_size)`.
-    pub logits: &'a [f32],
     /// The text that has become certain with it: whole characters, and nothing that may yet turn
     /// out to begin a stop text.
     pub text: &'a str,
@@ -117,7 +115,7 @@ pub fn generate(
     let mut sampler = Sampler::new(params.sampling);
     let mut text = StopText::new(tokenizer.stream(true), &params.stop);
     let mut tokens: Vec<u32> = Vec::new();
-    let mut logits = Vec::new();
+    let (mut greatest, mut logits) = (Vec::new(), Vec::new());
     let end = loop {
         if tokens.len() >= params.max_new {
             break End::MaxNew;
@@ -127,11 +125,15 @@ pub fn generate(
             Some(last) => std::slice::from_ref(last),
             None => prompt,
         };
-        engine.forward(cache, input, Logits::Last, &mut logits)?;
         let index = tokens.len();
-        let token = sampler
-            .sample(&logits)
-            .map_err(|source| GenerateError::Sample { index, source })?;
+        let token = if let Some(k) = sampler.wants() {
+            engine.top(cache, input, k, &mut greatest)?;
+            sampler.choose(&greatest)
+        } else {
+            engine.forward(cache, input, Logits::Last, &mut logits)?;
+            sampler.sample(&logits)
+        };
+        let token = token.map_err(|source| GenerateError::Sample { index, source })?;
         if !params.ignore_eos && tokenizer.end_ids().contains(&token) {
             break End::EndToken(token);
         }
@@ -140,7 +142,6 @@ pub fn generate(
         let step = Step {
             index,
             token,
-            logits: &logits,
             text: certain,
         };
         let flow = on_token(&step);

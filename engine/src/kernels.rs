@@ -30,7 +30,10 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use crate::weights::{DenseMatrix, TernaryMatrix};
+use crate::{
+    screen::{self, Bounds, Screen, ScreenInput, ScreenRows},
+    weights::{DenseMatrix, TernaryMatrix},
+};
 
 mod activations;
 mod attention;
@@ -62,6 +65,21 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// Computes `out = W x` for the rows in `out.range()`; `input` is `(tokens, cols)`.
     fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>);
+
+    /// Computes `out[i] = W[rows[i]] x`, as [`dense`](Self::dense) does; `input` is `(cols)`.
+    fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]);
+
+    /// Makes rows of a screened head's int8 copy, from row `first` of `head` on.
+    fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
+        screen::quantize_rows_in_order(head, first, out);
+    }
+
+    /// Bounds the logits of some rows of a screened head.
+    ///
+    /// Kernels may differ in the last bits of a bound, which changes no result.
+    fn screen(&self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
+        screen::screen_in_order(screen, input, bounds);
+    }
 
     /// Computes softmax attention of one token's query heads over one key/value head.
     ///

@@ -16,6 +16,7 @@ pub mod mmap;
 pub mod quant;
 pub mod sampler;
 pub mod score;
+pub mod screen;
 pub mod synth;
 pub mod testing;
 pub mod threads;

@@ -1,7 +1,7 @@
 //! From logits to the next token: the most likely one, or one drawn by temperature, top-k and
 //! top-p. Equal seeds and logits give equal tokens on every machine.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, num::NonZeroUsize};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,7 +44,7 @@ pub enum SampleError {
 pub struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
-    /// Tokens still in the running, most likely first, with their logits.
+    /// Room for the tokens in the running.
     candidates: Vec<(u32, f32)>,
 }
 
@@ -62,45 +62,47 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token by its logits, `(vocab_size)`. Of equally likely ones the one with
-    /// the lowest id stands first.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+    /// Returns how many of the greatest logits a choice needs; `None` where it needs all.
+    pub fn wants(&self) -> Option<NonZeroUsize> {
         match self.sampling {
             Sampling::Random {
-                temperature,
-                top_k,
-                top_p,
-                ..
-            } if temperature > 0.0 => self.draw(logits, temperature, top_k, top_p),
-            _ => greedy(logits),
+                temperature, top_k, ..
+            } if temperature > 0.0 => NonZeroUsize::new(top_k as usize),
+            _ => Some(NonZeroUsize::MIN),
         }
     }
 
-    fn draw(
-        &mut self,
-        logits: &[f32],
-        temperature: f32,
-        top_k: u32,
-        top_p: f32,
-    ) -> Result<u32, SampleError> {
-        let best = greedy(logits)?;
-        let greatest = logits[best as usize];
-        if greatest.is_infinite() {
-            return Ok(best); // no differences of infinities
-        }
-        let Self { candidates, .. } = self;
-        candidates.clear();
-        candidates.extend((0..).zip(logits.iter().copied()));
-        let keep = match top_k as usize {
-            0 => candidates.len(),
-            k => k.min(candidates.len()),
-        };
-        if keep < candidates.len() {
-            candidates.select_nth_unstable_by(keep, likelier);
-            candidates.truncate(keep);
-        }
-        candidates.sort_unstable_by(likelier);
+    /// Chooses the next token by its logits, `(vocab_size)`. Of equally likely ones the one with
+    /// the lowest id stands first.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        let wanted = self.wants().map_or(logits.len(), usize::from);
+        let mut candidates = std::mem::take(&mut self.candidates);
+        greatest(logits, wanted, &mut candidates);
+        let token = self.choose(&candidates);
+        self.candidates = candidates;
+        token
+    }
 
+    /// Chooses the next token of the tokens with the greatest logits, as many as
+    /// [`wants`](Self::wants) says, as [`greatest`] leaves them.
+    pub fn choose(&mut self, greatest: &[(u32, f32)]) -> Result<u32, SampleError> {
+        let &(best, logit) = greatest.first().ok_or(SampleError::Empty)?;
+        if logit.is_nan() {
+            return Err(SampleError::NotANumber { id: best });
+        }
+        match self.sampling {
+            Sampling::Random {
+                temperature, top_p, ..
+            } if temperature > 0.0 && logit.is_finite() => {
+                Ok(self.draw(greatest, temperature, top_p))
+            }
+            // Infinities have no differences.
+            _ => Ok(best),
+        }
+    }
+
+    fn draw(&mut self, candidates: &[(u32, f32)], temperature: f32, top_p: f32) -> u32 {
+        let greatest = candidates[0].1;
         // exp in software, so that every machine draws from the same numbers
         let weight = |logit: f32| {
             libm::exp((f64::from(logit) - f64::from(greatest)) / f64::from(temperature))
@@ -109,7 +111,7 @@ impl Sampler {
         let limit = f64::from(top_p.clamp(0.0, 1.0)) * total;
         let mut kept = 0.0;
         let mut n_kept = 0;
-        for &(_, logit) in &*candidates {
+        for &(_, logit) in candidates {
             kept += weight(logit);
             n_kept += 1;
             if top_p < 1.0 && kept >= limit {
@@ -122,11 +124,35 @@ impl Sampler {
         for &(id, logit) in &candidates[..n_kept] {
             passed += weight(logit);
             if target < passed {
-                return Ok(id);
+                return id;
             }
         }
-        Ok(candidates[n_kept - 1].0)
+        candidates[n_kept - 1].0
     }
+}
+
+/// Fills `out` with the `k` tokens of the greatest logits, the greatest first and of equal ones the
+/// lowest id; or with the first token whose logit is not a number, if there is one.
+pub fn greatest(logits: &[f32], k: usize, out: &mut Vec<(u32, f32)>) {
+    out.clear();
+    match greedy(logits) {
+        Err(SampleError::Empty) => {}
+        Err(SampleError::NotANumber { id }) => out.push((id, logits[id as usize])),
+        Ok(best) if k == 1 => out.push((best, logits[best as usize])),
+        Ok(_) => {
+            out.extend((0..).zip(logits.iter().copied()));
+            keep_greatest(k, out);
+        }
+    }
+}
+
+/// Keeps the `k` tokens with the greatest logits, in [`greatest`]'s order.
+pub(crate) fn keep_greatest(k: usize, candidates: &mut Vec<(u32, f32)>) {
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k, likelier);
+        candidates.truncate(k);
+    }
+    candidates.sort_unstable_by(likelier);
 }
 
 /// Returns the most likely token, the lowest of several.

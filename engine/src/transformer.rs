@@ -153,15 +153,14 @@ pub(crate) fn forward(
     cache.advance(n);
 }
 
-/// Computes the logits, `(len, vocab_size)`, of the last `len` tokens of the pass.
-pub(crate) fn logits(
+/// Returns what the head reads of the last `len` tokens of the pass, `(len, hidden_size)`.
+pub(crate) fn output<'a>(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
-    state: &mut State,
+    state: &'a mut State,
     len: usize,
-    out: &mut [f32],
-) {
+) -> &'a [f32] {
     let first = state.x.len() - len * config.hidden_size;
     let norm = Norm {
         gain: Some(&weights.output_norm),
@@ -172,8 +171,20 @@ pub(crate) fn logits(
     state
         .normed
         .take(compute, rows, config.hidden_size, norm, |_, _, _| {});
-    let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-    linear::head(compute, head, state.normed.input().float, out);
+    state.normed.input().float
+}
+
+/// Computes the logits, `(len, vocab_size)`, of the last `len` tokens of the pass.
+pub(crate) fn logits(
+    config: &ModelConfig,
+    weights: &Weights,
+    compute: &mut Compute,
+    state: &mut State,
+    len: usize,
+    out: &mut [f32],
+) {
+    let x = output(config, weights, compute, state, len);
+    linear::head(compute, weights.head(), x, out);
 }
 
 fn add(x: &mut [f32], delta: &[f32]) {

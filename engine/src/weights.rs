@@ -371,6 +371,13 @@ pub struct Weights {
     pub head: Option<DenseMatrix>,
 }
 
+impl Weights {
+    /// Returns the output head, which may be the embedding.
+    pub fn head(&self) -> &DenseMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -4,6 +4,8 @@
 //! it has one; nothing is tokenized; a token is sampled by arg max; tokens that end a text do not
 //! end a generation. Every repetition runs the same tokens and every value is kept.
 
+use std::num::NonZeroUsize;
+
 use tritmark_engine::{
     engine::{Engine, ForwardError, Logits},
     kv_cache::KvCache,
@@ -21,7 +23,8 @@ pub(crate) struct Generation {
     // Depth, then prompt (or the one token that stands for it).
     tokens: Vec<u32>,
     cache: KvCache,
-    logits: Vec<f32>,
+    // The greatest logit of the last token evaluated.
+    greatest: Vec<(u32, f32)>,
 }
 
 /// When the tokens of one repetition came.
@@ -49,15 +52,10 @@ impl Generation {
             workload,
             cache: engine.new_cache(tokens.len() + workload.n_gen as usize),
             tokens,
-            logits: Vec::with_capacity(engine.config().vocab_size),
+            greatest: Vec::new(),
         };
         for batch in generation.tokens[..n_depth].chunks(batch_size(workload)) {
-            engine.forward(
-                &mut generation.cache,
-                batch,
-                Logits::None,
-                &mut generation.logits,
-            )?;
+            engine.forward(&mut generation.cache, batch, Logits::None, &mut Vec::new())?;
         }
         Ok(generation)
     }
@@ -67,7 +65,7 @@ impl Generation {
         self.cache.bytes() as u64
     }
 
-    /// Evaluates the prompt behind the depth; the last token's logits are kept.
+    /// Evaluates the prompt behind the depth; the last token's greatest logit is kept.
     pub(crate) fn prefill(&mut self, engine: &mut Engine) -> Result<(), ForwardError> {
         let n_depth = self.workload.n_depth as usize;
         self.cache.truncate(n_depth);
@@ -75,12 +73,11 @@ impl Generation {
             .chunks(batch_size(self.workload))
             .peekable();
         while let Some(batch) = batches.next() {
-            let logits = if batches.peek().is_some() {
-                Logits::None
+            if batches.peek().is_some() {
+                engine.forward(&mut self.cache, batch, Logits::None, &mut Vec::new())?;
             } else {
-                Logits::Last
-            };
-            engine.forward(&mut self.cache, batch, logits, &mut self.logits)?;
+                self.evaluate(engine, batch)?;
+            }
         }
         Ok(())
     }
@@ -91,10 +88,15 @@ impl Generation {
         self.cache.truncate(self.tokens.len());
         let mut token = *self.tokens.last().expect("a shape has at least one token");
         for _ in 0..self.workload.n_gen {
-            engine.forward(&mut self.cache, &[token], Logits::Last, &mut self.logits)?;
-            token = arg_max(&self.logits);
+            self.evaluate(engine, &[token])?;
+            token = self.greatest[0].0;
         }
         Ok(())
+    }
+
+    /// Evaluates tokens and finds the greatest logit of the last one, the first of equals.
+    fn evaluate(&mut self, engine: &mut Engine, tokens: &[u32]) -> Result<(), ForwardError> {
+        engine.top(&mut self.cache, tokens, NonZeroUsize::MIN, &mut self.greatest)
     }
 
     /// Runs the shape once and takes the time of every token.
@@ -117,9 +119,9 @@ impl Generation {
         for i in 0..n_gen {
             if let Some(last) = timed.token_ids.last() {
                 debug_assert!(i > 0);
-                engine.forward(&mut self.cache, &[*last], Logits::Last, &mut self.logits)?;
+                self.evaluate(engine, &[*last])?;
             }
-            timed.token_ids.push(arg_max(&self.logits));
+            timed.token_ids.push(self.greatest[0].0);
             let now_ns = clock.now_ns();
             timed.elapsed_ns.push(now_ns - before_ns);
             before_ns = now_ns;
@@ -172,17 +174,6 @@ fn batch_size(workload: Workload) -> usize {
     }
 }
 
-/// Returns the position of the largest logit, the first of equals.
-fn arg_max(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
-}
-
 /// Returns `n` tokens by `SplitMix64`; the first is `bos` where there is one.
 fn random_tokens(n: usize, vocab_size: usize, bos: Option<u32>) -> Vec<u32> {
     let mut state = PROMPT_SEED;
@@ -205,14 +196,21 @@ fn random_tokens(n: usize, vocab_size: usize, bos: Option<u32>) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use tritmark_engine::{engine::EngineOptions, testing::tiny_model};
+    use tritmark_engine::{
+        engine::{EngineOptions, HeadChoice},
+        testing::tiny_model,
+    };
 
     use super::*;
     use crate::clock::fake::FakeClock;
 
     fn engine() -> Engine {
         let (config, weights) = tiny_model(5);
-        Engine::new(config, weights, &EngineOptions::default()).unwrap()
+        let options = EngineOptions {
+            head: HeadChoice::Screened,
+            ..EngineOptions::default()
+        };
+        Engine::new(config, weights, &options).unwrap()
     }
 
     fn workload(n_prompt: u32, n_gen: u32, n_depth: u32, n_batch: u32) -> Workload {
@@ -281,9 +279,10 @@ mod tests {
         let mut generation = Generation::new(&mut engine, shape, None).unwrap();
         generation.prefill(&mut engine).unwrap();
         generation.decode(&mut engine).unwrap();
-        let first = generation.logits.clone();
+        let first = generation.greatest.clone();
+        assert_eq!(first.len(), 1);
         generation.decode(&mut engine).unwrap();
-        assert_eq!(generation.logits, first);
+        assert_eq!(generation.greatest, first);
     }
 
     #[test]
@@ -298,11 +297,5 @@ mod tests {
                 .iter()
                 .all(|&token| token < 50)
         );
-    }
-
-    #[test]
-    fn the_largest_logit_wins_and_of_equals_the_first() {
-        assert_eq!(arg_max(&[0.0, 2.0, 2.0, -1.0]), 1);
-        assert_eq!(arg_max(&[f32::NAN, 1.0]), 0);
     }
 }

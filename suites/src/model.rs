@@ -8,7 +8,7 @@ use std::{
 };
 
 use tritmark_engine::{
-    engine::{Engine, EngineOptions, NUMERICS_VERSION},
+    engine::{Engine, EngineOptions, HeadChoice, NUMERICS_VERSION},
     kernels::KernelChoice,
     load::{self, LoadOptions, VocabSource},
     synth::{self, Format},
@@ -61,6 +61,11 @@ impl Opened {
         let options = EngineOptions {
             threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
             kernel,
+            // Log-likelihoods need all logits: a screen would be memory for nothing.
+            head: match job.suite {
+                SuiteSpec::Accuracy(_) => HeadChoice::Full,
+                _ => HeadChoice::Screened,
+            },
             ..EngineOptions::default()
         };
         let engine =
@@ -109,6 +114,13 @@ impl Opened {
         } else {
             format!("{linear_format} (from {stored_linear_format})")
         };
+        let (head_format, screen_bytes) = match self.engine.screen() {
+            Some(screen) => (
+                format!("{head_format} (screened by int8)"),
+                screen.bytes() as u64,
+            ),
+            None => (head_format, 0),
+        };
         Ok(ModelFacts {
             weights_hash,
             architecture,
@@ -119,7 +131,7 @@ impl Opened {
             n_params,
             n_linear_params,
             file_bytes,
-            weight_bytes,
+            weight_bytes: weight_bytes + screen_bytes,
             linear_weight_bytes,
             bits_per_weight,
             logits_fingerprint: hex(&self.engine.fingerprint()),

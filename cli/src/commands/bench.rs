@@ -113,7 +113,8 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
         let options = EngineOptions {
             threads,
             kernel: kernel.clone(),
-            pin: false,
+            head: args.engine.head.into(),
+            ..EngineOptions::default()
         };
         let mut engine = Engine::from_loaded(model.clone(), &options)
             .or_exit(Exit::Usage, || {
@@ -178,15 +179,13 @@ fn time(engine: &mut Engine, test: Test, args: &Bench) -> Outcome<Vec<Duration>>
     let capacity = test.capacity();
     let mut cache = engine.new_cache(capacity);
     let vocab_size = engine.config().vocab_size;
-    let mut out = Vec::new();
-    let mut forward = |engine: &mut Engine, cache: &mut _, ids: &[u32], logits| {
-        engine
-            .forward(cache, ids, logits, &mut out)
-            .or_exit(Exit::Usage, || format!("cannot evaluate {capacity} tokens"))
-    };
+    let cannot = || format!("cannot evaluate {capacity} tokens");
+    let mut greatest = Vec::new();
 
     for batch in tokens(test.n_depth, vocab_size).chunks(test.n_batch) {
-        forward(engine, &mut cache, batch, Logits::None)?;
+        engine
+            .forward(&mut cache, batch, Logits::None, &mut Vec::new())
+            .or_exit(Exit::Usage, cannot)?;
     }
     let prompt = tokens(test.n_prompt, vocab_size);
     let generated = tokens(test.n_gen, vocab_size);
@@ -195,20 +194,18 @@ fn time(engine: &mut Engine, test: Test, args: &Bench) -> Outcome<Vec<Duration>>
         let start = Instant::now();
         let last = prompt.chunks(test.n_batch).count().saturating_sub(1);
         for (index, batch) in prompt.chunks(test.n_batch).enumerate() {
-            let logits = if index == last {
-                Logits::Last
+            if index == last {
+                engine.top(&mut cache, batch, NonZeroUsize::MIN, &mut greatest)
             } else {
-                Logits::None
-            };
-            forward(engine, &mut cache, batch, logits)?;
+                engine.forward(&mut cache, batch, Logits::None, &mut Vec::new())
+            }
+            .or_exit(Exit::Usage, cannot)?;
         }
         for token in generated.iter().take(n_gen) {
-            forward(
-                engine,
-                &mut cache,
-                std::slice::from_ref(token),
-                Logits::Last,
-            )?;
+            let token = std::slice::from_ref(token);
+            engine
+                .top(&mut cache, token, NonZeroUsize::MIN, &mut greatest)
+                .or_exit(Exit::Usage, cannot)?;
         }
         Ok(start.elapsed())
     };

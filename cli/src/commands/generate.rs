@@ -48,7 +48,8 @@ pub(crate) fn exec(args: &Generate) -> Outcome {
     let options = EngineOptions {
         threads,
         kernel,
-        pin: false,
+        head: args.engine.head.into(),
+        ..EngineOptions::default()
     };
     let mut engine = Engine::from_loaded(model, &options).or_exit(Exit::Usage, cannot_load)?;
     let load = start.elapsed();

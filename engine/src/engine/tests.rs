@@ -10,7 +10,7 @@ fn options(kernel: &'static str, threads: usize) -> EngineOptions {
     EngineOptions {
         threads: NonZeroUsize::new(threads).unwrap(),
         kernel: KernelChoice::Named(kernel),
-        pin: false,
+        ..EngineOptions::default()
     }
 }
 

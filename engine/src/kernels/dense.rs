@@ -3,7 +3,10 @@
 use half::f16;
 
 use super::{Columns, float, float::LANES, isa::Isa};
-use crate::weights::{AlignedBytes, DenseMatrix, DenseType};
+use crate::{
+    screen::{self, ScreenRows},
+    weights::{AlignedBytes, DenseMatrix, DenseType},
+};
 
 /// Weights handled at a time.
 pub(super) const UNIT: usize = 32;
@@ -185,6 +188,48 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
         DenseType::Q8_0 => one_token::<I, Q8_0>(isa, weights, input, out),
         DenseType::Q4_0 => one_token::<I, Q4_0>(isa, weights, input, out),
     }
+}
+
+/// Computes some rows for one token, each as [`product`] does.
+#[inline(always)]
+pub(super) fn some_rows<I: Isa>(
+    isa: I,
+    weights: &DenseMatrix,
+    rows: &[u32],
+    input: &[f32],
+    out: &mut [f32],
+) {
+    for (&r, out) in rows.iter().zip(out) {
+        let row = [row(weights, r as usize)];
+        [*out] = match weights.dtype {
+            DenseType::F32 => dots::<I, F32, 1>(isa, row, input),
+            DenseType::F16 => dots::<I, F16, 1>(isa, row, input),
+            DenseType::Bf16 => dots::<I, Bf16, 1>(isa, row, input),
+            DenseType::Q8_0 => dots::<I, Q8_0, 1>(isa, row, input),
+            DenseType::Q4_0 => dots::<I, Q4_0, 1>(isa, row, input),
+        };
+    }
+}
+
+/// Makes rows of a screened head's copy.
+#[inline(always)]
+pub(super) fn screen_rows<I: Isa>(
+    isa: I,
+    head: &DenseMatrix,
+    first: usize,
+    out: &mut ScreenRows<'_>,
+) {
+    screen::quantize_rows(head, first, out, |r, values| {
+        let row = row(head, r);
+        let values = &mut values[..head.cols.next_multiple_of(LANES)];
+        match head.dtype {
+            DenseType::F32 => widen::<I, F32>(isa, row, 0, head.cols, values),
+            DenseType::F16 => widen::<I, F16>(isa, row, 0, head.cols, values),
+            DenseType::Bf16 => widen::<I, Bf16>(isa, row, 0, head.cols, values),
+            DenseType::Q8_0 => widen::<I, Q8_0>(isa, row, 0, head.cols, values),
+            DenseType::Q4_0 => widen::<I, Q4_0>(isa, row, 0, head.cols, values),
+        }
+    });
 }
 
 fn row(weights: &DenseMatrix, row: usize) -> &[u8] {

@@ -61,6 +61,14 @@ impl Kernel for Reference {
         }
     }
 
+    fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {
+        let mut row = vec![0.0; weights.cols];
+        for (&r, out) in rows.iter().zip(out) {
+            widen(weights, r as usize, &mut row);
+            *out = dot(&row, input);
+        }
+    }
+
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
         let dim = head.head_dim;
         for ((query, scores), out) in head

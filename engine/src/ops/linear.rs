@@ -3,6 +3,8 @@
 use super::Compute;
 use crate::{
     kernels::{Activations, Columns},
+    sampler,
+    screen::{Screen, Screening},
     threads,
     weights::{DenseMatrix, Linear, Matrix},
 };
@@ -88,4 +90,44 @@ pub(crate) fn head(compute: &mut Compute, matrix: &DenseMatrix, input: &[f32], l
     compute
         .pool
         .run(&mut parts, |_, out| kernel.dense(matrix, input, out));
+}
+
+/// Fills `out` with the `k` greatest logits of one token, `x` `(hidden_size)`, in the order of
+/// [`sampler::greatest`].
+///
+/// With a screen only the rows that may be among them are evaluated, each to the same bits as by
+/// [`head`]. `logits` is scratch.
+pub(crate) fn top(
+    compute: &mut Compute,
+    matrix: &DenseMatrix,
+    screen: Option<(&Screen, &mut Screening)>,
+    x: &[f32],
+    k: usize,
+    logits: &mut Vec<f32>,
+    out: &mut Vec<(u32, f32)>,
+) {
+    if let Some((screen, screening)) = screen
+        && let Compute { kernel, pool } = &mut *compute
+        && screening.run(screen, &**kernel, pool, x, k).is_some()
+        // Rows here and there are read more slowly than all of them in a stream.
+        && screening.rows.len() <= matrix.rows / 4
+    {
+        let rows = &screening.rows[..];
+        logits.resize(rows.len(), 0.0);
+        let per_part = rows.len().div_ceil(pool.threads()).max(1);
+        let mut parts: Vec<_> = rows
+            .chunks(per_part)
+            .zip(logits.chunks_mut(per_part))
+            .collect();
+        pool.run(&mut parts, |_, (rows, logits)| {
+            kernel.dense_rows(matrix, rows, x, logits);
+        });
+        out.clear();
+        out.extend(rows.iter().copied().zip(logits.iter().copied()));
+        sampler::keep_greatest(k, out);
+        return;
+    }
+    logits.resize(matrix.rows, 0.0);
+    head(compute, matrix, x, logits);
+    sampler::greatest(logits, k, out);
 }

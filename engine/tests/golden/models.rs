@@ -99,7 +99,7 @@ pub(crate) fn options(kernel: &'static str) -> EngineOptions {
     EngineOptions {
         threads: NonZeroUsize::MIN,
         kernel: KernelChoice::Named(kernel),
-        pin: false,
+        ..EngineOptions::default()
     }
 }
 

@@ -20,8 +20,12 @@ use super::{
     },
     ternary,
 };
-use crate::weights::{DenseMatrix, TernaryMatrix};
+use crate::{
+    screen::{Bounds, Screen, ScreenInput, ScreenRows},
+    weights::{DenseMatrix, TernaryMatrix},
+};
 
+mod bounds;
 mod trits;
 
 pub(super) use trits::add_lanes;
@@ -65,6 +69,29 @@ impl Kernel for Avx2 {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }
+    }
+
+    fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(isa: Avx2, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {
+            dense::some_rows(isa, weights, rows, input, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(*self, weights, rows, input, out) }
+    }
+
+    fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(isa: Avx2, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
+            dense::screen_rows(isa, head, first, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(*self, head, first, out) }
+    }
+
+    fn screen(&self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { bounds::of_rows(screen, input, bounds) }
     }
 
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
