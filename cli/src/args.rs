@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use tritmark_engine::engine::HeadChoice;
 
 /// The coordinator that clients and agents look for when none is named.
 pub(crate) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7701";

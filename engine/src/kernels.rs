@@ -31,7 +31,7 @@ use std::{fmt, str::FromStr};
 use thiserror::Error;
 
 use crate::{
-    screen::{self, Bounds, Screen, ScreenInput, ScreenRows},
+    screen::{Bounds, Screen, ScreenInput, ScreenRows},
     weights::{DenseMatrix, TernaryMatrix},
 };
 
@@ -42,6 +42,7 @@ mod dense;
 pub(crate) mod float;
 mod isa;
 mod reference;
+mod screen;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]

@@ -96,7 +96,12 @@ impl Generation {
 
     /// Evaluates tokens and finds the greatest logit of the last one, the first of equals.
     fn evaluate(&mut self, engine: &mut Engine, tokens: &[u32]) -> Result<(), ForwardError> {
-        engine.top(&mut self.cache, tokens, NonZeroUsize::MIN, &mut self.greatest)
+        engine.top(
+            &mut self.cache,
+            tokens,
+            NonZeroUsize::MIN,
+            &mut self.greatest,
+        )
     }
 
     /// Runs the shape once and takes the time of every token.

@@ -15,7 +15,7 @@ use tritmark_engine::{
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{Job, ModelSource, Synth},
+    job::{Job, ModelSource, SuiteSpec, Synth},
     record::ModelFacts,
 };
 

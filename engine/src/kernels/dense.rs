@@ -2,9 +2,9 @@
 
 use half::f16;
 
-use super::{Columns, float, float::LANES, isa::Isa};
+use super::{Columns, float, float::LANES, isa::Isa, screen};
 use crate::{
-    screen::{self, ScreenRows},
+    screen::ScreenRows,
     weights::{AlignedBytes, DenseMatrix, DenseType},
 };
 

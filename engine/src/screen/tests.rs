@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::{
-    kernels,
+    kernels::{self, widen},
     ops::{Compute, linear},
     testing::{TestRng, random_dense},
 };
