@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
-use tritmark_engine::engine::HeadChoice;
+use tritmark_engine::{engine::HeadChoice, kv_cache::KvType};
 
 /// The coordinator that clients and agents look for when none is named.
 pub(crate) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7701";
@@ -356,6 +356,28 @@ pub(crate) struct Engine {
     /// few of its rows, `full` all of it. The tokens and their logits are the same.
     #[arg(long, env = "TRITMARK_HEAD", value_enum, default_value_t)]
     pub(crate) head: Head,
+    /// How keys and values of past tokens are kept: `f16` takes half of the memory, and rounds.
+    #[arg(long, env = "TRITMARK_KV", value_enum, default_value_t)]
+    pub(crate) kv: Kv,
+}
+
+/// `--kv`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Kv {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// As llama.cpp keeps them.
+    F16,
+}
+
+impl From<Kv> for KvType {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F32 => Self::F32,
+            Kv::F16 => Self::F16,
+        }
+    }
 }
 
 /// `--head`.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     config::ModelConfig,
     kernels::{KernelChoice, KernelError},
-    kv_cache::{CacheError, KvCache},
+    kv_cache::{CacheError, KvCache, KvType},
     load::{self, LoadError, LoadOptions, LoadedModel},
     ops::{Compute, linear, rope::Rope},
     screen::{Screen, Screening},
@@ -31,7 +31,7 @@ pub enum HeadChoice {
     Screened,
 }
 
-/// How an engine shall compute. None of it changes a result.
+/// How an engine shall compute. Only `kv` changes a result.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Threads, the caller's included.
@@ -42,16 +42,19 @@ pub struct EngineOptions {
     pub pin: bool,
     /// How the greatest logits are found.
     pub head: HeadChoice,
+    /// How [`Engine::new_cache`] keeps keys and values.
+    pub kv: KvType,
 }
 
 impl Default for EngineOptions {
-    /// One thread, the best kernel, not bound, the head in full.
+    /// One thread, the best kernel, not bound, the head in full, keys and values in f32.
     fn default() -> Self {
         Self {
             threads: NonZeroUsize::MIN,
             kernel: KernelChoice::Auto,
             pin: false,
             head: HeadChoice::Full,
+            kv: KvType::F32,
         }
     }
 }
@@ -117,6 +120,7 @@ pub struct Engine {
     compute: Compute,
     rope: Rope,
     state: State,
+    kv: KvType,
     screen: Option<Screen>,
     screening: Screening,
     // (vocab_size), where the greatest are sought among all
@@ -160,6 +164,7 @@ impl Engine {
             weights,
             compute: Compute { kernel, pool },
             state: State::default(),
+            kv: options.kv,
             screen,
             screening: Screening::default(),
             logits: Vec::new(),
@@ -188,7 +193,7 @@ impl Engine {
 
     /// Makes an empty cache for sequences of up to `capacity` tokens.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(&self.config, capacity)
+        KvCache::new(&self.config, self.kv, capacity)
     }
 
     /// Returns the screen of the head, if there is one.

@@ -1,8 +1,129 @@
-//! Keys and values of past positions, in f32.
+//! Keys and values of past positions, in f32 or f16.
 
+use std::ops::Range;
+
+use half::f16;
 use thiserror::Error;
 
 use crate::config::ModelConfig;
+
+/// How keys and values are kept.
+///
+/// Either gives the same bits on every kernel; the two differ from each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// Rounded to the nearest f16, half to even: what llama.cpp and bitnet.cpp keep, in half of the
+    /// bytes.
+    F16,
+}
+
+impl KvType {
+    /// Returns the type's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Returns the bytes of a value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::F16 => size_of::<f16>(),
+        }
+    }
+}
+
+/// Values of one head, `(n_keys, head_dim)`.
+#[derive(Clone, Copy, Debug)]
+pub enum KvSlice<'a> {
+    /// See [`KvType::F32`].
+    F32(&'a [f32]),
+    /// See [`KvType::F16`].
+    F16(&'a [f16]),
+}
+
+impl KvSlice<'_> {
+    /// Returns the number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// Returns whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Values of one head, `(capacity, head_dim)`, for writing.
+#[derive(Debug)]
+pub(crate) enum KvSliceMut<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [f16]),
+}
+
+impl KvSliceMut<'_> {
+    /// Writes values from `at` on.
+    pub(crate) fn write(&mut self, at: usize, values: &[f32]) {
+        match self {
+            Self::F32(out) => out[at..][..values.len()].copy_from_slice(values),
+            Self::F16(out) => {
+                for (out, &value) in out[at..].iter_mut().zip(values) {
+                    *out = f16::from_f32(value);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Store {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+impl Store {
+    fn zeroed(dtype: KvType, len: usize) -> Self {
+        match dtype {
+            KvType::F32 => Self::F32(vec![0.0; len]),
+            KvType::F16 => Self::F16(bytemuck::zeroed_vec(len)),
+        }
+    }
+
+    fn dtype(&self) -> KvType {
+        match self {
+            Self::F32(_) => KvType::F32,
+            Self::F16(_) => KvType::F16,
+        }
+    }
+
+    fn get(&self, range: Range<usize>) -> KvSlice<'_> {
+        match self {
+            Self::F32(values) => KvSlice::F32(&values[range]),
+            Self::F16(values) => KvSlice::F16(&values[range]),
+        }
+    }
+
+    fn chunks_mut(&mut self, range: Range<usize>, len: usize) -> Vec<KvSliceMut<'_>> {
+        match self {
+            Self::F32(values) => values[range]
+                .chunks_exact_mut(len)
+                .map(KvSliceMut::F32)
+                .collect(),
+            Self::F16(values) => values[range]
+                .chunks_exact_mut(len)
+                .map(KvSliceMut::F16)
+                .collect(),
+        }
+    }
+}
 
 /// Keys and values of one sequence.
 ///
@@ -14,8 +135,8 @@ pub struct KvCache {
     head_dim: usize,
     capacity: usize,
     len: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Store,
+    values: Store,
 }
 
 /// Why positions cannot be added to a cache.
@@ -38,7 +159,7 @@ impl KvCache {
     /// Makes an empty cache for up to `capacity` positions.
     ///
     /// The memory is zeroed lazily by the system: what was never written is not resident.
-    pub fn new(config: &ModelConfig, capacity: usize) -> Self {
+    pub fn new(config: &ModelConfig, dtype: KvType, capacity: usize) -> Self {
         let ModelConfig {
             n_layers,
             n_kv_heads,
@@ -52,8 +173,8 @@ impl KvCache {
             head_dim,
             capacity,
             len: 0,
-            keys: vec![0.0; len],
-            values: vec![0.0; len],
+            keys: Store::zeroed(dtype, len),
+            values: Store::zeroed(dtype, len),
         }
     }
 
@@ -74,12 +195,22 @@ impl KvCache {
 
     /// Returns the bytes reserved for keys and values.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.keys) + size_of_val(&*self.values)
+        self.bytes_of(self.capacity)
     }
 
     /// Returns the bytes that the positions held take.
     pub fn bytes_used(&self) -> usize {
-        2 * size_of::<f32>() * self.n_layers * self.n_kv_heads * self.head_dim * self.len
+        self.bytes_of(self.len)
+    }
+
+    fn bytes_of(&self, positions: usize) -> usize {
+        let values = self.n_layers * self.n_kv_heads * self.head_dim * positions;
+        2 * self.dtype().bytes() * values
+    }
+
+    /// Returns how keys and values are kept.
+    pub fn dtype(&self) -> KvType {
+        self.keys.dtype()
     }
 
     /// Forgets all positions from `len` on; does nothing if fewer are held.
@@ -110,22 +241,25 @@ impl KvCache {
     }
 
     /// Returns keys and values of a layer, each head `(capacity, head_dim)`, in order of heads.
-    pub(crate) fn heads_mut(
-        &mut self,
-        layer: usize,
-    ) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
+    pub(crate) fn heads_mut(&mut self, layer: usize) -> Vec<(KvSliceMut<'_>, KvSliceMut<'_>)> {
         let head = self.capacity * self.head_dim;
         let layer_len = self.n_kv_heads * head;
         let range = layer * layer_len..(layer + 1) * layer_len;
-        self.keys[range.clone()]
-            .chunks_exact_mut(head)
-            .zip(self.values[range].chunks_exact_mut(head))
+        let keys = self.keys.chunks_mut(range.clone(), head);
+        keys.into_iter()
+            .zip(self.values.chunks_mut(range, head))
+            .collect()
     }
 
     /// Returns keys and values, each `(n_keys, head_dim)`, of a layer's head.
-    pub(crate) fn head(&self, layer: usize, head: usize, n_keys: usize) -> (&[f32], &[f32]) {
+    pub(crate) fn head(
+        &self,
+        layer: usize,
+        head: usize,
+        n_keys: usize,
+    ) -> (KvSlice<'_>, KvSlice<'_>) {
         let first = (layer * self.n_kv_heads + head) * self.capacity * self.head_dim;
         let range = first..first + n_keys * self.head_dim;
-        (&self.keys[range.clone()], &self.values[range])
+        (self.keys.get(range.clone()), self.values.get(range))
     }
 }

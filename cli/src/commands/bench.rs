@@ -114,6 +114,7 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
             threads,
             kernel: kernel.clone(),
             head: args.engine.head.into(),
+            kv: args.engine.kv.into(),
             ..EngineOptions::default()
         };
         let mut engine = Engine::from_loaded(model.clone(), &options)

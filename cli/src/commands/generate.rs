@@ -49,6 +49,7 @@ pub(crate) fn exec(args: &Generate) -> Outcome {
         threads,
         kernel,
         head: args.engine.head.into(),
+        kv: args.engine.kv.into(),
         ..EngineOptions::default()
     };
     let mut engine = Engine::from_loaded(model, &options).or_exit(Exit::Usage, cannot_load)?;

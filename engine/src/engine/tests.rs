@@ -63,6 +63,67 @@ fn logits_are_bit_equal_over_kernels_threads_batches_and_cuts() {
 }
 
 #[test]
+fn keys_and_values_in_f16_give_the_same_bits_everywhere_and_others_than_f32() {
+    let (config, weights) = tiny_model(3);
+    let tokens = TestRng::new(4).tokens(37, config.vocab_size);
+    let logits = |kernel, threads, kv, piece| {
+        let options = EngineOptions {
+            kv,
+            ..options(kernel, threads)
+        };
+        let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+        let bits = logit_bits(&mut engine, &tokens, piece);
+        let cache = engine.new_cache(10);
+        assert_eq!(cache.dtype(), kv);
+        (bits, cache.bytes())
+    };
+    let (expected, f16_bytes) = logits("reference", 1, KvType::F16, 1);
+    let (f32_bits, f32_bytes) = logits("reference", 1, KvType::F32, 1);
+    assert_ne!(expected, f32_bits);
+    assert_eq!(2 * f16_bytes, f32_bytes);
+    for kernel in kernels::available() {
+        for (threads, piece) in [(1, 1), (1, 32), (2, 5)] {
+            let (bits, _) = logits(kernel.name(), threads, KvType::F16, piece);
+            assert!(bits == expected, "{}, {threads} threads", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn the_greatest_logits_are_those_of_all_with_either_head() {
+    for (name, config, weights) in tiny_models(9) {
+        let tokens = TestRng::new(5).tokens(12, config.vocab_size);
+        let mut engine =
+            Engine::new(config.clone(), weights.clone(), &options("reference", 1)).unwrap();
+        let mut all = Vec::new();
+        let mut cache = engine.new_cache(tokens.len());
+        engine
+            .forward(&mut cache, &tokens, Logits::Last, &mut all)
+            .unwrap();
+        for kernel in kernels::available() {
+            for head in [HeadChoice::Full, HeadChoice::Screened] {
+                let options = EngineOptions {
+                    head,
+                    ..options(kernel.name(), 2)
+                };
+                let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+                for k in [1, 3, config.vocab_size] {
+                    let (mut expected, mut found) = (Vec::new(), vec![(7, 7.0)]);
+                    crate::sampler::greatest(&all, k, &mut expected);
+                    let mut cache = engine.new_cache(tokens.len());
+                    let k = NonZeroUsize::new(k).unwrap();
+                    engine.top(&mut cache, &tokens, k, &mut found).unwrap();
+                    assert!(found == expected, "{name}: {}, {head:?}", kernel.name());
+                    assert_eq!(cache.len(), tokens.len());
+                    engine.top(&mut cache, &[], k, &mut found).unwrap();
+                    assert!(found.is_empty());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_prompt_longer_than_a_micro_batch_gives_the_same_bits() {
     let (config, weights) = tiny_model(3);
     let tokens = TestRng::new(4).tokens(MICRO_BATCH + 70, config.vocab_size);
@@ -128,7 +189,12 @@ fn impossible_requests_are_errors_and_leave_the_cache_alone() {
     assert_eq!(cache.len(), 2);
     let mut other = engine.config().clone();
     other.head_dim += 2;
-    let stranger = engine.forward(&mut KvCache::new(&other, 9), &[1], Logits::Last, &mut out);
+    let stranger = engine.forward(
+        &mut KvCache::new(&other, KvType::F32, 9),
+        &[1],
+        Logits::Last,
+        &mut out,
+    );
     assert_eq!(stranger, Err(ForwardError::Cache(CacheError::OtherShape)));
     engine
         .forward(&mut cache, &[], Logits::Last, &mut out)

@@ -1,6 +1,9 @@
 //! Softmax attention of one token over one key/value head, on any [`Isa`].
 
+use half::f16;
+
 use super::{float, float::LANES, isa::Isa};
+use crate::kv_cache::KvSlice;
 
 /// The query heads of one token that share a key/value head, and the keys they see.
 #[derive(Clone, Copy, Debug)]
@@ -10,9 +13,9 @@ pub struct AttentionHead<'a> {
     /// `(group, head_dim)`, already rotated.
     pub queries: &'a [f32],
     /// `(n_keys, head_dim)`, in order of position; at least one.
-    pub keys: &'a [f32],
-    /// `(n_keys, head_dim)`.
-    pub values: &'a [f32],
+    pub keys: KvSlice<'a>,
+    /// `(n_keys, head_dim)`, of the keys' type.
+    pub values: KvSlice<'a>,
     /// Factor of the scores, `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
@@ -21,6 +24,36 @@ impl AttentionHead<'_> {
     /// Returns the number of positions attended to.
     pub fn n_keys(&self) -> usize {
         self.keys.len() / self.head_dim
+    }
+}
+
+/// A type of keys and values: how 16 of them become lanes. Widening is exact.
+trait Element: Copy {
+    fn load<I: Isa>(isa: I, values: &[Self; LANES]) -> I::Lanes;
+    fn widen<I: Isa>(self, isa: I) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, values: &[Self; LANES]) -> I::Lanes {
+        isa.load(values)
+    }
+
+    #[inline(always)]
+    fn widen<I: Isa>(self, _: I) -> f32 {
+        self
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, values: &[Self; LANES]) -> I::Lanes {
+        isa.load_f16(bytemuck::cast_ref(values))
+    }
+
+    #[inline(always)]
+    fn widen<I: Isa>(self, isa: I) -> f32 {
+        isa.half(self)
     }
 }
 
@@ -35,6 +68,26 @@ pub(super) fn attend<I: Isa>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
+    match (head.keys, head.values) {
+        (KvSlice::F32(keys), KvSlice::F32(values)) => {
+            attend_to(isa, head, keys, values, scores, out);
+        }
+        (KvSlice::F16(keys), KvSlice::F16(values)) => {
+            attend_to(isa, head, keys, values, scores, out);
+        }
+        _ => unreachable!("keys and values of a cache have one type"),
+    }
+}
+
+#[inline(always)]
+fn attend_to<I: Isa, E: Element>(
+    isa: I,
+    head: &AttentionHead<'_>,
+    keys: &[E],
+    values: &[E],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
     const HEADS: usize = 4;
     let (dim, n_keys) = (head.head_dim, head.n_keys());
     out.fill(0.0);
@@ -45,18 +98,20 @@ pub(super) fn attend<I: Isa>(
         .zip(out.chunks_mut(HEADS * dim))
     {
         match queries.len() / dim {
-            1 => some_heads::<I, 1>(isa, head, queries, scores, out),
-            2 => some_heads::<I, 2>(isa, head, queries, scores, out),
-            3 => some_heads::<I, 3>(isa, head, queries, scores, out),
-            _ => some_heads::<I, HEADS>(isa, head, queries, scores, out),
+            1 => some_heads::<I, E, 1>(isa, head, keys, values, queries, scores, out),
+            2 => some_heads::<I, E, 2>(isa, head, keys, values, queries, scores, out),
+            3 => some_heads::<I, E, 3>(isa, head, keys, values, queries, scores, out),
+            _ => some_heads::<I, E, HEADS>(isa, head, keys, values, queries, scores, out),
         }
     }
 }
 
 #[inline(always)]
-fn some_heads<I: Isa, const H: usize>(
+fn some_heads<I: Isa, E: Element, const H: usize>(
     isa: I,
     head: &AttentionHead<'_>,
+    keys: &[E],
+    values: &[E],
     queries: &[f32],
     scores: &mut [f32],
     out: &mut [f32],
@@ -66,7 +121,7 @@ fn some_heads<I: Isa, const H: usize>(
     for h in 1..H {
         heads[h] = &queries[h * dim..][..dim];
     }
-    for (k, key) in head.keys.chunks_exact(dim).enumerate() {
+    for (k, key) in keys.chunks_exact(dim).enumerate() {
         let dots = dots(isa, heads, key);
         for h in 0..H {
             scores[h * n_keys + k] = dots[h] * head.scale;
@@ -82,7 +137,7 @@ fn some_heads<I: Isa, const H: usize>(
         for h in 1..H {
             weights[h] = &scores[h * n_keys..][keys.clone()];
         }
-        let values = &head.values[keys.start * dim..keys.end * dim];
+        let values = &values[keys.start * dim..keys.end * dim];
         add_weighted(isa, weights, values, dim, out);
     }
     for (out, sum) in out.chunks_exact_mut(dim).zip(sums) {
@@ -94,7 +149,7 @@ fn some_heads<I: Isa, const H: usize>(
 
 /// Dot products of some queries with one key.
 #[inline(always)]
-fn dots<I: Isa, const H: usize>(isa: I, queries: [&[f32]; H], key: &[f32]) -> [f32; H] {
+fn dots<I: Isa, E: Element, const H: usize>(isa: I, queries: [&[f32]; H], key: &[E]) -> [f32; H] {
     let (key_chunks, key_tail) = key.as_chunks::<LANES>();
     let n = key_chunks.len();
     let mut chunks = [&[][..]; H];
@@ -103,13 +158,17 @@ fn dots<I: Isa, const H: usize>(isa: I, queries: [&[f32]; H], key: &[f32]) -> [f
     }
     let mut sums = [isa.zero(); H];
     for (i, key) in key_chunks.iter().enumerate() {
-        let key = isa.load(key);
+        let key = E::load(isa, key);
         for h in 0..H {
             sums[h] = isa.mul_add(isa.load(&chunks[h][i]), key, sums[h]);
         }
     }
     if !key_tail.is_empty() {
-        let key = isa.load(&float::padded(key_tail));
+        let mut padded = [0.0; LANES];
+        for (value, key) in padded.iter_mut().zip(key_tail) {
+            *value = key.widen(isa);
+        }
+        let key = isa.load(&padded);
         for h in 0..H {
             let query = isa.load(&float::padded(&queries[h][n * LANES..]));
             sums[h] = isa.mul_add(query, key, sums[h]);
@@ -124,10 +183,10 @@ fn dots<I: Isa, const H: usize>(isa: I, queries: [&[f32]; H], key: &[f32]) -> [f
 
 /// Adds the values, weighted, to `out`, `(H, dim)`: key after key.
 #[inline(always)]
-fn add_weighted<I: Isa, const H: usize>(
+fn add_weighted<I: Isa, E: Element, const H: usize>(
     isa: I,
     weights: [&[f32]; H],
-    values: &[f32],
+    values: &[E],
     dim: usize,
     out: &mut [f32],
 ) {
@@ -138,7 +197,7 @@ fn add_weighted<I: Isa, const H: usize>(
             sums[h] = isa.load(lanes_at(&out[h * dim + first..]));
         }
         for (k, value) in values.chunks_exact(dim).enumerate() {
-            let value = isa.load(lanes_at(&value[first..]));
+            let value = E::load(isa, lanes_at(&value[first..]));
             for h in 0..H {
                 sums[h] = isa.mul_add(isa.splat(weights[h][k]), value, sums[h]);
             }
@@ -152,7 +211,7 @@ fn add_weighted<I: Isa, const H: usize>(
         for d in whole..dim {
             let mut sum = out[h * dim + d];
             for (k, value) in values.chunks_exact(dim).enumerate() {
-                sum = weights[h][k].mul_add(value[d], sum);
+                sum = weights[h][k].mul_add(value[d].widen(isa), sum);
             }
             out[h * dim + d] = sum;
         }
@@ -160,6 +219,6 @@ fn add_weighted<I: Isa, const H: usize>(
 }
 
 #[inline(always)]
-fn lanes_at(values: &[f32]) -> &[f32; LANES] {
+fn lanes_at<E>(values: &[E]) -> &[E; LANES] {
     values.first_chunk().expect("16 values")
 }

@@ -1,5 +1,7 @@
 //! The specification: every product in plain loops, for any CPU.
 
+use std::borrow::Cow;
+
 use half::f16;
 
 use super::{
@@ -9,7 +11,10 @@ use super::{
     float::{self, LANES},
     rescale,
 };
-use crate::weights::{DenseMatrix, DenseType, TERNARY_BLOCK, TernaryMatrix, TernaryScale};
+use crate::{
+    kv_cache::KvSlice,
+    weights::{DenseMatrix, DenseType, TERNARY_BLOCK, TernaryMatrix, TernaryScale},
+};
 
 /// The kernel that runs everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -71,18 +76,19 @@ impl Kernel for Reference {
 
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
         let dim = head.head_dim;
+        let (keys, values) = (floats(head.keys), floats(head.values));
         for ((query, scores), out) in head
             .queries
             .chunks_exact(dim)
             .zip(scores.chunks_exact_mut(head.n_keys()))
             .zip(out.chunks_exact_mut(dim))
         {
-            for (score, key) in scores.iter_mut().zip(head.keys.chunks_exact(dim)) {
+            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
                 *score = dot(query, key) * head.scale;
             }
             let sum = float::exp_scores(scores);
             out.fill(0.0);
-            for (&weight, value) in scores.iter().zip(head.values.chunks_exact(dim)) {
+            for (&weight, value) in scores.iter().zip(values.chunks_exact(dim)) {
                 for (out, &v) in out.iter_mut().zip(value) {
                     *out = weight.mul_add(v, *out);
                 }
@@ -116,6 +122,14 @@ fn unpack(weights: &TernaryMatrix, row: usize, codes: &mut [u8]) {
         for (i, code) in codes.iter_mut().enumerate() {
             *code = block[i % 32] >> (6 - 2 * (i / 32)) & 3;
         }
+    }
+}
+
+/// Widens keys or values to f32; exact.
+fn floats(values: KvSlice<'_>) -> Cow<'_, [f32]> {
+    match values {
+        KvSlice::F32(values) => Cow::Borrowed(values),
+        KvSlice::F16(values) => values.iter().map(|value| value.to_f32()).collect(),
     }
 }
 

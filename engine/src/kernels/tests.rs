@@ -1,10 +1,12 @@
 //! Holds every kernel of this machine to the reference: integers and floats, bit for bit.
 #![expect(clippy::float_cmp, reason = "equal bits are what is promised")]
 
+use half::f16;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    kv_cache::KvSlice,
     testing::{TestRng, pack_ternary, random_dense, random_ternary},
     weights::{DenseType, TernaryScale},
 };
@@ -207,7 +209,7 @@ fn every_half_widens_exactly() {
     for dtype in [DenseType::F16, DenseType::Bf16] {
         let values: Vec<u16> = (0..=u16::MAX)
             .filter(|&bits| match dtype {
-                DenseType::F16 => half::f16::from_bits(bits).is_finite(),
+                DenseType::F16 => f16::from_bits(bits).is_finite(),
                 _ => half::bf16::from_bits(bits).is_finite(),
             })
             .collect();
@@ -231,7 +233,7 @@ fn every_half_widens_exactly() {
                 for (row, actual) in out.into_iter().enumerate() {
                     let bits = values[row * 32 + picked];
                     let expected = match dtype {
-                        DenseType::F16 => half::f16::from_bits(bits).to_f32(),
+                        DenseType::F16 => f16::from_bits(bits).to_f32(),
                         _ => half::bf16::from_bits(bits).to_f32(),
                     };
                     assert_eq!(actual, expected, "{} {dtype:?} {bits:#x}", kernel.name());
@@ -248,8 +250,8 @@ fn check_attention(rng: &mut TestRng, group: usize, head_dim: usize, n_keys: usi
     let head = AttentionHead {
         head_dim,
         queries: &queries,
-        keys: &keys,
-        values: &values,
+        keys: KvSlice::F32(&keys),
+        values: KvSlice::F32(&values),
         scale: 3.0,
     };
     let attend = |kernel: &dyn Kernel, head: &AttentionHead<'_>| {
@@ -272,6 +274,31 @@ fn check_attention(rng: &mut TestRng, group: usize, head_dim: usize, n_keys: usi
             ..head
         };
         assert_eq!(attend(&*kernel, &alone), expected[..head_dim]);
+    }
+    // In f16, and the same values widened.
+    let narrow =
+        |values: &[f32]| -> Vec<f16> { values.iter().copied().map(f16::from_f32).collect() };
+    let widen =
+        |values: &[f16]| -> Vec<f32> { values.iter().map(|value| value.to_f32()).collect() };
+    let (narrow_keys, narrow_values) = (narrow(&keys), narrow(&values));
+    let (wide_keys, wide_values) = (widen(&narrow_keys), widen(&narrow_values));
+    let narrow_head = AttentionHead {
+        keys: KvSlice::F16(&narrow_keys),
+        values: KvSlice::F16(&narrow_values),
+        ..head
+    };
+    let wide_head = AttentionHead {
+        keys: KvSlice::F32(&wide_keys),
+        values: KvSlice::F32(&wide_values),
+        ..head
+    };
+    let of_f16 = attend(&reference::Reference, &wide_head);
+    for kernel in kernels() {
+        assert!(
+            attend(&*kernel, &narrow_head) == of_f16,
+            "{}: {group} heads of {head_dim}, {n_keys} keys in f16",
+            kernel.name()
+        );
     }
     // The definition, in f64.
     for (query, out) in queries.chunks(head_dim).zip(expected.chunks(head_dim)) {

@@ -168,19 +168,20 @@ pub(crate) fn store(
     let first = cache.len();
     // One token is too little to wake a thread for.
     let n_parts = if n == 1 { 1 } else { compute.pool.threads() };
-    let mut heads: Vec<_> = cache.heads_mut(layer).collect();
+    let mut heads = cache.heads_mut(layer);
     let per_part = n_heads.div_ceil(n_parts);
     let mut parts: Vec<_> = heads.chunks_mut(per_part).collect();
     compute.pool.run(&mut parts, |part, heads| {
+        let mut key = vec![0.0; dim];
         for (i, (cached_keys, cached_values)) in heads.iter_mut().enumerate() {
             let head = part * per_part + i;
             for token in 0..n {
                 let from = (token * n_heads + head) * dim..(token * n_heads + head + 1) * dim;
-                let to = (first + token) * dim..(first + token + 1) * dim;
-                let key = &mut cached_keys[to.clone()];
+                let to = (first + token) * dim;
                 key.copy_from_slice(&keys[from.clone()]);
-                rope.rotate(first + token, key);
-                cached_values[to].copy_from_slice(&values[from]);
+                rope.rotate(first + token, &mut key);
+                cached_keys.write(to, &key);
+                cached_values.write(to, &values[from]);
             }
         }
     });

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use super::{activate, add};
 use crate::{
     kernels,
-    kv_cache::KvCache,
+    kv_cache::{KvCache, KvType},
     load::{LoadOptions, LoadedModel, load},
     ops::{
         Compute,
@@ -84,7 +84,7 @@ impl Modules {
         let config = &model.config;
         let mut rope = Rope::new(config);
         rope.extend(N);
-        let mut cache = KvCache::new(config, N);
+        let mut cache = KvCache::new(config, KvType::F32, N);
         store(compute, &rope, &mut cache, 0, keys, values, config);
         let mut attended = Attended::default();
         attended.attend(compute, &rope, &cache, 0, queries, config);

@@ -105,9 +105,14 @@ pub(crate) fn options(kernel: &'static str) -> EngineOptions {
 
 /// Loads a model for a kernel.
 pub(crate) fn engine(path: &Path, kernel: &'static str) -> Engine {
+    engine_with(path, &options(kernel))
+}
+
+/// Loads a model.
+pub(crate) fn engine_with(path: &Path, options: &EngineOptions) -> Engine {
     let model = load(path, &LoadOptions::default())
         .unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
-    Engine::new(model.config, model.weights, &options(kernel)).unwrap()
+    Engine::new(model.config, model.weights, options).unwrap()
 }
 
 /// Builds a model's tokenizer as the loader finds it.
