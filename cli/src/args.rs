@@ -493,6 +493,9 @@ pub(crate) struct Bench {
     /// Leave the warm-up out.
     #[arg(long)]
     pub(crate) no_warmup: bool,
+    /// Do not measure the machine's own bounds beside each test.
+    #[arg(long)]
+    pub(crate) no_probe: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = BenchFormat::Md)]
     pub(crate) output: BenchFormat,

@@ -41,6 +41,7 @@ mod columns;
 mod dense;
 pub(crate) mod float;
 mod isa;
+mod peak;
 mod reference;
 mod screen;
 #[cfg(test)]
@@ -98,6 +99,17 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// Computes `gate = silu(gate) * up`.
     fn silu_mul(&self, gate: &mut [f32], up: &[f32]);
+
+    /// Reads memory and returns the sum of its 8-byte words: a measure of bandwidth.
+    fn read(&self, bytes: &[u8]) -> u64 {
+        peak::read(bytes)
+    }
+
+    /// Multiplies and adds int8 values for some turns, as fast as the instructions of the ternary
+    /// product can; returns how many multiply-adds that were.
+    fn int8_peak(&self, turns: u64) -> u64 {
+        peak::int8(turns)
+    }
 }
 
 /// Rescales an exact ternary product: `((dot − sum) / act_scale) * weight_scale`, in this order.

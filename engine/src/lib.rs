@@ -13,6 +13,7 @@ pub mod kernels;
 pub mod kv_cache;
 pub mod load;
 pub mod mmap;
+pub mod probe;
 pub mod quant;
 pub mod sampler;
 pub mod score;

@@ -3,6 +3,7 @@
 //! A quick look, not a record: a run measures in a fresh process under the machine's lock, keeps
 //! every value and says how the machine was set.
 
+mod bound;
 mod print;
 mod reference;
 
@@ -16,6 +17,8 @@ use tritmark_engine::{
     kernels::KernelChoice,
     load::{self, LoadOptions, LoadedModel},
 };
+
+use bound::Bound;
 
 use crate::{
     args::Bench,
@@ -48,9 +51,12 @@ struct Row {
     n_params: u64,
     format: String,
     kernel: &'static str,
+    head: &'static str,
+    kv: &'static str,
     threads: usize,
     test: Test,
     samples: Vec<Duration>,
+    bound: Option<Bound>,
 }
 
 impl Row {
@@ -80,6 +86,16 @@ impl Row {
             0 => name,
             depth => format!("{name} @ d{depth}"),
         }
+    }
+}
+
+impl Row {
+    /// The mean speed's share of the machine's bound, and what bounds it.
+    fn share(&self) -> Option<(f64, &'static str)> {
+        let bound = self.bound?;
+        let speeds = self.tok_per_s();
+        let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
+        Some((mean / bound.tok_per_s, bound.what))
     }
 }
 
@@ -122,8 +138,19 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
                 format!("cannot run {}", args.engine.model.display())
             })?;
         for &test in &tests {
+            // Just before, since a shared machine's bounds change from minute to minute.
+            let machine = if args.no_probe {
+                None
+            } else {
+                Some(
+                    bound::Machine::measure(&options).or_exit(Exit::Internal, || {
+                        "cannot measure the machine's bounds".to_owned()
+                    })?,
+                )
+            };
             let samples = time(&mut engine, test, args)?;
-            printer.row(&row(args, &model, &engine, test, samples))?;
+            let bound = machine.and_then(|machine| machine.bound(&model.source, &engine, test));
+            printer.row(&row(args, &model, &engine, test, samples, bound))?;
         }
     }
     printer.finish(shape)?;
@@ -136,6 +163,7 @@ fn row(
     engine: &Engine,
     test: Test,
     samples: Vec<Duration>,
+    bound: Option<Bound>,
 ) -> Row {
     let path = &args.engine.model;
     Row {
@@ -148,9 +176,15 @@ fn row(
         n_params: model.source.n_params,
         format: model.source.linear_format.clone(),
         kernel: engine.kernel_name(),
+        head: match engine.screen() {
+            Some(_) => "screened",
+            None => "full",
+        },
+        kv: engine.new_cache(0).dtype().name(),
         threads: engine.threads(),
         test,
         samples,
+        bound,
     }
 }
 
@@ -238,6 +272,9 @@ mod tests {
             n_params: 1,
             format: "i2_s".to_owned(),
             kernel: "reference",
+            head: "full",
+            kv: "f32",
+            bound: None,
             threads: 1,
             test: Test {
                 n_prompt,

@@ -2,6 +2,7 @@
 
 mod avx2;
 mod avx512vnni;
+mod peak;
 mod ternary;
 
 pub(super) use avx2::Avx2;

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use super::{Row, reference};
 use crate::{args::BenchFormat, exit::Outcome, out};
 
-const MARKDOWN_HEAD: &str = "| model | size | params | format | kernel | threads | test | t/s |\n\
-     | --- | ---: | ---: | --- | --- | ---: | ---: | ---: |";
+const MARKDOWN_HEAD: &str = "| model | size | params | format | kernel | head | kv | threads | test | t/s | of bound |\n\
+     | --- | ---: | ---: | --- | --- | --- | --- | ---: | ---: | ---: | ---: |";
 
 const CSV_HEAD: &str = "model_filename,model_size,model_n_params,weight_format,kernel,n_threads,\
-     n_batch,n_prompt,n_gen,n_depth,avg_ns,stddev_ns,avg_ts,stddev_ts";
+     head,type_k,type_v,n_batch,n_prompt,n_gen,n_depth,avg_ns,stddev_ns,avg_ts,stddev_ts,\
+     bound,bound_ts,bound_share";
 
 /// Prints rows in one format.
 pub(super) struct Printer {
@@ -60,14 +61,20 @@ impl Printer {
 fn markdown(row: &Row) -> String {
     let (mean, sd) = mean_sd(&row.tok_per_s());
     format!(
-        "| {} | {} | {:.2} M | {} | {} | {} | {} | {mean:.2} ± {sd:.2} |",
+        "| {} | {} | {:.2} M | {} | {} | {} | {} | {} | {} | {mean:.2} ± {sd:.2} | {} |",
         row.model,
         out::bytes(row.weight_bytes),
         row.n_params as f64 / 1e6,
         row.format,
         row.kernel,
+        row.head,
+        row.kv,
         row.threads,
         row.test_name(),
+        row.share().map_or_else(
+            || "–".to_owned(),
+            |(share, what)| format!("{:.0} % of {what}", 100.0 * share)
+        ),
     )
 }
 
@@ -87,16 +94,25 @@ fn references() -> String {
 }
 
 fn csv(row: &Row) -> String {
+    let kv = row.kv;
+    let bound = match (row.bound, row.share()) {
+        (Some(bound), Some((share, what))) => {
+            format!("{what},{:.6},{share:.6}", bound.tok_per_s)
+        }
+        _ => ",,".to_owned(),
+    };
     let (time, time_sd) = mean_sd(&ns(row));
     let (speed, speed_sd) = mean_sd(&row.tok_per_s());
     format!(
-        "\"{}\",{},{},{},{},{},{},{},{},{},{time:.0},{time_sd:.0},{speed:.6},{speed_sd:.6}",
+        "\"{}\",{},{},{},{},{},{},{kv},{kv},{},{},{},{},{time:.0},{time_sd:.0},{speed:.6},\
+         {speed_sd:.6},{bound}",
         row.model_file.replace('"', "\"\""),
         row.weight_bytes,
         row.n_params,
         row.format,
         row.kernel,
         row.threads,
+        row.head,
         row.test.n_batch,
         row.test.n_prompt,
         row.test.n_gen,
@@ -114,6 +130,9 @@ fn json(row: &Row) -> Value {
         "weight_format": row.format,
         "kernel": row.kernel,
         "n_threads": row.threads,
+        "head": row.head,
+        "type_k": row.kv,
+        "type_v": row.kv,
         "n_batch": row.test.n_batch,
         "n_prompt": row.test.n_prompt,
         "n_gen": row.test.n_gen,
@@ -124,6 +143,9 @@ fn json(row: &Row) -> Value {
         "stddev_ts": speed_sd,
         "samples_ns": row.samples.iter().map(|s| s.as_nanos() as u64).collect::<Vec<_>>(),
         "samples_ts": row.tok_per_s(),
+        "bound": row.bound.map(|bound| bound.what),
+        "bound_ts": row.bound.map(|bound| bound.tok_per_s),
+        "bound_share": row.share().map(|(share, _)| share),
     })
 }
 

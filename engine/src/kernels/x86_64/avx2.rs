@@ -17,6 +17,7 @@ use super::{
         Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
         float::{self, LANES},
         isa::Isa,
+        peak,
     },
     ternary,
 };
@@ -137,6 +138,20 @@ impl Kernel for Avx2 {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(gate, up) }
+    }
+
+    fn read(&self, bytes: &[u8]) -> u64 {
+        #[target_feature(enable = "avx2")]
+        fn run(bytes: &[u8]) -> u64 {
+            peak::read(bytes)
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(bytes) }
+    }
+
+    fn int8_peak(&self, turns: u64) -> u64 {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { super::peak::avx2(turns) }
     }
 }
 
