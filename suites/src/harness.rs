@@ -76,7 +76,12 @@ impl Generation {
             if batches.peek().is_some() {
                 engine.forward(&mut self.cache, batch, Logits::None, &mut Vec::new())?;
             } else {
-                self.evaluate(engine, batch)?;
+                engine.top(
+                    &mut self.cache,
+                    batch,
+                    NonZeroUsize::MIN,
+                    &mut self.greatest,
+                )?;
             }
         }
         Ok(())

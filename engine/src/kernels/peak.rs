@@ -15,9 +15,7 @@ pub(super) fn read(bytes: &[u8]) -> u64 {
     }
     let rest = rest.as_chunks::<8>().0.iter();
     let rest = rest.map(|word| u64::from_ne_bytes(*word));
-    sums.into_iter()
-        .chain(rest)
-        .fold(0, u64::wrapping_add)
+    sums.into_iter().chain(rest).fold(0, u64::wrapping_add)
 }
 
 /// Multiplies and adds int8 values; returns how often.
