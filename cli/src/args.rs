@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Time a model file directly, in llama-bench's words.
     Bench(Bench),
+    /// Prove that every kernel computes what the scalar reference does, bit for bit.
+    Agree(Agree),
     /// Print a plan to start from.
     Plan(Plan),
     /// Print a completion script.
@@ -435,6 +437,51 @@ pub(crate) struct Generate {
     /// Threads [default: one a core].
     #[arg(short, long, env = "TRITMARK_THREADS", value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// `tritmark agree`.
+#[derive(Debug, Args)]
+pub(crate) struct Agree {
+    /// A GGUF file or a Hugging Face folder.
+    #[arg(short, long, env = "TRITMARK_MODEL", value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// Prompts; the papers' own test has 1000.
+    #[arg(long, default_value = "100", value_name = "N")]
+    pub(crate) n_prompts: NonZeroU32,
+    /// Tokens of the longest prompt.
+    #[arg(long, default_value = "64", value_name = "N")]
+    pub(crate) max_len: NonZeroU32,
+    /// Tokens to generate behind each.
+    #[arg(short, long = "n-gen", default_value_t = 16, value_name = "N")]
+    pub(crate) n_gen: u32,
+    /// Threads, comma-separated.
+    #[arg(
+        short,
+        long,
+        env = "TRITMARK_THREADS",
+        value_delimiter = ',',
+        default_value = "1,2,3",
+        value_name = "N,…"
+    )]
+    pub(crate) threads: Vec<NonZeroUsize>,
+    /// Tokens submitted at once, comma-separated.
+    #[arg(
+        short = 'b',
+        long = "batch-size",
+        value_delimiter = ',',
+        default_value = "1,7,32,512",
+        value_name = "N,…"
+    )]
+    pub(crate) n_batch: Vec<NonZeroUsize>,
+    /// How keys and values of past tokens are kept.
+    #[arg(long, env = "TRITMARK_KV", value_enum, default_value_t)]
+    pub(crate) kv: Kv,
+    /// Seed of the prompts.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the result as JSON instead of a table.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
 }
 
 /// `tritmark bench`.

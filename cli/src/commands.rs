@@ -1,6 +1,7 @@
 //! One file a command: options in, an exit code out.
 
 mod agent;
+mod agree;
 mod bench;
 mod cancel;
 mod completions;
@@ -41,6 +42,7 @@ pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Model(args) => model::exec(args),
         Command::Generate(args) => generate::exec(&args),
         Command::Bench(args) => bench::exec(&args),
+        Command::Agree(args) => agree::exec(&args),
         Command::Plan(args) => plan::exec(&args),
         Command::Completions(args) => completions::exec(&args),
         Command::Worker => return Ok(worker::exec()),

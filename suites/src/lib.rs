@@ -5,6 +5,7 @@
 //! every job is what the worker really ran ([`ModelFacts`](tritmark_proto::record::ModelFacts)).
 
 pub mod accuracy;
+pub mod agreement;
 pub mod aoe;
 pub mod clock;
 mod energy;

@@ -1,0 +1,524 @@
+//! Agreement: the lossless test of the BitNet papers (arXiv 2410.16144, 2502.11880), on any model.
+//!
+//! Every cell of a matrix of kernels, threads, batch sizes and cuts evaluates the same prompts and
+//! continues each greedily; a cell agrees if all of its logits and tokens are those of the scalar
+//! reference, bit for bit. The verdict is equality: there is no tolerance, and no p-value. Where a
+//! cell parts, the first position that differs is described by its logits.
+//!
+//! Prompts are random tokens: a kernel does not know sense from nonsense. Two machines agree if the
+//! fingerprints of their references do.
+
+use std::num::NonZeroUsize;
+
+use serde::Serialize;
+use tritmark_engine::{
+    engine::{Engine, EngineError, EngineOptions, ForwardError, Logits, NUMERICS_VERSION},
+    kernels::{self, KernelChoice},
+    kv_cache::KvType,
+    load::LoadedModel,
+    sampler,
+};
+
+/// What is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Prompts {
+    /// Prompts.
+    pub n_prompts: u32,
+    /// Tokens of the longest prompt; the lengths vary from 1 on.
+    pub max_len: u32,
+    /// Tokens generated behind each.
+    pub n_gen: u32,
+    /// Begins the sequence of random tokens.
+    pub seed: u64,
+}
+
+/// One way of computing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cell {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// Threads.
+    pub threads: NonZeroUsize,
+    /// Tokens of a prompt that are submitted at once.
+    pub n_batch: NonZeroUsize,
+    /// Whether each prompt is evaluated behind its own first half, kept from an earlier evaluation.
+    pub reused_prefix: bool,
+}
+
+/// What a cell computed, against the reference.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The cell.
+    pub cell: Cell,
+    /// Positions whose logits are equal, of all.
+    pub equal: u64,
+    /// Positions in all: each prompt token's and each generated token's.
+    pub positions: u64,
+    /// blake3 of all logits and tokens, 128 bits.
+    pub fingerprint: String,
+    /// The first position that differs.
+    pub parted: Option<Parted>,
+}
+
+impl Outcome {
+    /// Returns whether every bit is the reference's.
+    pub fn agrees(&self) -> bool {
+        self.parted.is_none() && self.equal == self.positions
+    }
+}
+
+/// Where a cell first parts from the reference, and how far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Parted {
+    /// The prompt.
+    pub prompt: u32,
+    /// The position within prompt and continuation.
+    pub position: u32,
+    /// Largest difference of two logits there.
+    pub max_abs: f32,
+    /// Kullback–Leibler divergence of the cell's next-token distribution from the reference's, nats.
+    pub kl: f64,
+    /// The reference's greatest logit less its second.
+    pub margin: f32,
+    /// The reference's most likely token.
+    pub expected: u32,
+    /// The cell's.
+    pub found: u32,
+}
+
+/// What all cells computed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Agreement {
+    /// Version of the engine's arithmetic.
+    pub numerics_version: u32,
+    /// What was evaluated.
+    pub prompts: Prompts,
+    /// How keys and values were kept.
+    pub kv: &'static str,
+    /// blake3 of the reference's logits and tokens, 128 bits: equal on every machine.
+    pub fingerprint: String,
+    /// The cells.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Agreement {
+    /// Returns whether every cell agrees.
+    pub fn agrees(&self) -> bool {
+        self.outcomes.iter().all(Outcome::agrees)
+    }
+}
+
+/// Why agreement could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum AgreementError {
+    /// No engine could be made.
+    #[error("cannot run the kernel `{kernel}`")]
+    Engine {
+        /// Its kernel.
+        kernel: &'static str,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// The prompts do not fit the model.
+    #[error("cannot evaluate prompt {prompt}")]
+    Forward {
+        /// The prompt.
+        prompt: u32,
+        /// Why.
+        #[source]
+        source: ForwardError,
+    },
+    /// A logit is not a number: there is no token to go on with.
+    #[error("prompt {prompt} has logits that are not numbers")]
+    NotANumber {
+        /// The prompt.
+        prompt: u32,
+    },
+}
+
+/// The cells of a matrix: each kernel of this machine with each count of threads, batch size, and
+/// with and without a reused prefix.
+pub fn matrix(threads: &[NonZeroUsize], batches: &[NonZeroUsize]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for kernel in kernels::available() {
+        for &threads in threads {
+            for &n_batch in batches {
+                cells.push(Cell {
+                    kernel: kernel.name(),
+                    threads,
+                    n_batch,
+                    reused_prefix: false,
+                });
+            }
+            cells.push(Cell {
+                kernel: kernel.name(),
+                threads,
+                n_batch: *batches.last().unwrap_or(&NonZeroUsize::MIN),
+                reused_prefix: true,
+            });
+        }
+    }
+    cells
+}
+
+/// Evaluates the prompts with the scalar reference, one token at a time on one thread, and with
+/// every cell; `progress` is called with the prompts done and all of them.
+pub fn run(
+    model: &LoadedModel,
+    prompts: Prompts,
+    kv: KvType,
+    cells: &[Cell],
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Agreement, AgreementError> {
+    let total = u64::from(prompts.n_prompts) * (1 + cells.len() as u64);
+    let mut done = 0;
+    let mut step = || {
+        done += 1;
+        progress(done, total);
+    };
+    let plain = Cell {
+        kernel: "reference",
+        threads: NonZeroUsize::MIN,
+        n_batch: NonZeroUsize::MIN,
+        reused_prefix: false,
+    };
+    let mut reference = Runner::new(model, prompts, kv, plain)?;
+    let mut expected = Vec::new();
+    for prompt in 0..prompts.n_prompts {
+        expected.push(reference.evaluate(prompt)?);
+        step();
+    }
+    let mut outcomes = Vec::new();
+    for &cell in cells {
+        let mut runner = Runner::new(model, prompts, kv, cell)?;
+        let mut outcome = Outcome {
+            cell,
+            equal: 0,
+            positions: 0,
+            fingerprint: String::new(),
+            parted: None,
+        };
+        let mut found = Vec::new();
+        for prompt in 0..prompts.n_prompts {
+            let trace = runner.evaluate(prompt)?;
+            let reference_trace = &expected[prompt as usize];
+            let pairs = || trace.positions.iter().zip(&reference_trace.positions);
+            outcome.positions += reference_trace.positions.len() as u64;
+            outcome.equal += pairs().filter(|(ours, theirs)| ours == theirs).count() as u64;
+            if outcome.parted.is_none()
+                && let Some(position) = pairs().position(|(ours, theirs)| ours != theirs)
+            {
+                let theirs = reference.logits_at(prompt, position)?;
+                let ours = runner.logits_at(prompt, position)?;
+                outcome.parted = Some(parted(prompt, position, &theirs, &ours));
+            }
+            found.push(trace);
+            step();
+        }
+        outcome.fingerprint = fingerprint(&found);
+        outcomes.push(outcome);
+    }
+    Ok(Agreement {
+        numerics_version: NUMERICS_VERSION,
+        prompts,
+        kv: kv.name(),
+        fingerprint: fingerprint(&expected),
+        outcomes,
+    })
+}
+
+/// What one prompt gave: a hash of the logits at each position, and the generated tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trace {
+    positions: Vec<[u8; 16]>,
+    tokens: Vec<u32>,
+}
+
+/// Evaluates prompts in one cell's way.
+struct Runner {
+    engine: Engine,
+    cell: Cell,
+    prompts: Prompts,
+}
+
+impl Runner {
+    fn new(
+        model: &LoadedModel,
+        prompts: Prompts,
+        kv: KvType,
+        cell: Cell,
+    ) -> Result<Self, AgreementError> {
+        let Cell {
+            kernel, threads, ..
+        } = cell;
+        let options = EngineOptions {
+            threads,
+            kernel: KernelChoice::Named(kernel),
+            kv,
+            ..EngineOptions::default()
+        };
+        let engine = Engine::from_loaded(model.clone(), &options)
+            .map_err(|source| AgreementError::Engine { kernel, source })?;
+        Ok(Self {
+            engine,
+            cell,
+            prompts,
+        })
+    }
+
+    fn evaluate(&mut self, prompt: u32) -> Result<Trace, AgreementError> {
+        let mut trace = Trace {
+            positions: Vec::new(),
+            tokens: Vec::new(),
+        };
+        let tokens = self.walk(prompt, |logits| trace.positions.push(hash(logits)))?;
+        trace.tokens = tokens;
+        Ok(trace)
+    }
+
+    /// Returns the logits of one position, by evaluating the prompt again.
+    fn logits_at(&mut self, prompt: u32, position: usize) -> Result<Vec<f32>, AgreementError> {
+        let (mut at, mut found) = (0, Vec::new());
+        self.walk(prompt, |logits| {
+            if at == position {
+                found = logits.to_vec();
+            }
+            at += 1;
+        })?;
+        Ok(found)
+    }
+
+    /// Evaluates a prompt and what follows it greedily; `each` sees the logits of every position.
+    fn walk(
+        &mut self,
+        prompt: u32,
+        mut each: impl FnMut(&[f32]),
+    ) -> Result<Vec<u32>, AgreementError> {
+        let Self {
+            engine,
+            cell,
+            prompts,
+        } = self;
+        let vocab_size = engine.config().vocab_size;
+        let ids = random_prompt(*prompts, prompt, vocab_size);
+        let mut cache = engine.new_cache(ids.len() + prompts.n_gen as usize);
+        let mut logits = Vec::new();
+        let mut generated = Vec::new();
+        let cannot = |source| AgreementError::Forward { prompt, source };
+        let mut last = Vec::new();
+        if cell.reused_prefix {
+            // The half is evaluated as part of another text, which is then forgotten.
+            let half = ids.len() / 2;
+            let mut other = ids.clone();
+            other.truncate(half);
+            other.push(ids[0]);
+            engine
+                .forward(&mut cache, &other, Logits::All, &mut logits)
+                .map_err(cannot)?;
+            logits[..half * vocab_size]
+                .chunks_exact(vocab_size)
+                .for_each(&mut each);
+            cache.truncate(half);
+        }
+        for batch in ids[cache.len()..].chunks(cell.n_batch.get()) {
+            engine
+                .forward(&mut cache, batch, Logits::All, &mut logits)
+                .map_err(cannot)?;
+            logits.chunks_exact(vocab_size).for_each(&mut each);
+            last.clear();
+            last.extend_from_slice(&logits[logits.len() - vocab_size..]);
+        }
+        for _ in 0..prompts.n_gen {
+            let token =
+                sampler::greedy(&last).map_err(|_| AgreementError::NotANumber { prompt })?;
+            generated.push(token);
+            engine
+                .forward(&mut cache, &[token], Logits::Last, &mut last)
+                .map_err(cannot)?;
+            each(&last);
+        }
+        Ok(generated)
+    }
+}
+
+/// Returns the tokens of a prompt: its length grows with its number, its tokens are `SplitMix64`'s.
+fn random_prompt(prompts: Prompts, prompt: u32, vocab_size: usize) -> Vec<u32> {
+    let len = 1 + prompt * 7 % prompts.max_len.max(1);
+    let mut state = prompts.seed ^ (u64::from(prompt) << 32);
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((word ^ (word >> 31)) % vocab_size as u64) as u32
+        })
+        .collect()
+}
+
+fn hash(logits: &[f32]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for logit in logits {
+        hasher.update(&logit.to_bits().to_le_bytes());
+    }
+    let mut hash = [0; 16];
+    hasher.finalize_xof().fill(&mut hash);
+    hash
+}
+
+fn fingerprint(traces: &[Trace]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for Trace { positions, tokens } in traces {
+        hasher.update(positions.as_flattened());
+        for token in tokens {
+            hasher.update(&token.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+fn parted(prompt: u32, position: usize, theirs: &[f32], ours: &[f32]) -> Parted {
+    let differences = theirs.iter().zip(ours).map(|(a, b)| (a - b).abs());
+    let mut two = Vec::new();
+    sampler::greatest(theirs, 2, &mut two);
+    let margin = match two[..] {
+        [(_, first), (_, second), ..] => first - second,
+        _ => f32::INFINITY,
+    };
+    let most_likely = |logits: &[f32]| sampler::greedy(logits).unwrap_or(u32::MAX);
+    Parted {
+        prompt,
+        position: position as u32,
+        max_abs: differences.fold(0.0, f32::max),
+        kl: divergence(theirs, ours),
+        margin,
+        expected: most_likely(theirs),
+        found: most_likely(ours),
+    }
+}
+
+/// Returns the Kullback–Leibler divergence of `q` from `p`, given as logits, in nats.
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let log_softmax = |logits: &[f32]| -> Vec<f64> {
+        let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = logits.iter().map(|&x| (f64::from(x) - max).exp()).sum();
+        let log = max + sum.ln();
+        logits.iter().map(|&x| f64::from(x) - log).collect()
+    };
+    let (p, q) = (log_softmax(p), log_softmax(q));
+    let terms = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q));
+    terms.sum::<f64>().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tritmark_engine::{
+        load::{ModelSource, VocabSource},
+        testing::tiny_models,
+        weights::{Matrix, TernaryScale},
+    };
+
+    use super::*;
+
+    const PROMPTS: Prompts = Prompts {
+        n_prompts: 6,
+        max_len: 23,
+        n_gen: 5,
+        seed: 1,
+    };
+
+    fn models() -> Vec<LoadedModel> {
+        tiny_models(4)
+            .into_iter()
+            .map(|(_, config, weights)| LoadedModel {
+                config,
+                weights,
+                source: ModelSource::default(),
+                vocab: VocabSource::None,
+            })
+            .collect()
+    }
+
+    fn numbers(numbers: &[usize]) -> Vec<NonZeroUsize> {
+        numbers
+            .iter()
+            .copied()
+            .filter_map(NonZeroUsize::new)
+            .collect()
+    }
+
+    #[test]
+    fn every_cell_agrees_with_the_reference() {
+        let cells = matrix(&numbers(&[1, 2]), &numbers(&[1, 7, 32]));
+        assert_eq!(cells.len(), kernels::available().len() * 2 * 4);
+        for model in models() {
+            let mut steps = 0;
+            let agreement = run(&model, PROMPTS, KvType::F32, &cells, |done, total| {
+                steps += 1;
+                assert!(done == steps && done <= total);
+            })
+            .unwrap();
+            assert_eq!(steps, 6 * (1 + cells.len() as u64));
+            assert!(agreement.agrees(), "{agreement:?}");
+            for outcome in &agreement.outcomes {
+                assert_eq!(outcome.fingerprint, agreement.fingerprint);
+                assert_eq!(outcome.equal, outcome.positions);
+                // Lengths 1, 8, 15, 22, 6, 13 and five tokens behind each.
+                assert_eq!(outcome.positions, 65 + 6 * 5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_that_computes_otherwise_is_described_where_it_parts() {
+        let cells = matrix(&numbers(&[1]), &numbers(&[32]));
+        let model = models().swap_remove(0);
+        let mut other = model.clone();
+        let Matrix::Ternary(matrix) = &mut other.weights.layers[0].down.matrix else {
+            panic!("the first model is ternary");
+        };
+        let TernaryScale::Tensor(scale) = &mut matrix.scale else {
+            panic!("one scale");
+        };
+        *scale *= 1.01;
+        // The comparison is of one model with itself: here the cells are given another one.
+        let expected = Runner::new(&model, PROMPTS, KvType::F32, cells[0])
+            .unwrap()
+            .logits_at(1, 3)
+            .unwrap();
+        let found = Runner::new(&other, PROMPTS, KvType::F32, cells[0])
+            .unwrap()
+            .logits_at(1, 3)
+            .unwrap();
+        let parted = parted(1, 3, &expected, &found);
+        assert!(parted.max_abs > 0.0 && parted.kl > 0.0 && parted.margin >= 0.0);
+        let same = super::parted(1, 3, &expected, &expected);
+        assert!(same.max_abs == 0.0 && same.kl < 1e-12);
+        assert_eq!(same.expected, same.found);
+        let one = run(&model, PROMPTS, KvType::F32, &cells, |_, _| {}).unwrap();
+        let two = run(&other, PROMPTS, KvType::F32, &cells, |_, _| {}).unwrap();
+        assert_ne!(one.fingerprint, two.fingerprint);
+    }
+
+    #[test]
+    fn the_fingerprint_is_one_constant_on_every_machine() {
+        // Made with the scalar reference; a change of the arithmetic changes it.
+        let model = models().swap_remove(0);
+        let agreement = run(&model, PROMPTS, KvType::F32, &[], |_, _| {}).unwrap();
+        assert_eq!(agreement.fingerprint, FINGERPRINT);
+        let narrow = run(&model, PROMPTS, KvType::F16, &[], |_, _| {}).unwrap();
+        assert_ne!(narrow.fingerprint, FINGERPRINT);
+        assert_eq!((agreement.kv, narrow.kv), ("f32", "f16"));
+    }
+
+    const FINGERPRINT: &str = "a24a995b51b5793df48034d01671e101";
+
+    #[test]
+    fn divergence_is_that_of_the_distributions() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln(2) / 2 + ln(2/3) / 2.
+        let p = [0.0, 0.0];
+        let q = [0.0, 3.0_f32.ln()];
+        let expected = 0.5 * (2.0_f64.ln() + (2.0_f64 / 3.0).ln());
+        assert!((divergence(&p, &q) - expected).abs() < 1e-6);
+    }
+}
