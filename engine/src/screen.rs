@@ -52,6 +52,23 @@ pub struct ScreenRows<'a> {
     pub norms: &'a mut [f32],
 }
 
+impl ScreenRows<'_> {
+    /// Splits the rows into pieces of `rows`, each row `stride` long.
+    fn chunks(&mut self, rows: usize, stride: usize) -> impl Iterator<Item = ScreenRows<'_>> {
+        self.codes
+            .chunks_mut(rows * stride)
+            .zip(self.scales.chunks_mut(rows))
+            .zip(self.errors.chunks_mut(rows))
+            .zip(self.norms.chunks_mut(rows))
+            .map(|(((codes, scales), errors), norms)| ScreenRows {
+                codes,
+                scales,
+                errors,
+                norms,
+            })
+    }
+}
+
 /// An input in integers, with what bounds its error.
 #[derive(Debug, Default)]
 pub struct ScreenInput {
@@ -84,6 +101,8 @@ impl Screen {
         kernel: &dyn Kernel,
         pool: &mut ThreadPool,
     ) -> Option<Self> {
+        // Some megabytes of the head: what is resident of it at a time.
+        const ROWS: usize = 1024;
         if matches!(head.dtype, DenseType::Q8_0 | DenseType::Q4_0) {
             return None;
         }
@@ -108,24 +127,25 @@ impl Screen {
         } = &mut screen;
         let per_part = head.rows.div_ceil(pool.threads()).max(1);
         let codes: &mut [i8] = bytemuck::cast_slice_mut(codes.as_mut_slice());
-        let mut parts: Vec<_> = codes
-            .chunks_mut(per_part * stride)
-            .zip(scales.chunks_mut(per_part))
-            .zip(errors.chunks_mut(per_part))
-            .zip(norms.chunks_mut(per_part))
-            .map(|(((codes, scales), errors), norms)| ScreenRows {
-                codes,
-                scales,
-                errors,
-                norms,
-            })
-            .collect();
+        let mut all = ScreenRows {
+            codes,
+            scales,
+            errors,
+            norms,
+        };
+        let mut parts: Vec<_> = all.chunks(per_part, stride).collect();
+        let row_bytes = head.dtype.row_bytes(head.cols);
         pool.run(&mut parts, |nth, part| {
-            kernel.screen_rows(head, nth * per_part, part);
+            let mut first = nth * per_part;
+            for mut rows in part.chunks(ROWS, stride) {
+                let n = rows.scales.len();
+                kernel.screen_rows(head, first, &mut rows);
+                // The file's pages were read once; from now on few rows of it will be.
+                head.data.release(first * row_bytes, n * row_bytes);
+                first += n;
+            }
         });
         drop(parts);
-        // The file's pages were read once; from now on few rows of it will be.
-        head.data.release();
         // False of what is not a number, too.
         let bounded = |values: &[f32]| values.iter().all(|&x| x < LARGEST);
         (bounded(&screen.scales) && bounded(&screen.errors) && bounded(&screen.norms))

@@ -27,11 +27,15 @@ pub enum Bytes {
 }
 
 impl Bytes {
-    /// Lets the system take a mapped part's pages from this process; reading them again is slower,
-    /// nothing else.
-    pub(crate) fn release(&self) {
-        if let Self::Mapped { map, offset, len } = self {
-            mmap::release(map, *offset, *len);
+    /// Lets the system take the pages of `len` mapped bytes from this process; reading them again
+    /// is slower, nothing else.
+    ///
+    /// # Panics
+    /// If there are no such bytes.
+    pub(crate) fn release(&self, first: usize, len: usize) {
+        assert!(first + len <= self.len(), "bytes of this part");
+        if let Self::Mapped { map, offset, .. } = self {
+            mmap::release(map, *offset + first, len);
         }
     }
 }

@@ -194,7 +194,7 @@ impl Tensor {
         }
         let matrix = TernaryMatrix::from_i2_s_rows(rows, cols, &codes, scale);
         // The file's pages have been read once and will not be again: they need not stay resident.
-        self.bytes.release();
+        self.bytes.release(0, self.bytes.len());
         Ok(matrix)
     }
 
