@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! | ---: | --- |
 //! | 0 | everything asked for was done |
-//! | 1 | a check that was asked for failed: `doctor` found something that stops measuring |
+//! | 1 | a check that was asked for failed: `doctor` found something that stops measuring, or kernels do not `agree` |
 //! | 2 | usage or configuration: a bad flag, a refused plan, a model file that cannot be read |
 //! | 3 | inconclusive or not comparable; kept for comparisons, no command answers with it yet |
 //! | 4 | nothing selected: the run or bundle holds no result to show |
