@@ -118,7 +118,7 @@ pub enum AgreementError {
         kernel: &'static str,
         /// Why.
         #[source]
-        source: EngineError,
+        source: Box<EngineError>,
     },
     /// The prompts do not fit the model.
     #[error("cannot evaluate prompt {prompt}")]
@@ -259,6 +259,7 @@ impl Runner {
             ..EngineOptions::default()
         };
         let engine = Engine::from_loaded(model.clone(), &options)
+            .map_err(Box::new)
             .map_err(|source| AgreementError::Engine { kernel, source })?;
         Ok(Self {
             engine,
