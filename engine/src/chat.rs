@@ -188,10 +188,11 @@ fn without_generation_marks(template: &str) -> String {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else {
+        let (before, opened) = rest.split_at(start + 2);
+        let Some(len) = opened.find("%}") else {
             break;
         };
-        let (before, tag) = rest[..start + len].split_at(start + 2);
+        let (tag, after) = opened.split_at(len);
         let word = tag.trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+'));
         out.push_str(before);
         match word {
@@ -199,7 +200,7 @@ fn without_generation_marks(template: &str) -> String {
             "endgeneration" => out.push_str(&tag.replacen(word, "endif", 1)),
             _ => out.push_str(tag),
         }
-        rest = &rest[start + len..];
+        rest = after;
     }
     out + rest
 }
@@ -319,6 +320,7 @@ mod tests {
         for (template, expected) in [
             ("{{ raise_exception('no system turn') }}", "no system turn"),
             ("{{ messages[0] ", "cannot parse"),
+            ("{%}", "cannot parse"),
             ("{{ nothing.at_all }}", "undefined"),
             ("{{ strftime_now('%Q') }}", "unsupported field"),
         ] {
