@@ -12,6 +12,7 @@ mod decode;
 mod folder;
 mod gguf;
 mod json;
+mod library;
 mod native;
 mod sentence_piece;
 mod split;
@@ -26,6 +27,7 @@ pub use split::{Pieces, Split};
 pub use vocabulary::VocabularyError;
 
 use crate::load::VocabSource;
+use library::Library;
 use native::{Model, Native};
 
 /// What is added around a text's own tokens.
@@ -62,13 +64,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 enum Kind {
     Native(Box<Native>),
-    Library {
-        /// Finds special tokens in a text.
-        parses: Box<tokenizers::Tokenizer>,
-        /// Takes their texts for text; made when first asked for.
-        plain: OnceLock<Box<tokenizers::Tokenizer>>,
-        hash: String,
-    },
+    Library(Library),
 }
 
 /// The ids with a meaning.
@@ -215,24 +211,9 @@ impl Tokenizer {
                 }
                 ids
             }
-            Kind::Library { parses, plain, .. } => {
-                let tokenizer = if parse_special {
-                    parses
-                } else {
-                    plain.get_or_init(|| {
-                        let mut plain = parses.clone();
-                        plain.set_encode_special_tokens(true);
-                        plain
-                    })
-                };
-                tokenizer
-                    .encode_fast(text, special == Special::Default)
-                    .map_err(|error| TokenizerError::Encode {
-                        message: error.to_string(),
-                    })?
-                    .get_ids()
-                    .to_vec()
-            }
+            Kind::Library(library) => library
+                .encode(text, special == Special::Default, parse_special)
+                .map_err(|message| TokenizerError::Encode { message })?,
         };
         if let (Special::Bos, Some(bos)) = (special, self.special.bos)
             && ids.first() != Some(&bos)
@@ -288,8 +269,7 @@ impl Tokenizer {
                 };
                 String::from_utf8_lossy(bytes).into_owned()
             }
-            // The library's decoders fail on nothing that a vocabulary can hold.
-            Kind::Library { parses, .. } => parses.decode(ids, skip_special).unwrap_or_default(),
+            Kind::Library(library) => library.decode(ids, skip_special),
         }
     }
 
@@ -322,7 +302,7 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Native(native) => native.tokens.len(),
-            Kind::Library { parses, .. } => parses.get_vocab_size(true),
+            Kind::Library(library) => library.vocab_size(),
         }
     }
 
@@ -330,7 +310,7 @@ impl Tokenizer {
     pub fn token_text(&self, id: u32) -> Option<String> {
         match &self.kind {
             Kind::Native(native) => native.token(id).map(|token| token.text.to_string()),
-            Kind::Library { parses, .. } => parses.id_to_token(id),
+            Kind::Library(library) => library.token_text(id),
         }
     }
 
@@ -345,14 +325,7 @@ impl Tokenizer {
                 })?;
                 u32::try_from(at).ok()
             }
-            Kind::Library { parses, .. } => {
-                let id = parses.token_to_id(text)?;
-                let added = parses.get_added_tokens_decoder();
-                added
-                    .get(&id)
-                    .is_some_and(|token| token.special)
-                    .then_some(id)
-            }
+            Kind::Library(library) => library.special_id(text),
         }
     }
 
@@ -372,7 +345,7 @@ impl Tokenizer {
     pub fn content_hash(&self) -> &str {
         self.content_hash.get_or_init(|| match &self.kind {
             Kind::Native(native) => hash(native),
-            Kind::Library { hash, .. } => hash.clone(),
+            Kind::Library(library) => library.hash().to_owned(),
         })
     }
 }

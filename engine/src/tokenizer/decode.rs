@@ -43,7 +43,7 @@ impl<'t> TextStream<'t> {
                     .extend_from_slice(native.bytes(id, self.skip_special));
                 take_complete(&mut self.pending)
             }
-            Kind::Library { .. } => {
+            Kind::Library(_) => {
                 self.window.push(id);
                 let text = self.tokenizer.decode(&self.window, self.skip_special);
                 let waiting = self.window.len() - self.settled;
@@ -63,7 +63,7 @@ impl<'t> TextStream<'t> {
     pub fn finish(self) -> String {
         match &self.tokenizer.kind {
             Kind::Native(_) => String::from_utf8_lossy(&self.pending).into_owned(),
-            Kind::Library { .. } => self
+            Kind::Library(_) => self
                 .tokenizer
                 .decode(&self.window, self.skip_special)
                 .get(self.given..)

@@ -13,11 +13,7 @@ use crate::load::FolderVocab;
 pub(super) fn read(folder: &FolderVocab) -> Result<Tokenizer, TokenizerError> {
     let kind = match json::read(&folder.tokenizer_json)? {
         json::Tokenizer::Native(native) => Kind::Native(native),
-        json::Tokenizer::Library { tokenizer, hash } => Kind::Library {
-            parses: tokenizer,
-            plain: std::sync::OnceLock::new(),
-            hash,
-        },
+        json::Tokenizer::Library(library) => Kind::Library(library),
     };
     let config: Option<Value> = folder.tokenizer_config.as_deref().map(parse).transpose()?;
     let template = match &folder.chat_template {

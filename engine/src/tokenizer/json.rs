@@ -5,12 +5,13 @@ use std::{fmt, fs, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::Value;
 
 use super::{
     TokenizerError, bpe, byte_level,
+    library::Library,
     native::{Model, Native},
     split::Split,
     vocabulary::{Added, MAX_TOKENS, Token, TokenKind, VocabularyError},
@@ -22,18 +23,13 @@ const MAX_BYTES: u64 = 1 << 28;
 /// What a `tokenizer.json` turned out to be.
 pub(super) enum Tokenizer {
     Native(Box<Native>),
-    Library {
-        tokenizer: Box<tokenizers::Tokenizer>,
-        /// blake3 of the file.
-        hash: String,
-    },
+    Library(Library),
 }
 
 /// Reads `tokenizer.json`.
 pub(super) fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let bytes = read_file(path)?;
-    // A file that does not have this shape is another kind of tokenizer, or broken: the library
-    // tells which.
+    // A file that does not have this shape is no JSON, another kind of tokenizer, or broken.
     if let Ok(file) = serde_json::from_slice::<File>(&bytes)
         && let Some(pipeline) = file.pipeline()
     {
@@ -45,20 +41,16 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
             })?;
         return Ok(Tokenizer::Native(Box::new(native)));
     }
-    let library = |message: String| TokenizerError::Library {
+    serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|source| TokenizerError::Json {
         path: path.to_owned(),
-        message,
-    };
-    let mut tokenizer =
-        tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| library(error.to_string()))?;
-    tokenizer.with_padding(None);
-    tokenizer
-        .with_truncation(None)
-        .map_err(|error| library(error.to_string()))?;
-    Ok(Tokenizer::Library {
-        tokenizer: Box::new(tokenizer),
-        hash: blake3::hash(&bytes).to_hex().to_string(),
-    })
+        source,
+    })?;
+    Library::new(&bytes)
+        .map(Tokenizer::Library)
+        .map_err(|message| TokenizerError::Library {
+            path: path.to_owned(),
+            message,
+        })
 }
 
 /// Reads a whole file of a plausible size.
