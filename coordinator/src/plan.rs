@@ -28,6 +28,10 @@ pub const EXAMPLE: &str = include_str!("plan/example.toml");
 /// Longest plan text in bytes.
 pub const MAX_PLAN_BYTES: usize = 1 << 20;
 
+/// Most brackets in one another. A plan needs three; the TOML reader takes and drops what it read
+/// by recursion, and a few kilobytes of tables in tables are more than a thread's stack holds.
+const MAX_NESTING: usize = 8;
+
 /// Most jobs of one plan.
 pub const MAX_JOBS: u64 = 10_000;
 
@@ -115,6 +119,13 @@ impl Plan {
                     "the plan has {} bytes, at most {MAX_PLAN_BYTES} are read",
                     text.len()
                 ),
+            });
+        }
+        if let Some(line) = locate::line_nested_too_deep(text, MAX_NESTING) {
+            return Err(PlanError {
+                line,
+                key: String::new(),
+                problem: format!("more than {MAX_NESTING} brackets lie in one another"),
             });
         }
         let locator = Locator::new(text);

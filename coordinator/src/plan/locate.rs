@@ -1,8 +1,9 @@
 //! Which key of a TOML text a byte belongs to, and on which line it stands.
 
-use std::ops::Range;
+use std::{cmp::Reverse, iter, ops::Range};
 
 use toml::de::{DeTable, DeValue};
+use toml_parser::{Source, lexer::TokenKind};
 
 use super::PlanError;
 
@@ -10,17 +11,37 @@ use super::PlanError;
 #[derive(Debug)]
 pub(super) struct Locator<'text> {
     text: &'text str,
-    /// Every key and value with its path.
-    spans: Vec<(Range<usize>, String)>,
+    places: Vec<Place>,
+}
+
+/// An entry of a table or a list.
+#[derive(Debug)]
+struct Place {
+    step: Step,
+    /// Where its key stands, if it has one.
+    key: Option<Range<usize>>,
+    value: Range<usize>,
+    /// Position of the entry it lies in. A path is put together when it is asked for: all of them,
+    /// written out, can be a thousand times as long as the text.
+    parent: Option<usize>,
+    depth: usize,
+}
+
+/// The last part of a path.
+#[derive(Debug)]
+enum Step {
+    Key(String),
+    Index(usize),
 }
 
 impl<'text> Locator<'text> {
     /// Reads `text` as far as it is TOML.
     pub(super) fn new(text: &'text str) -> Self {
         let (table, _) = DeTable::parse_recoverable(text);
-        let mut spans = Vec::new();
-        walk_table(table.get_ref(), "", &mut spans);
-        Self { text, spans }
+        Self {
+            text,
+            places: places(table.get_ref()),
+        }
     }
 
     /// Returns the error `problem` at the byte `offset`.
@@ -32,7 +53,7 @@ impl<'text> Locator<'text> {
     pub(super) fn error_over(&self, span: Range<usize>, problem: impl Into<String>) -> PlanError {
         PlanError {
             line: self.line(span.start),
-            key: self.key(&span).to_owned(),
+            key: self.key(&span),
             problem: problem.into(),
         }
     }
@@ -48,39 +69,99 @@ impl<'text> Locator<'text> {
     }
 
     /// Returns the path of the innermost key or value around a stretch; empty where there is none.
-    fn key(&self, wanted: &Range<usize>) -> &str {
-        self.spans
+    fn key(&self, wanted: &Range<usize>) -> String {
+        let is_around = |span: &Range<usize>| span.start <= wanted.start && wanted.end <= span.end;
+        let innermost = self
+            .places
             .iter()
-            .filter(|(span, _)| span.start <= wanted.start && wanted.end <= span.end)
-            .min_by_key(|(span, _)| span.len())
-            .map_or("", |(_, path)| path)
+            .enumerate()
+            .flat_map(|(at, place)| {
+                let spans = place.key.iter().chain([&place.value]);
+                spans.map(move |span| (at, place.depth, span))
+            })
+            .filter(|(_, _, span)| is_around(span))
+            .min_by_key(|(_, depth, span)| (span.len(), Reverse(*depth)));
+        innermost.map_or_else(String::new, |(at, ..)| self.path(at))
     }
-}
 
-fn walk_table(table: &DeTable<'_>, path: &str, spans: &mut Vec<(Range<usize>, String)>) {
-    for (key, value) in table {
-        let path = match path {
-            "" => key.get_ref().to_string(),
-            path => format!("{path}.{}", key.get_ref()),
-        };
-        spans.push((key.span(), path.clone()));
-        walk_value(value, path, spans);
-    }
-}
-
-fn walk_value(
-    value: &toml::Spanned<DeValue<'_>>,
-    path: String,
-    spans: &mut Vec<(Range<usize>, String)>,
-) {
-    match value.get_ref() {
-        DeValue::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                walk_value(value, format!("{path}[{index}]"), spans);
+    fn path(&self, at: usize) -> String {
+        let up = iter::successors(Some(at), |&at| self.places[at].parent);
+        let mut steps: Vec<&Step> = up.map(|at| &self.places[at].step).collect();
+        steps.reverse();
+        let mut path = String::new();
+        for step in steps {
+            match step {
+                Step::Key(key) if path.is_empty() => path.push_str(key),
+                Step::Key(key) => path.extend([".", key]),
+                Step::Index(index) => path.extend(["[", &index.to_string(), "]"]),
             }
         }
-        DeValue::Table(table) => walk_table(table, &path, spans),
-        _ => {}
+        path
     }
-    spans.push((value.span(), path));
+}
+
+/// Returns the first line on which more than `most` brackets are open.
+pub(super) fn line_nested_too_deep(text: &str, most: usize) -> Option<usize> {
+    let (mut line, mut depth) = (1, 0_usize);
+    for token in Source::new(text).lex() {
+        match token.kind() {
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => depth += 1,
+            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
+                depth = depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if depth > most {
+            return Some(line);
+        }
+        let span = token.span();
+        line += text[span.start()..span.end()].matches('\n').count();
+    }
+    None
+}
+
+/// Lists every entry of `root`.
+fn places(root: &DeTable<'_>) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    let mut waiting = Vec::new();
+    push_table(root, None, 0, &mut waiting);
+    while let Some((place, value)) = waiting.pop() {
+        let (at, depth) = (places.len(), place.depth + 1);
+        places.push(place);
+        match value {
+            DeValue::Table(table) => push_table(table, Some(at), depth, &mut waiting),
+            DeValue::Array(values) => {
+                waiting.extend(values.iter().enumerate().map(|(n, value)| {
+                    let place = Place {
+                        step: Step::Index(n),
+                        key: None,
+                        value: value.span(),
+                        parent: Some(at),
+                        depth,
+                    };
+                    (place, value.get_ref())
+                }))
+            }
+            _ => {}
+        }
+    }
+    places
+}
+
+fn push_table<'a, 't>(
+    table: &'a DeTable<'t>,
+    parent: Option<usize>,
+    depth: usize,
+    waiting: &mut Vec<(Place, &'a DeValue<'t>)>,
+) {
+    waiting.extend(table.iter().map(|(key, value)| {
+        let place = Place {
+            step: Step::Key(key.get_ref().to_string()),
+            key: Some(key.span()),
+            value: value.span(),
+            parent,
+            depth,
+        };
+        (place, value.get_ref())
+    }));
 }

@@ -380,6 +380,37 @@ fn every_mistake_is_named_with_its_key_and_line() {
     }
 }
 
+/// Tables in tables, each with a key of many parts.
+fn nested(depth: usize) -> String {
+    let dotted = vec!["a"; 75].join(".");
+    format!(
+        "{}1{}",
+        format!("{{{dotted}=").repeat(depth),
+        "}".repeat(depth)
+    )
+}
+
+#[test]
+fn a_plan_nested_deeper_than_a_stack_is_refused() {
+    let text = format!(
+        "name = \"[[[[[[[[[\" # {{{{{{{{{{{{{{{{{{\na = {}\n",
+        nested(80)
+    );
+    assert_eq!(
+        message(&text),
+        "line 2: more than 8 brackets lie in one another"
+    );
+}
+
+#[test]
+fn a_plan_of_long_keys_is_refused_in_little_room() {
+    let value = nested(8);
+    let n = super::MAX_PLAN_BYTES / (value.len() + 16);
+    let text: String = (0..n).map(|i| format!("k{i} = {value}\n")).collect();
+    let error = parse(&text).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (1, "k0"));
+}
+
 #[test]
 fn a_plan_of_too_many_jobs_is_refused_without_making_them() {
     let list = |n: u32| {

@@ -126,7 +126,7 @@ impl Reader<'_> {
 }
 
 /// Reads `8 GiB`, `1.5 GB`, `512MiB` or `1024 B`, rounded up to whole bytes.
-pub(in crate::plan) fn bytes(text: &str) -> Option<u64> {
+pub(in super::super) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
     let number = number.trim();
