@@ -134,6 +134,18 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// A ternary model and its baseline in every suite, on one machine.
+    pub(crate) fn one_pair() -> Self {
+        let mut fixture = Self::new("pair", vec![machine("m")]);
+        for model in [TERNARY_125M, DENSE_125M] {
+            fixture.latency(model, 0, 1);
+            fixture.memory(model, 0, 1);
+            fixture.energy(model, 0, 1);
+            fixture.accuracy(model, 0, "arc_easy", 80);
+        }
+        fixture
+    }
+
     pub(crate) fn new(name: &str, machines: Vec<Machine>) -> Self {
         Self {
             bundle: Bundle {

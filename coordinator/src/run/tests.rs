@@ -187,6 +187,13 @@ fn one_job(run: RunId) -> Vec<Job> {
     vec![job(run, 0, "m", None, latency())]
 }
 
+fn two_jobs(run: RunId) -> Vec<Job> {
+    vec![
+        job(run, 0, "m", None, latency()),
+        job(run, 1, "m", None, latency()),
+    ]
+}
+
 fn one_accuracy_job(run: RunId) -> Vec<Job> {
     vec![job(run, 0, "m", None, accuracy())]
 }
@@ -194,13 +201,7 @@ fn one_accuracy_job(run: RunId) -> Vec<Job> {
 #[tokio::test]
 async fn an_agent_gets_the_next_job_when_it_has_finished_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), |run| {
-        vec![
-            job(run, 0, "m", None, latency()),
-            job(run, 1, "m", None, latency()),
-        ]
-    })
-    .await;
+    let mut bench = Bench::open(dir.path(), two_jobs).await;
     let mut agent = bench.connect(1, None).await;
     let (first, _) = agent.assigned().unwrap();
     assert!(agent.next().is_none(), "one job at a time");
@@ -574,13 +575,7 @@ async fn a_second_connection_of_one_agent_replaces_the_first() {
 #[tokio::test]
 async fn a_draining_agent_gets_nothing_more() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), |run| {
-        vec![
-            job(run, 0, "m", None, latency()),
-            job(run, 1, "m", None, latency()),
-        ]
-    })
-    .await;
+    let mut bench = Bench::open(dir.path(), two_jobs).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     bench
@@ -596,13 +591,7 @@ async fn a_draining_agent_gets_nothing_more() {
 #[tokio::test]
 async fn cancelling_a_run_stops_its_attempt_and_frees_the_agent() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), |run| {
-        vec![
-            job(run, 0, "m", None, latency()),
-            job(run, 1, "m", None, latency()),
-        ]
-    })
-    .await;
+    let mut bench = Bench::open(dir.path(), two_jobs).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     let run_id = bench.run;

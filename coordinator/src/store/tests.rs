@@ -37,6 +37,12 @@ fn readings(sequences: impl IntoIterator<Item = u64>) -> Vec<Record> {
         .collect()
 }
 
+/// The stored records of a job, in their order.
+async fn stored(store: &dyn Store, job: JobId) -> Vec<Record> {
+    let records = store.records(job).await.unwrap();
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
 #[tokio::test]
 async fn the_same_batch_twice_is_stored_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -51,14 +57,7 @@ async fn the_same_batch_twice_is_stored_once() {
         (second.stored_below, second.n_new, second.n_conflicts),
         (5, 0, 0)
     );
-    let stored: Vec<Record> = store
-        .records(job)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|(_, record)| record)
-        .collect();
-    assert_eq!(stored, batch);
+    assert_eq!(stored(&store, job).await, batch);
 }
 
 #[tokio::test]
@@ -128,14 +127,7 @@ async fn everything_that_was_acknowledged_is_there_after_reopening() {
     assert_eq!(jobs[0].attempts[0].lease_until_unix_ns, 3_000);
     let appended = second.add_records(attempt, &batch).await.unwrap();
     assert_eq!((appended.stored_below, appended.n_new), (5, 2));
-    let stored: Vec<Record> = second
-        .records(job)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|(_, record)| record)
-        .collect();
-    assert_eq!(stored, batch);
+    assert_eq!(stored(&second, job).await, batch);
 }
 
 #[tokio::test]

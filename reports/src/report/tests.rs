@@ -21,33 +21,27 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-fn one_pair() -> Fixture {
-    let mut fixture = Fixture::new("pair", vec![machine("m")]);
-    for model in [TERNARY_125M, DENSE_125M] {
-        fixture.latency(model, 0, 1);
-        fixture.memory(model, 0, 1);
-        fixture.energy(model, 0, 1);
-        fixture.accuracy(model, 0, "arc_easy", 80);
-    }
+fn one_pair_and_a_failure() -> Fixture {
+    let mut fixture = Fixture::one_pair();
     fixture.failed(DENSE_125M, Some(0), 2, "killed by signal 9");
     fixture
 }
 
 #[test]
 fn the_summary_has_every_row() {
-    let (_dir, files) = report(&one_pair());
+    let (_dir, files) = report(&one_pair_and_a_failure());
     insta::assert_snapshot!("summary_csv", text(&files.csv));
 }
 
 #[test]
 fn the_markdown_reads_well() {
-    let (_dir, files) = report(&one_pair());
+    let (_dir, files) = report(&one_pair_and_a_failure());
     insta::assert_snapshot!("summary_md", text(&files.markdown));
 }
 
 #[test]
 fn the_page_opens_with_the_comparison() {
-    let (_dir, files) = report(&one_pair());
+    let (_dir, files) = report(&one_pair_and_a_failure());
     let page = text(&files.html);
     let start = page.find("<section id=\"glance\">").unwrap();
     let end = page.find("<div class=\"charts\">").unwrap();
@@ -93,7 +87,7 @@ fn the_page_needs_nothing_from_outside() {
 #[test]
 fn names_cannot_break_out_of_the_page() {
     const NASTY: &str = "<script>alert('x')</script>\"&|`";
-    let mut fixture = one_pair();
+    let mut fixture = one_pair_and_a_failure();
     let manifest = &mut fixture.bundle.manifest;
     manifest.run.name = NASTY.to_owned();
     manifest.run.plan_toml = format!("# </pre>{NASTY}");
@@ -201,7 +195,7 @@ fn every_machine_has_its_tables() {
 
 #[test]
 fn samples_hold_every_token_and_item() {
-    let fixture = one_pair();
+    let fixture = one_pair_and_a_failure();
     let (_dir, files) = report(&fixture);
     let samples = fs::File::open(&files.samples).unwrap();
     let frame = ParquetReader::new(samples).finish().unwrap();
@@ -260,7 +254,7 @@ fn an_older_report_is_replaced_whole() {
 
 #[test]
 fn charts_scale_with_their_page() {
-    let (_dir, files) = report(&one_pair());
+    let (_dir, files) = report(&one_pair_and_a_failure());
     for path in &files.charts {
         let chart = text(path);
         assert!(

@@ -19,20 +19,9 @@ fn find<'a>(rows: &'a [SummaryRow], model: &str, metric: &str, threads: u32) -> 
         .unwrap_or_else(|| panic!("no {metric} of {model}"))
 }
 
-fn one_pair() -> Fixture {
-    let mut fixture = Fixture::new("pair", vec![machine("m")]);
-    for model in [TERNARY_125M, DENSE_125M] {
-        fixture.latency(model, 0, 1);
-        fixture.memory(model, 0, 1);
-        fixture.energy(model, 0, 1);
-        fixture.accuracy(model, 0, "arc_easy", 80);
-    }
-    fixture
-}
-
 #[test]
 fn a_speedup_is_the_ratio_of_medians_with_its_interval() {
-    let rows = rows(&one_pair().bundle);
+    let rows = rows(&Fixture::one_pair().bundle);
     let ternary = find(&rows, TERNARY_125M.id, "decode_tok_per_s", 1);
     let baseline = find(&rows, DENSE_125M.id, "decode_tok_per_s", 1);
     assert_eq!(
@@ -61,7 +50,7 @@ fn a_speedup_is_the_ratio_of_medians_with_its_interval() {
 
 #[test]
 fn memory_has_its_ratios_without_intervals() {
-    let rows = rows(&one_pair().bundle);
+    let rows = rows(&Fixture::one_pair().bundle);
     let linear = find(&rows, TERNARY_125M.id, "linear_weight_bytes", 1);
     assert!((linear.baseline_ratio.unwrap() - 0.125).abs() < 1e-12);
     assert_eq!(linear.baseline_ratio_low, None);
@@ -75,7 +64,7 @@ fn memory_has_its_ratios_without_intervals() {
 
 #[test]
 fn what_cannot_be_measured_stands_beside_the_estimate() {
-    let rows = rows(&one_pair().bundle);
+    let rows = rows(&Fixture::one_pair().bundle);
     for phase in ["prefill", "decode"] {
         let energy = rows
             .iter()
@@ -100,7 +89,7 @@ fn what_cannot_be_measured_stands_beside_the_estimate() {
 
 #[test]
 fn accuracy_is_compared_item_by_item() {
-    let rows = rows(&one_pair().bundle);
+    let rows = rows(&Fixture::one_pair().bundle);
     let ternary = find(&rows, TERNARY_125M.id, "acc", 2);
     assert_eq!(
         (ternary.n, ternary.n_items, ternary.baseline_n),
@@ -135,7 +124,7 @@ fn a_task_without_normalised_scores_has_no_such_row() {
 
 #[test]
 fn items_scored_twice_are_counted_once() {
-    let mut fixture = one_pair();
+    let mut fixture = Fixture::one_pair();
     fixture.accuracy(TERNARY_125M, 0, "arc_easy", 80);
     let rows = rows(&fixture.bundle);
     assert_eq!(find(&rows, TERNARY_125M.id, "acc", 2).n, 80);
@@ -143,7 +132,7 @@ fn items_scored_twice_are_counted_once() {
 
 #[test]
 fn an_incomplete_task_says_so() {
-    let mut fixture = one_pair();
+    let mut fixture = Fixture::one_pair();
     fixture.bundle.items.truncate(50);
     let rows = rows(&fixture.bundle);
     let ternary = find(&rows, TERNARY_125M.id, "acc", 2);
@@ -232,7 +221,7 @@ fn power_domains_keep_apart() {
 
 #[test]
 fn a_failed_job_is_a_row_with_its_reason() {
-    let mut fixture = one_pair();
+    let mut fixture = Fixture::one_pair();
     fixture.failed(TERNARY_2B, Some(0), 1, "killed by signal 9");
     let rows = rows(&fixture.bundle);
     let failed = rows
@@ -248,7 +237,7 @@ fn a_failed_job_is_a_row_with_its_reason() {
 
 #[test]
 fn what_a_failed_job_had_measured_is_not_summarised() {
-    let mut fixture = one_pair();
+    let mut fixture = Fixture::one_pair();
     fixture.bundle.manifest.jobs[0].state = JobState::Cancelled;
     let rows = rows(&fixture.bundle);
     assert!(!rows.iter().any(|row| {
@@ -276,7 +265,7 @@ fn a_baseline_that_failed_is_named_where_the_ratio_would_stand() {
 
 #[test]
 fn more_processes_widen_the_scope_of_an_interval() {
-    let mut fixture = one_pair();
+    let mut fixture = Fixture::one_pair();
     fixture.latency(TERNARY_125M, 0, 1);
     fixture.latency(DENSE_125M, 0, 1);
     let rows = rows(&fixture.bundle);
@@ -319,7 +308,7 @@ fn a_baseline_on_several_kernels_is_compared_by_what_was_asked_for() {
 
 #[test]
 fn token_times_leave_the_first_token_out() {
-    let rows = rows(&one_pair().bundle);
+    let rows = rows(&Fixture::one_pair().bundle);
     let times = find(&rows, TERNARY_125M.id, "itl_ns", 1);
     assert_eq!(times.n, 10 * 63);
     assert_eq!((times.p99, times.ci95_low), (None, None));

@@ -15,12 +15,16 @@ use super::{
 };
 
 impl Reader<'_> {
-    /// Multiplies the lists of one suite; the order of nesting is prompt, gen, depth, batch.
+    /// Multiplies the lists of one suite, and makes a spec of each workload; the order of nesting
+    /// is prompt, gen, depth, batch.
     fn workloads(
         &self,
         suite_at: usize,
-        [n_prompt, n_gen, n_depth, n_batch]: [Option<&List<u32>>; 4],
-    ) -> Result<Vec<(Workload, usize)>, PlanError> {
+        [n_prompt, n_gen, n_depth, n_batch]: [&Option<List<u32>>; 4],
+        spec: impl Fn(Workload) -> SuiteSpec,
+    ) -> Result<Vec<PlanSpec>, PlanError> {
+        let [n_prompt, n_gen, n_depth, n_batch] =
+            [n_prompt, n_gen, n_depth, n_batch].map(Option::as_ref);
         let zero_at = n_gen
             .or(n_prompt)
             .map_or(suite_at, |list| list.span().start);
@@ -41,7 +45,7 @@ impl Reader<'_> {
                 format!("the lists multiply to {n} workloads, at most {MAX_JOBS} are taken"),
             ));
         }
-        let mut workloads = Vec::new();
+        let mut specs = Vec::new();
         for &n_prompt in &n_prompts {
             for &n_gen in &n_gens {
                 if n_prompt == 0 && n_gen == 0 {
@@ -58,12 +62,15 @@ impl Reader<'_> {
                             n_depth,
                             n_batch,
                         };
-                        workloads.push((workload, suite_at));
+                        specs.push(PlanSpec {
+                            spec: spec(workload),
+                            at: suite_at,
+                        });
                     }
                 }
             }
         }
-        Ok(workloads)
+        Ok(specs)
     }
 
     /// Reads the suites in the order they run: memory, latency, energy, accuracy.
@@ -116,15 +123,10 @@ impl Reader<'_> {
             threads,
             kernels,
         } = suite.get_ref();
-        let lists = [n_prompt, n_gen, n_depth, n_batch].map(Option::as_ref);
-        let specs = self
-            .workloads(at, lists)?
-            .into_iter()
-            .map(|(workload, at)| PlanSpec {
-                spec: SuiteSpec::Memory(MemorySpec { workload }),
-                at,
-            })
-            .collect();
+        let lists = [n_prompt, n_gen, n_depth, n_batch];
+        let specs = self.workloads(at, lists, |workload| {
+            SuiteSpec::Memory(MemorySpec { workload })
+        })?;
         self.suite(
             specs,
             models,
@@ -160,19 +162,14 @@ impl Reader<'_> {
             const { NonZeroU32::new(5).expect("5 is not 0") },
             MAX_REPETITIONS,
         )?;
-        let lists = [n_prompt, n_gen, n_depth, n_batch].map(Option::as_ref);
-        let specs = self
-            .workloads(at, lists)?
-            .into_iter()
-            .map(|(workload, at)| PlanSpec {
-                spec: SuiteSpec::Latency(LatencySpec {
-                    workload,
-                    warm_ups,
-                    repetitions,
-                }),
-                at,
+        let lists = [n_prompt, n_gen, n_depth, n_batch];
+        let specs = self.workloads(at, lists, |workload| {
+            SuiteSpec::Latency(LatencySpec {
+                workload,
+                warm_ups,
+                repetitions,
             })
-            .collect();
+        })?;
         self.suite(
             specs,
             models,
@@ -207,20 +204,15 @@ impl Reader<'_> {
         )?;
         let idle_seconds = self.seconds(idle_seconds.as_ref(), 5.0)?;
         let window_seconds = self.seconds(window_seconds.as_ref(), 2.0)?;
-        let lists = [n_prompt, n_gen, n_depth, n_batch].map(Option::as_ref);
-        let specs = self
-            .workloads(at, lists)?
-            .into_iter()
-            .map(|(workload, at)| PlanSpec {
-                spec: SuiteSpec::Energy(EnergySpec {
-                    workload,
-                    repetitions,
-                    idle_seconds,
-                    window_seconds,
-                }),
-                at,
+        let lists = [n_prompt, n_gen, n_depth, n_batch];
+        let specs = self.workloads(at, lists, |workload| {
+            SuiteSpec::Energy(EnergySpec {
+                workload,
+                repetitions,
+                idle_seconds,
+                window_seconds,
             })
-            .collect();
+        })?;
         self.suite(
             specs,
             models,
