@@ -12,6 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let _ = hf::parse_generation_config(bytes);
     if let Ok(files) = hf::parse_index(bytes) {
-        assert!(files.values().all(|file| !file.contains('/') && file != ".."));
+        assert!(
+            files
+                .values()
+                .all(|file| !file.contains('/') && file != "..")
+        );
     }
 });
