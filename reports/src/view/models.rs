@@ -62,19 +62,17 @@ fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
         if !values.is_empty() {
             facts.push(Fact {
                 name,
-                value: values.into_iter().collect::<Vec<_>>().join(", "),
+                value: values.into_iter().collect::<Vec<_>>().join(" or "),
             });
         }
     };
     add("Architecture", &|facts| facts.architecture.clone());
     add("Weights", &|facts| {
-        format!(
-            "{}, {} bits a weight; head {}",
-            facts.weight_format,
-            trimmed(facts.bits_per_weight),
-            facts.head_format
-        )
+        let bits = trimmed(facts.bits_per_weight);
+        format!("{}, {bits} bits a weight", facts.weight_format)
     });
+    // It may depend on the number of threads, so that one run has several.
+    add("Output head", &|facts| facts.head_format.clone());
     add("Parameters", &|facts| {
         format!(
             "{}, of them {} in linears",
