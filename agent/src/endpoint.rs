@@ -45,7 +45,10 @@ pub enum EndpointError {
 }
 
 /// Checks the address and sets timeouts and TLS; connects to nothing.
-pub(crate) fn endpoint(
+///
+/// Plain text goes to this machine only, unless `insecure`. TLS trusts the certificates in
+/// `ca_file`, else the system's.
+pub fn endpoint(
     address: &str,
     ca_file: Option<&PathBuf>,
     insecure: bool,

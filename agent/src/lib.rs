@@ -27,7 +27,7 @@ mod state;
 mod testing;
 mod worker;
 
-pub use endpoint::EndpointError;
+pub use endpoint::{EndpointError, endpoint};
 pub use state::StateError;
 pub use worker::WorkerCommand;
 
@@ -143,7 +143,7 @@ pub async fn run_until(
         ca_file,
         insecure,
     } = config;
-    let endpoint = endpoint::endpoint(&coordinator, ca_file.as_ref(), insecure)?;
+    let endpoint = endpoint(&coordinator, ca_file.as_ref(), insecure)?;
     let state = State::open(&state_dir)?;
     let spool = Spool::open(&state.folder, spool_max_bytes)?;
     let identity = identity(&state, &sysfs_root, labels);

@@ -165,7 +165,15 @@ pub(crate) struct AgentUp {
         value_name = "KEY=VALUE"
     )]
     pub(crate) labels: Vec<(String, String)>,
-    /// Certificates to trust, PEM.
+    /// Whom to trust.
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// Which coordinators may be spoken to.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Trust {
+    /// Certificates to trust instead of the system's, PEM.
     #[arg(long, env = "TRITMARK_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// Allow plain text to another machine.
@@ -184,6 +192,17 @@ pub(crate) struct Target {
         value_name = "URL"
     )]
     pub(crate) coordinator: String,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// How a command prints what it found.
+#[derive(Debug, Args)]
+pub(crate) struct Print {
+    /// Print JSON.
+    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
 }
 
 /// `tritmark submit`.
@@ -195,9 +214,9 @@ pub(crate) struct Submit {
     /// Stay and follow the run.
     #[arg(long)]
     pub(crate) watch: bool,
-    /// Print JSON.
-    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
-    pub(crate) json: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) print: Print,
     /// Where to.
     #[command(flatten)]
     pub(crate) target: Target,
@@ -235,19 +254,19 @@ pub(crate) enum LsWhat {
     /// Jobs of a run.
     Jobs(LsJobs),
     /// Suites and accuracy tasks of this build.
-    Suites(LsLocal),
+    Suites(Print),
     /// Kernels this CPU can run, best first.
-    Kernels(LsLocal),
+    Kernels(Print),
     /// Published shapes that `model synth` can make.
-    Shapes(LsLocal),
+    Shapes(Print),
 }
 
 /// A list that a coordinator gives.
 #[derive(Debug, Args)]
 pub(crate) struct LsRemote {
-    /// Print JSON.
-    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
-    pub(crate) json: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) print: Print,
     /// Whom to ask.
     #[command(flatten)]
     pub(crate) target: Target,
@@ -259,20 +278,9 @@ pub(crate) struct LsJobs {
     /// The run's id.
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
-    /// Print JSON.
-    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
-    pub(crate) json: bool,
-    /// Whom to ask.
+    /// As for the other lists.
     #[command(flatten)]
-    pub(crate) target: Target,
-}
-
-/// A list this build can give.
-#[derive(Debug, Args)]
-pub(crate) struct LsLocal {
-    /// Print JSON.
-    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
-    pub(crate) json: bool,
+    pub(crate) list: LsRemote,
 }
 
 /// `tritmark cancel`.
@@ -303,9 +311,9 @@ pub(crate) struct Report {
 /// `tritmark doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Print JSON.
-    #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
-    pub(crate) json: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) print: Print,
 }
 
 /// `tritmark model`.
@@ -324,9 +332,9 @@ pub(crate) enum ModelCommand {
         /// A GGUF file or a Hugging Face folder.
         #[arg(value_name = "FILE")]
         model: PathBuf,
-        /// Print JSON.
-        #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
-        json: bool,
+        /// How to print.
+        #[command(flatten)]
+        print: Print,
     },
     /// Write a model of a published shape with random weights.
     Synth {

@@ -5,21 +5,20 @@ use std::{
     fs,
     io::Write,
     path::{Component, Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context as _;
-use tonic::{
-    Code, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, Streaming, transport::Channel};
 use tritmark_proto::{
     bundle,
     job::RunId,
     wire::{self, control_client::ControlClient},
 };
 
-use crate::exit::{Exit, Fault, OrExit as _, Outcome};
+use crate::{
+    args::{Target, Trust},
+    exit::{Exit, Fault, OrExit as _, Outcome},
+};
 
 /// Files of a bundle and no others are taken from a coordinator.
 const BUNDLE_FILES: [&str; 4] = [
@@ -39,13 +38,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to the coordinator at `url`.
-    pub(crate) async fn connect(url: &str) -> Outcome<Self> {
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .or_exit(Exit::Usage, || format!("`{url}` is not a URL"))?
-            .connect_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true)
-            .http2_keep_alive_interval(Duration::from_secs(20));
+    /// Connects to the coordinator that was named.
+    pub(crate) async fn connect(target: &Target) -> Outcome<Self> {
+        Self::connect_to(&target.coordinator, &target.trust).await
+    }
+
+    /// Connects to the coordinator at `url`, on the terms agents connect on.
+    pub(crate) async fn connect_to(url: &str, trust: &Trust) -> Outcome<Self> {
+        let Trust { ca, insecure } = trust;
+        let endpoint = tritmark_agent::endpoint(url, ca.as_ref(), *insecure)
+            .or_exit(Exit::Usage, || "cannot use the coordinator's address")?;
         let channel = endpoint.connect().await.or_exit(Exit::Temporary, || {
             format!("cannot reach the coordinator at {url}")
         })?;

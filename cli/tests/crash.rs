@@ -96,6 +96,53 @@ fn no_worker_outlives_the_run_that_started_it() {
 }
 
 #[test]
+fn a_worker_that_is_killed_fails_its_own_job_alone() {
+    let lab = Lab::new();
+    // The ternary model's job would take hours; it is killed at each of its three attempts.
+    let plan = lab.plan(
+        "doomed.toml",
+        &format!(
+            r#"
+{}
+[suites.latency]
+models = ["bitnet-tiny"]
+n_prompt = [8]
+n_gen = [100]
+repetitions = 100000
+{}models = ["llama-tiny"]
+"#,
+            bundled_models(),
+            bundled_accuracy(&["boolq"]),
+        ),
+    );
+    let mut run = lab.start("doomed.log", ["run".as_ref(), plan.as_os_str()]);
+    let mut killed = std::collections::BTreeSet::new();
+    wait_until(LIMIT, "the run has ended", || {
+        for worker in children_of(run.0.id()) {
+            let maps = fs::read_to_string(format!("/proc/{worker}/maps")).unwrap_or_default();
+            if maps.contains("bitnet-tiny") && killed.insert(worker) {
+                let sent = std::process::Command::new("kill")
+                    .args(["-KILL", &worker.to_string()])
+                    .status()
+                    .expect("kill can be started");
+                assert!(sent.success());
+            }
+        }
+        run.has_ended()
+    });
+    assert_eq!(run.wait(LIMIT), Some(5), "{}", lab.read("doomed.log"));
+    assert_eq!(killed.len(), 3);
+    let bundle = bundle(&lab.path("out/doomed/bundle"));
+    let [doomed, spared] = &bundle.manifest.jobs[..] else {
+        panic!("the plan has two jobs");
+    };
+    let failure = doomed.failure.as_ref().expect("it was killed");
+    assert!(failure.message.contains("SIGKILL (9)"), "{failure:?}");
+    assert!(spared.failure.is_none(), "{:?}", spared.failure);
+    assert!(!bundle.items.is_empty());
+}
+
+#[test]
 fn agents_and_coordinator_killed_in_the_middle_lose_and_double_nothing() {
     let lab = Lab::new();
     let (calm, took) = undisturbed(&lab);

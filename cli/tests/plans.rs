@@ -27,14 +27,14 @@ fn an_unknown_key_is_named_with_its_line() {
 
 #[test]
 fn an_unknown_suite_is_named() {
-    let text = format!("{}[suites.speed]\nn_prompt = [8]\n", bundled_models());
-    refused(&text, &["speed"]);
+    let text = format!("[suites.speed]\nn_prompt = [8]\n{}", bundled_models());
+    refused(&text, &["line 1", "`suites.speed`", "latency"]);
 }
 
 #[test]
 fn a_missing_model_is_named_with_its_line() {
     let text = format!("[[models]]\nid = \"a\"\npath = \"absent.gguf\"\n{LATENCY}");
-    refused(&text, &["absent.gguf", "line 3"]);
+    refused(&text, &["absent.gguf", "line 3", "`models[0].path`"]);
 }
 
 #[test]
@@ -64,10 +64,19 @@ fn missing_data_is_named() {
 #[test]
 fn a_selector_that_this_machine_does_not_meet_is_refused() {
     let text = format!(
-        "{}{LATENCY}[[select]]\nmemory_min = \"9000 TiB\"\n",
+        "[[select]]\nmemory_min = \"9000 TiB\"\n{}{LATENCY}",
         bundled_models()
     );
-    refused(&text, &["selector"]);
+    refused(&text, &["line 1", "`select[0]`", "selector"]);
+}
+
+#[test]
+fn a_selector_that_no_machine_can_meet_is_refused() {
+    let text = format!(
+        "[select]\narch = \"x86_64\"\nisa = [\"neon\"]\n{}{LATENCY}",
+        bundled_models()
+    );
+    refused(&text, &["line 3", "`select.isa[0]`", "aarch64"]);
 }
 
 #[test]

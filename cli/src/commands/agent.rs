@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 use tritmark_agent::{AgentConfig, AgentError};
 
 use crate::{
-    args::{Agent, AgentCommand, AgentUp},
+    args::{Agent, AgentCommand, AgentUp, Trust},
     commands::interrupt,
     exit::{Exit, OrExit as _, Outcome},
 };
@@ -20,8 +20,7 @@ async fn up(args: AgentUp) -> Outcome {
         coordinator,
         state,
         labels,
-        ca,
-        insecure,
+        trust: Trust { ca, insecure },
     } = args;
     let mut config = AgentConfig::new(coordinator, state).or_exit(
         Exit::Internal,

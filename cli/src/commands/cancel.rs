@@ -9,7 +9,7 @@ use crate::{
 
 pub(crate) async fn exec(args: Cancel) -> Outcome {
     let run = run_id(&args.run)?;
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = Client::connect(&args.target).await?;
     let n_cancelled = client.cancel(run).await?;
     out::line(&format!("{n_cancelled} jobs cancelled"))?;
     Ok(Exit::Pass)

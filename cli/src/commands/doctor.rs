@@ -91,7 +91,7 @@ pub(crate) fn exec(args: &Doctor) -> Outcome {
             .map(|note| Finding::note("inventory", note, "nothing to do")),
     );
 
-    if args.json {
+    if args.print.json {
         let findings: Vec<Value> = findings
             .iter()
             .map(|finding| {

@@ -23,9 +23,9 @@ pub(crate) fn exec(args: Ls) -> Outcome {
 }
 
 async fn runs(args: LsRemote) -> Outcome {
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = Client::connect(&args.target).await?;
     let runs = client.runs().await?;
-    if args.json {
+    if args.print.json {
         out::json(&Value::Array(runs.iter().map(json::summary).collect()))?;
         return Ok(Exit::Pass);
     }
@@ -53,9 +53,9 @@ async fn runs(args: LsRemote) -> Outcome {
 }
 
 async fn agents(args: LsRemote) -> Outcome {
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = Client::connect(&args.target).await?;
     let agents = client.agents().await?;
-    if args.json {
+    if args.print.json {
         out::json(&Value::Array(agents.iter().map(json::agent).collect()))?;
         return Ok(Exit::Pass);
     }
@@ -93,9 +93,9 @@ async fn agents(args: LsRemote) -> Outcome {
 
 async fn jobs(args: LsJobs) -> Outcome {
     let run = run_id(&args.run)?;
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = Client::connect(&args.list.target).await?;
     let jobs = client.jobs(run).await?;
-    if args.json {
+    if args.list.print.json {
         out::json(&Value::Array(jobs.iter().map(json::job).collect()))?;
         return Ok(Exit::Pass);
     }

@@ -10,7 +10,7 @@ use crate::{
 
 pub(crate) fn exec(args: Model) -> Outcome {
     match args.command {
-        ModelCommand::Inspect { model, json } => inspect::exec(&model, json),
+        ModelCommand::Inspect { model, print } => inspect::exec(&model, print.json),
         ModelCommand::Synth {
             shape,
             format,

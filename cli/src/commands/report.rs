@@ -6,7 +6,7 @@ use tritmark_proto::bundle::MANIFEST;
 use tritmark_reports::summary::Status;
 
 use crate::{
-    args::Report,
+    args::{Report, Target},
     client::{Client, is_plain_name, run_id},
     commands::block_on,
     exit::{Exit, OrExit as _, Outcome},
@@ -23,7 +23,7 @@ pub(crate) fn exec(args: Report) -> Outcome {
         };
         (bundle, args.out.unwrap_or_else(|| source.to_owned()))
     } else {
-        let fetched = block_on(fetch(&args.source, args.out, &args.target.coordinator))?;
+        let fetched = block_on(fetch(&args.source, args.out, &args.target))?;
         (fetched.join("bundle"), fetched)
     };
     let files = tritmark_reports::write_report(&bundle, &out_dir).or_exit(Exit::Usage, || {
@@ -41,9 +41,9 @@ pub(crate) fn exec(args: Report) -> Outcome {
 }
 
 /// Fetches a run's bundle into a folder of its own and returns that.
-async fn fetch(run: &str, out: Option<PathBuf>, coordinator: &str) -> Outcome<PathBuf> {
+async fn fetch(run: &str, out: Option<PathBuf>, target: &Target) -> Outcome<PathBuf> {
     let run = run_id(run)?;
-    let mut client = Client::connect(coordinator).await?;
+    let mut client = Client::connect(target).await?;
     let summary = client.run(run).await?;
     let out = out.unwrap_or_else(|| {
         // The name comes over the network and must not lead out of the folder.

@@ -17,7 +17,7 @@ use tritmark_coordinator::plan::{CheckContext, KnownAgent, Plan};
 use tritmark_proto::{job::RunId, wire};
 
 use crate::{
-    args::Run,
+    args::{Run, Trust},
     client::{Client, PlanFile, run_id},
     commands::{json, watch},
     exit::{Exit, Fault, OrExit as _, Outcome},
@@ -59,7 +59,7 @@ fn check(file: &PlanFile) -> Outcome<Plan> {
 }
 
 async fn run(args: &Run, file: &PlanFile, folder: &Folder, local: &Local) -> Outcome {
-    let mut client = Client::connect(local.url()).await?;
+    let mut client = Client::connect_to(local.url(), &Trust::default()).await?;
     let known = KnownRun::newest(&client.runs().await?, folder.reported_run()?.as_deref());
     let same = local.newest_run_of(file).await?;
     let intent = Intent {

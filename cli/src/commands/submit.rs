@@ -12,10 +12,10 @@ use crate::{
 
 pub(crate) async fn exec(args: Submit) -> Outcome {
     let plan = PlanFile::read(&args.plan)?;
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = Client::connect(&args.target).await?;
     let submitted = client.submit(&plan).await?;
     if !args.watch {
-        if args.json {
+        if args.print.json {
             out::json(&json!({ "run_id": submitted.run_id, "n_jobs": submitted.n_jobs }))?;
         } else {
             out::line(&submitted.run_id)?;
@@ -24,7 +24,7 @@ pub(crate) async fn exec(args: Submit) -> Outcome {
     }
     let run = run_id(&submitted.run_id)?;
     let summary = watch::follow(&mut client, run, false).await?;
-    if args.json {
+    if args.print.json {
         out::json(&json::summary(&summary))?;
     } else {
         out::line(&watch::sentence(&summary))?;

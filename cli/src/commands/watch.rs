@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) async fn exec(args: Watch) -> Outcome {
     let run = run_id(&args.run)?;
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = Client::connect(&args.target).await?;
     let summary = if args.json {
         follow_as_json(&mut client, run).await?
     } else {
