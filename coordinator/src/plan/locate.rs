@@ -140,7 +140,7 @@ fn places(root: &DeTable<'_>) -> Vec<Place> {
                         depth,
                     };
                     (place, value.get_ref())
-                }))
+                }));
             }
             _ => {}
         }

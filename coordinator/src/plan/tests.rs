@@ -406,7 +406,8 @@ fn a_plan_nested_deeper_than_a_stack_is_refused() {
 fn a_plan_of_long_keys_is_refused_in_little_room() {
     let value = nested(8);
     let n = super::MAX_PLAN_BYTES / (value.len() + 16);
-    let text: String = (0..n).map(|i| format!("k{i} = {value}\n")).collect();
+    let lines: Vec<String> = (0..n).map(|i| format!("k{i} = {value}\n")).collect();
+    let text = lines.concat();
     let error = parse(&text).unwrap_err();
     assert_eq!((error.line, error.key.as_str()), (1, "k0"));
 }
