@@ -137,6 +137,19 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
     .collect()
 }
 
+/// Returns the kernels that tests hold to the reference: all of this machine, itself among them to
+/// check the checks; or the one alone that `TRITMARK_EXPECT_KERNEL` names.
+///
+/// # Panics
+/// If this machine lacks the kernel named.
+#[cfg(test)]
+pub(crate) fn tested() -> Vec<Box<dyn Kernel>> {
+    std::env::var("TRITMARK_EXPECT_KERNEL").map_or_else(
+        |_| available(),
+        |name| vec![by_name(&name).expect("the expected kernel is here")],
+    )
+}
+
 /// Names of all kernels, with the short forms a user may type.
 const NAMES: [(&str, &str); 3] = [
     ("x86_64-avx512vnni", "avx512vnni"),

@@ -41,6 +41,8 @@ struct Shared {
     busy: AtomicUsize,
     stop: AtomicBool,
     panicked: AtomicBool,
+    // Turns of a waiting loop before it parks.
+    spins: u32,
 }
 
 // SAFETY: `job` is written only while `busy` is 0 and before the release of `epoch`, and read only
@@ -48,6 +50,18 @@ struct Shared {
 unsafe impl Sync for Shared {}
 // SAFETY: as for `Sync`; the pointers belong to no thread.
 unsafe impl Send for Shared {}
+
+impl Shared {
+    /// One turn of a waiting loop: spins at first, then parks until someone unparks this thread.
+    fn pause(&self, spins: &mut u32) {
+        if *spins < self.spins {
+            *spins += 1;
+            std::hint::spin_loop();
+        } else {
+            thread::park();
+        }
+    }
+}
 
 /// A pool of threads of which the caller is the first.
 pub struct ThreadPool {
@@ -69,6 +83,8 @@ impl ThreadPool {
     /// With `pin`, thread `i` is bound to the `i`-th CPU this process may use, and so is the
     /// thread that calls `new`; with more threads than CPUs the CPUs are used in turn.
     pub fn new(threads: NonZeroUsize, pin: bool) -> io::Result<Self> {
+        // Where threads outnumber the CPUs, who spins keeps the one it waits for from running.
+        let crowded = thread::available_parallelism().is_ok_and(|cpus| threads > cpus);
         let cpus = if pin { affinity::cpus()? } else { Vec::new() };
         let cpu_of = |index: usize| (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
         let mut pool = Self {
@@ -78,6 +94,7 @@ impl ThreadPool {
                 busy: AtomicUsize::new(0),
                 stop: AtomicBool::new(false),
                 panicked: AtomicBool::new(false),
+                spins: if crowded { 0 } else { SPINS },
             }),
             workers: Vec::with_capacity(threads.get() - 1),
         };
@@ -153,7 +170,7 @@ impl ThreadPool {
     fn wait(&self) -> bool {
         let mut spins = 0;
         while self.shared.busy.load(Ordering::Acquire) > 0 {
-            pause(&mut spins);
+            self.shared.pause(&mut spins);
         }
         !self.shared.panicked.swap(false, Ordering::Relaxed)
     }
@@ -203,7 +220,7 @@ fn work(shared: &Shared, index: usize) {
             if epoch != seen {
                 break epoch;
             }
-            pause(&mut spins);
+            shared.pause(&mut spins);
         };
         seen = epoch;
         if shared.stop.load(Ordering::Relaxed) {
@@ -222,16 +239,6 @@ fn work(shared: &Shared, index: usize) {
         if shared.busy.fetch_sub(1, Ordering::Release) == 1 {
             caller.unpark();
         }
-    }
-}
-
-/// One turn of a waiting loop: spins at first, then parks until someone unparks this thread.
-fn pause(spins: &mut u32) {
-    if *spins < SPINS {
-        *spins += 1;
-        std::hint::spin_loop();
-    } else {
-        thread::park();
     }
 }
 

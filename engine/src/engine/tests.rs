@@ -40,15 +40,17 @@ fn logits_are_bit_equal_over_kernels_threads_batches_and_cuts() {
                 .iter()
                 .all(|bits| f32::from_bits(*bits).is_finite())
         );
-        for kernel in kernels::available() {
+        for kernel in kernels::tested() {
             for threads in [1, 2, 3] {
                 let options = options(kernel.name(), threads);
                 let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
-                // More threads than CPUs wait for each other at every step: fewer steps then.
-                let pieces: &[usize] = if threads == 1 {
-                    &[1, 2, 5, 32, 37]
-                } else {
-                    &[5, 32]
+                // More threads than CPUs wait for each other at every step: fewer steps then. And
+                // the reference is slow.
+                let pieces: &[usize] = match (kernel.name(), threads) {
+                    ("reference", 2) => &[32],
+                    ("reference", _) => &[],
+                    (_, 1) => &[1, 2, 5, 32, 37],
+                    _ => &[5, 32],
                 };
                 for &piece in pieces {
                     assert!(
@@ -81,7 +83,7 @@ fn keys_and_values_in_f16_give_the_same_bits_everywhere_and_others_than_f32() {
     let (f32_bits, f32_bytes) = logits("reference", 1, KvType::F32, 1);
     assert_ne!(expected, f32_bits);
     assert_eq!(2 * f16_bytes, f32_bytes);
-    for kernel in kernels::available() {
+    for kernel in kernels::tested() {
         for (threads, piece) in [(1, 1), (1, 32), (2, 5)] {
             let (bits, _) = logits(kernel.name(), threads, KvType::F16, piece);
             assert!(bits == expected, "{}, {threads} threads", kernel.name());
@@ -100,7 +102,7 @@ fn the_greatest_logits_are_those_of_all_with_either_head() {
         engine
             .forward(&mut cache, &tokens, Logits::Last, &mut all)
             .unwrap();
-        for kernel in kernels::available() {
+        for kernel in kernels::tested() {
             for head in [HeadChoice::Full, HeadChoice::Screened] {
                 let options = EngineOptions {
                     head,
@@ -210,7 +212,7 @@ fn the_fingerprint_tells_models_apart_and_kernels_not() {
         engine.fingerprint()
     };
     let expected = fingerprint(1, "reference");
-    for kernel in kernels::available() {
+    for kernel in kernels::tested() {
         assert_eq!(fingerprint(1, kernel.name()), expected);
     }
     assert_ne!(fingerprint(2, "reference"), expected);
