@@ -17,6 +17,9 @@ pub enum Architecture {
     Llama,
     /// Qwen2 (GGUF and HF `qwen2`): biases on q, k and v.
     Qwen2,
+    /// Gemma 3, text (GGUF `gemma3`, HF `gemma3_text`): norms behind the blocks and of each query
+    /// and key, layers that see only the last positions.
+    Gemma3,
 }
 
 /// The gate's activation in the feed-forward block.
@@ -27,6 +30,8 @@ pub enum Activation {
     ReluSquared,
     /// `x · sigmoid(x)`.
     Silu,
+    /// `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`: GELU in its tanh form (arXiv 1606.08415).
+    Gelu,
 }
 
 /// Which two values of a head a rotary angle turns together.
@@ -63,6 +68,17 @@ pub enum RopeScaling {
     },
 }
 
+/// Layers that see only the last positions (Gemma 3, arXiv 2503.19786).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LocalAttention {
+    /// Positions such a layer sees, the token's own included.
+    pub window: usize,
+    /// Base of such a layer's rotary frequencies, which are not scaled.
+    pub rope_theta: f32,
+    /// Every layer of this number, counted from one, sees all positions.
+    pub all_but_every: usize,
+}
+
 /// Shape and constants of a decoder.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
@@ -84,6 +100,12 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Positions the model was trained for.
     pub context_length: usize,
+    /// Factor of the embedding's rows: 1, or √hidden_size.
+    pub embedding_scale: f32,
+    /// Factor of the attention scores where it is not `1 / √head_dim`.
+    pub attention_scale: Option<f32>,
+    /// Layers that see only the last positions, if there are any.
+    pub local: Option<LocalAttention>,
     /// Epsilon of every RMSNorm.
     pub rms_norm_eps: f32,
     /// Base of the rotary frequencies.
@@ -96,4 +118,13 @@ pub struct ModelConfig {
     pub rope_freq_factors: Option<Vec<f32>>,
     /// Gate's activation.
     pub activation: Activation,
+}
+
+impl ModelConfig {
+    /// Returns how a layer sees only the last positions, if it does.
+    pub fn local_attention(&self, layer: usize) -> Option<&LocalAttention> {
+        let local = self.local.as_ref()?;
+        let sees_all = (layer + 1).is_multiple_of(local.all_but_every);
+        (!sees_all).then_some(local)
+    }
 }

@@ -94,11 +94,21 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// Computes `out = input / sqrt(mean(input²) + eps) * gain`.
     fn rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]);
 
+    /// Computes `out += input / sqrt(mean(input²) + eps) * gain`.
+    fn add_rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+        float::add_rms_norm(input, gain, eps, out);
+    }
+
     /// Computes `gate = max(0, gate)² * up`.
     fn relu_squared_mul(&self, gate: &mut [f32], up: &[f32]);
 
     /// Computes `gate = silu(gate) * up`.
     fn silu_mul(&self, gate: &mut [f32], up: &[f32]);
+
+    /// Computes `gate = gelu(gate) * up`, GELU in its tanh form.
+    fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        float::gelu_mul(gate, up);
+    }
 
     /// Reads memory and returns the sum of its 8-byte words: a measure of bandwidth.
     fn read(&self, bytes: &[u8]) -> u64 {

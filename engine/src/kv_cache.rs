@@ -251,15 +251,16 @@ impl KvCache {
             .collect()
     }
 
-    /// Returns keys and values, each `(n_keys, head_dim)`, of a layer's head.
+    /// Returns keys and values, each `(positions, head_dim)`, of a layer's head.
     pub(crate) fn head(
         &self,
         layer: usize,
         head: usize,
-        n_keys: usize,
+        positions: Range<usize>,
     ) -> (KvSlice<'_>, KvSlice<'_>) {
-        let first = (layer * self.n_kv_heads + head) * self.capacity * self.head_dim;
-        let range = first..first + n_keys * self.head_dim;
+        let first = (layer * self.n_kv_heads + head) * self.capacity;
+        let [start, end] = [positions.start, positions.end].map(|at| (first + at) * self.head_dim);
+        let range = start..end;
         (self.keys.get(range.clone()), self.values.get(range))
     }
 }

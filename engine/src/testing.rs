@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 
 use crate::{
-    config::{Activation, Architecture, ModelConfig, RopePairs, RopeScaling},
+    config::{Activation, Architecture, LocalAttention, ModelConfig, RopePairs, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
         DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix, TernaryScale,
@@ -67,6 +67,9 @@ pub fn tiny_config() -> ModelConfig {
         n_kv_heads: 3,
         head_dim: 20,
         context_length: 256,
+        embedding_scale: 1.0,
+        attention_scale: None,
+        local: None,
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
         rope_pairs: RopePairs::Halves,
@@ -106,6 +109,20 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
         n_heads: 5,
         n_kv_heads: 1,
         rope_theta: 1e6,
+        ..tiny_config()
+    };
+    let gemma3 = ModelConfig {
+        architecture: Architecture::Gemma3,
+        activation: Activation::Gelu,
+        n_layers: 3,
+        embedding_scale: 72_f32.sqrt(),
+        attention_scale: Some(0.15),
+        local: Some(LocalAttention {
+            window: 7,
+            rope_theta: 500.0,
+            all_but_every: 2,
+        }),
+        rope_scaling: RopeScaling::Linear { factor: 4.0 },
         ..tiny_config()
     };
     // Widths of whole blocks of 32, and rows longer than one block of scales.
@@ -151,6 +168,12 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
             DenseType::Bf16,
         ),
         (
+            "gemma3-bf16",
+            gemma3,
+            Kind::Dense(DenseType::Bf16),
+            DenseType::Bf16,
+        ),
+        (
             "llama-q8_0",
             blocks.clone(),
             Kind::Dense(DenseType::Q8_0),
@@ -191,19 +214,24 @@ fn random_weights(
     let kv_width = config.n_kv_heads * config.head_dim;
     let bitnet = config.architecture == Architecture::Bitnet;
     let qwen2 = config.architecture == Architecture::Qwen2;
+    let gemma3 = config.architecture == Architecture::Gemma3;
     let layers = (0..config.n_layers)
         .map(|_| Layer {
             attn_norm: random_gain(rng, hidden),
             q: random_linear(rng, q_width, hidden, kind, qwen2),
             k: random_linear(rng, kv_width, hidden, kind, qwen2),
             v: random_linear(rng, kv_width, hidden, kind, qwen2),
+            q_norm: gemma3.then(|| random_gain(rng, config.head_dim)),
+            k_norm: gemma3.then(|| random_gain(rng, config.head_dim)),
             attn_sub_norm: bitnet.then(|| random_gain(rng, q_width)),
             o: random_linear(rng, hidden, q_width, kind, false),
+            attn_post_norm: gemma3.then(|| random_gain(rng, hidden)),
             ffn_norm: random_gain(rng, hidden),
             gate: random_linear(rng, ffn, hidden, kind, false),
             up: random_linear(rng, ffn, hidden, kind, false),
             ffn_sub_norm: bitnet.then(|| random_gain(rng, ffn)),
             down: random_linear(rng, hidden, ffn, kind, false),
+            ffn_post_norm: gemma3.then(|| random_gain(rng, hidden)),
         })
         .collect();
     Weights {

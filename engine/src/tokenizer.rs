@@ -136,8 +136,9 @@ pub enum TokenizerError {
 }
 
 /// Special tokens that end a text or a turn whatever the model file says of them.
-const END_TOKENS: [&str; 5] = [
+const END_TOKENS: [&str; 6] = [
     "<|eot_id|>",
+    "<end_of_turn>",
     "<|im_end|>",
     "<|end_of_text|>",
     "<|endoftext|>",

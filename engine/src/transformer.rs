@@ -1,7 +1,8 @@
 //! The forward pass: tokens in, residual stream out, logits where asked.
 //!
 //! A decoder of the Llama kind (arXiv 2302.13971) with what its families add: BitNet's sub-norms
-//! and `ReLU²` (arXiv 2504.12285), grouped queries, Qwen2's biases.
+//! and `ReLU²` (arXiv 2504.12285), grouped queries, Qwen2's biases, Gemma 3's norms behind the
+//! blocks and of each head, and its layers that see only the last positions (arXiv 2503.19786).
 
 use crate::{
     config::{Activation, ModelConfig},
@@ -9,10 +10,10 @@ use crate::{
     kv_cache::KvCache,
     ops::{
         Compute,
-        attention::{Attended, store},
+        attention::{Attended, Attention, store},
         linear::{self, any_ternary, linears},
         norm::{Norm, Normed},
-        rope::Rope,
+        rope::Ropes,
     },
     weights::{Layer, Weights},
 };
@@ -37,7 +38,7 @@ pub(crate) struct State {
     gate: Vec<f32>,
     // (n, ffn_size)
     up: Vec<f32>,
-    // (n, hidden_size), what a block adds to the stream
+    // (n, hidden_size), what a block yields
     delta: Vec<f32>,
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn forward(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
-    rope: &mut Rope,
+    ropes: &mut Ropes,
     cache: &mut KvCache,
     state: &mut State,
     tokens: &[u32],
@@ -75,13 +76,16 @@ pub(crate) fn forward(
     gate.resize(n * config.ffn_size, 0.0);
     up.resize(n * config.ffn_size, 0.0);
     delta.resize(n * hidden, 0.0);
-    rope.extend(cache.len() + n);
+    ropes.extend(cache.len() + n);
 
-    // x = embedding[token]
+    // x = scale * embedding[token]
     for (x, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
         kernels::widen(&weights.embedding, token as usize, x);
+        x.iter_mut().for_each(|x| *x *= config.embedding_scale);
     }
     delta.fill(0.0);
+    // The norm between a block's result and the stream, if there is one.
+    let mut post: Option<&[f32]> = None;
 
     for (index, layer) in weights.layers.iter().enumerate() {
         let Layer {
@@ -89,13 +93,17 @@ pub(crate) fn forward(
             q: w_q,
             k: w_k,
             v: w_v,
+            q_norm: _, // attention reads
+            k_norm: _, // these two
             attn_sub_norm,
             o: w_o,
+            attn_post_norm,
             ffn_norm,
             gate: w_gate,
             up: w_up,
             ffn_sub_norm,
             down: w_down,
+            ffn_post_norm,
         } = layer;
         let norm = |gain, quantize| Norm {
             gain,
@@ -105,14 +113,15 @@ pub(crate) fn forward(
 
         // q, k, v = W rmsnorm(x), where x has the last block's result added
         let pre = norm(Some(&attn_norm[..]), any_ternary([w_q, w_k, w_v]));
-        normed.take(compute, x, hidden, pre, |token, _, x| {
-            add(x, &delta[token * hidden..]);
+        normed.take(compute, x, hidden, pre, |token, kernel, x| {
+            add(config, kernel, x, &delta[token * hidden..], post);
         });
         linears(compute, [w_q, w_k, w_v], normed.input(), [q, k, v]);
 
         // attention over the cache, the new keys and values included
-        store(compute, rope, cache, index, k, v, config);
-        attended.attend(compute, rope, cache, index, q, config);
+        let attention = Attention::new(config, ropes, index, layer);
+        store(compute, &attention, cache, k, v);
+        attended.attend(compute, &attention, cache, q);
 
         // delta = W_o subnorm(attended); q's place takes the gathered heads
         let sub = norm(attn_sub_norm.as_deref(), any_ternary([w_o]));
@@ -120,11 +129,12 @@ pub(crate) fn forward(
             attended.gather(token, config, row);
         });
         linears(compute, [w_o], normed.input(), [delta]);
+        post = attn_post_norm.as_deref();
 
         // gate, up = W rmsnorm(x + delta)
         let pre = norm(Some(&ffn_norm[..]), any_ternary([w_gate, w_up]));
-        normed.take(compute, x, hidden, pre, |token, _, x| {
-            add(x, &delta[token * hidden..]);
+        normed.take(compute, x, hidden, pre, |token, kernel, x| {
+            add(config, kernel, x, &delta[token * hidden..], post);
         });
         linears(compute, [w_gate, w_up], normed.input(), [gate, up]);
 
@@ -145,10 +155,12 @@ pub(crate) fn forward(
             },
         );
         linears(compute, [w_down], normed.input(), [delta]);
+        post = ffn_post_norm.as_deref();
     }
 
-    for (x, delta) in x.iter_mut().zip(&*delta) {
-        *x += delta;
+    let kernel = &*compute.kernel;
+    for (x, delta) in x.chunks_exact_mut(hidden).zip(delta.chunks_exact(hidden)) {
+        add(config, kernel, x, delta, post);
     }
     cache.advance(n);
 }
@@ -187,9 +199,18 @@ pub(crate) fn logits(
     linear::head(compute, weights.head(), x, out);
 }
 
-fn add(x: &mut [f32], delta: &[f32]) {
-    for (x, delta) in x.iter_mut().zip(delta) {
-        *x += delta;
+/// Adds a block's result to the stream of one token, normed first where there is a norm for it.
+fn add(
+    config: &ModelConfig,
+    kernel: &dyn Kernel,
+    x: &mut [f32],
+    delta: &[f32],
+    post: Option<&[f32]>,
+) {
+    let delta = &delta[..x.len()];
+    match post {
+        Some(gain) => kernel.add_rms_norm(delta, gain, config.rms_norm_eps, x),
+        None => x.iter_mut().zip(delta).for_each(|(x, delta)| *x += delta),
     }
 }
 
@@ -198,6 +219,7 @@ fn activate(activation: Activation, kernel: &dyn Kernel, gate: &mut [f32], up: &
     match activation {
         Activation::ReluSquared => kernel.relu_squared_mul(gate, up),
         Activation::Silu => kernel.silu_mul(gate, up),
+        Activation::Gelu => kernel.gelu_mul(gate, up),
     }
 }
 

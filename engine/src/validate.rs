@@ -107,13 +107,17 @@ fn check_layer(config: &ModelConfig, index: usize, layer: &Layer) -> Result<(), 
         q,
         k,
         v,
+        q_norm,
+        k_norm,
         attn_sub_norm,
         o,
+        attn_post_norm,
         ffn_norm,
         gate,
         up,
         ffn_sub_norm,
         down,
+        ffn_post_norm,
     } = layer;
     let hidden = config.hidden_size;
     let ffn = config.ffn_size;
@@ -134,9 +138,13 @@ fn check_layer(config: &ModelConfig, index: usize, layer: &Layer) -> Result<(), 
     }
     for (tensor, gain, len) in [
         ("attn_norm", Some(attn_norm), hidden),
+        ("q_norm", q_norm.as_ref(), config.head_dim),
+        ("k_norm", k_norm.as_ref(), config.head_dim),
         ("attn_sub_norm", attn_sub_norm.as_ref(), q_width),
+        ("attn_post_norm", attn_post_norm.as_ref(), hidden),
         ("ffn_norm", Some(ffn_norm), hidden),
         ("ffn_sub_norm", ffn_sub_norm.as_ref(), ffn),
+        ("ffn_post_norm", ffn_post_norm.as_ref(), hidden),
     ] {
         if let Some(gain) = gain {
             check_vector(&name(tensor), gain, len)?;
@@ -184,6 +192,17 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
     }
     if !positive(config.rope_theta) {
         return impossible(format!("rope_theta is {}", config.rope_theta));
+    }
+    if !positive(config.embedding_scale) {
+        return impossible(format!("embedding_scale is {}", config.embedding_scale));
+    }
+    if let Some(scale) = config.attention_scale.filter(|&scale| !positive(scale)) {
+        return impossible(format!("attention_scale is {scale}"));
+    }
+    if let Some(local) = &config.local {
+        if local.window == 0 || local.all_but_every == 0 || !positive(local.rope_theta) {
+            return impossible(format!("local attention is {local:?}"));
+        }
     }
     let scaling = match config.rope_scaling {
         RopeScaling::None => true,

@@ -346,10 +346,16 @@ pub struct Layer {
     pub k: Linear,
     /// `(n_kv_heads * head_dim, hidden_size)`.
     pub v: Linear,
+    /// Gemma 3: gain of the norm of each query head, `(head_dim)`.
+    pub q_norm: Option<Vec<f32>>,
+    /// Gemma 3: gain of the norm of each key head, `(head_dim)`.
+    pub k_norm: Option<Vec<f32>>,
     /// BitNet: gain of the norm before `o`, `(n_heads * head_dim)`.
     pub attn_sub_norm: Option<Vec<f32>>,
     /// `(hidden_size, n_heads * head_dim)`.
     pub o: Linear,
+    /// Gemma 3: gain of the norm behind attention.
+    pub attn_post_norm: Option<Vec<f32>>,
     /// Gain of the norm before the feed-forward block.
     pub ffn_norm: Vec<f32>,
     /// `(ffn_size, hidden_size)`.
@@ -360,6 +366,8 @@ pub struct Layer {
     pub ffn_sub_norm: Option<Vec<f32>>,
     /// `(hidden_size, ffn_size)`.
     pub down: Linear,
+    /// Gemma 3: gain of the norm behind the feed-forward block.
+    pub ffn_post_norm: Option<Vec<f32>>,
 }
 
 /// All weights of a model.

@@ -15,6 +15,7 @@ fn conversations_are_written_down_as_the_python_library_does() {
     for (model, vectors) in [
         ("bitnet-tiny-packed", "bitnet-llama3-2048"),
         ("qwen2-tiny", "qwen2-1536"),
+        ("gemma3-tiny", "gemma-1536"),
     ] {
         let tokenizer = common::folder_tokenizer(&data.join("golden/models").join(model));
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));

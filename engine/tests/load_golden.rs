@@ -6,8 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use half::bf16;
 use tritmark_engine::{
     config::{Activation, Architecture, RopePairs, RopeScaling},
+    engine::{Engine, EngineOptions},
+    format::gguf::{Layout, Metadata, TensorType, Value},
     inspect::inspect,
     load::{LoadOptions, LoadedModel, VocabSource, load},
     quant::i2_s,
@@ -213,14 +216,105 @@ fn the_full_precision_folders_load() {
         let biases = [&layer.q, &layer.k, &layer.v].map(|linear| linear.bias.as_ref());
         biases.iter().all(Option::is_some) && layer.o.bias.is_none()
     }));
-    for model in [&llama, &qwen2] {
+    let gemma3 = loaded(&models.join("gemma3-tiny"));
+    assert_eq!(gemma3.config.activation, Activation::Gelu);
+    assert!(gemma3.weights.head.is_none());
+    let local: Vec<_> = (0..6)
+        .map(|layer| gemma3.config.local_attention(layer).is_some())
+        .collect();
+    assert_eq!(local, [true, true, true, true, true, false]);
+    for (model, n_ends) in [(&llama, 1), (&qwen2, 1), (&gemma3, 2)] {
         assert_eq!(model.source.warnings, Vec::<String>::new());
         let VocabSource::TokenizerJson(vocab) = &model.vocab else {
             panic!("the folder has a tokenizer");
         };
         assert!(vocab.tokenizer_json.is_file());
-        assert_eq!(vocab.eos_ids.len(), 1);
+        assert_eq!(vocab.eos_ids.len(), n_ends);
     }
+}
+
+/// Writes a folder of Gemma 3 as the converter of llama.cpp does: norms with their 1 added, in f32.
+fn gemma3_gguf(folder: &Path) -> Vec<u8> {
+    let mut metadata = Metadata::default();
+    metadata.set("general.architecture", Value::String("gemma3".into()));
+    for (key, value) in [
+        ("context_length", 2048),
+        ("embedding_length", 128),
+        ("block_count", 6),
+        ("feed_forward_length", 256),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 1),
+        ("attention.key_length", 32),
+        ("attention.value_length", 32),
+        ("attention.sliding_window", 64),
+    ] {
+        metadata.set(format!("gemma3.{key}"), Value::U32(value));
+    }
+    let eps = "gemma3.attention.layer_norm_rms_epsilon";
+    metadata.set(eps, Value::F32(1e-6));
+    metadata.set("gemma3.rope.freq_base", Value::F32(1e6));
+
+    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let mut layout = Layout::new(metadata);
+    let mut parts = Vec::new();
+    for (name, tensor) in tensors.tensors() {
+        let is_norm = name.contains("norm");
+        let mut name = name.replace("model.layers.", "blk.");
+        for (from, to) in [
+            ("model.embed_tokens", "token_embd"),
+            ("model.norm", "output_norm"),
+            ("input_layernorm", "attn_norm"),
+            ("post_attention_layernorm", "post_attention_norm"),
+            ("pre_feedforward_layernorm", "ffn_norm"),
+            ("post_feedforward_layernorm", "post_ffw_norm"),
+            ("self_attn.q_norm", "attn_q_norm"),
+            ("self_attn.k_norm", "attn_k_norm"),
+            ("self_attn.q_proj", "attn_q"),
+            ("self_attn.k_proj", "attn_k"),
+            ("self_attn.v_proj", "attn_v"),
+            ("self_attn.o_proj", "attn_output"),
+            ("mlp.gate_proj", "ffn_gate"),
+            ("mlp.up_proj", "ffn_up"),
+            ("mlp.down_proj", "ffn_down"),
+        ] {
+            name = name.replace(from, to);
+        }
+        let dims: Vec<u64> = tensor.shape().iter().rev().map(|&dim| dim as u64).collect();
+        let (words, _) = tensor.data().as_chunks();
+        let plus_one = |&word| (bf16::from_le_bytes(word).to_f32() + 1.0).to_le_bytes();
+        let (kind, bytes) = if is_norm {
+            (TensorType::F32, words.iter().flat_map(plus_one).collect())
+        } else {
+            (TensorType::Bf16, tensor.data().to_vec())
+        };
+        layout.add(name, &dims, kind).unwrap();
+        parts.push(bytes);
+    }
+    let mut writer = layout.begin(Vec::new()).unwrap();
+    for bytes in parts {
+        writer.write(&bytes).unwrap();
+    }
+    writer.finish()
+}
+
+#[test]
+fn a_gemma3_is_the_same_model_in_either_kind_of_file() {
+    let Some(data) = data("Gemma 3 in a GGUF file") else {
+        return;
+    };
+    let folder = data.join("golden/models/gemma3-tiny");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), gemma3_gguf(&folder)).unwrap();
+    let models = [loaded(file.path()), loaded(&folder)];
+    assert_eq!(models[0].config, models[1].config);
+    assert_eq!(models[0].source.warnings, Vec::<String>::new());
+    let [ours, folders] = models.map(|model| {
+        let options = EngineOptions::default();
+        let mut engine = Engine::new(model.config, model.weights, &options).unwrap();
+        engine.fingerprint()
+    });
+    assert_eq!(ours, folders);
 }
 
 #[test]
@@ -245,16 +339,25 @@ fn an_architecture_that_is_not_supported_is_named() {
     let Some(data) = data("an architecture that is not supported") else {
         return;
     };
-    let error = load(
-        &data.join("golden/models/gemma3-tiny"),
-        &LoadOptions::default(),
-    )
-    .unwrap_err();
+    let folder = of_another_class(&data);
+    let error = load(folder.path(), &LoadOptions::default()).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
-        source.contains("key `architectures` is `Gemma3ForCausalLM`, which is not supported"),
+        source.contains("key `architectures` is `Gemma9ForCausalLM`, which is not supported"),
         "{source}"
     );
+}
+
+/// Copies a folder and gives it a class that nobody knows.
+fn of_another_class(data: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let model = data.join("golden/models/gemma3-tiny");
+    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let config = config.replace("Gemma3ForCausalLM", "Gemma9ForCausalLM");
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let weights = "model.safetensors";
+    std::fs::copy(model.join(weights), folder.path().join(weights)).unwrap();
+    folder
 }
 
 #[test]
@@ -293,12 +396,12 @@ fn every_model_is_described_even_one_that_cannot_run() {
     assert_eq!(mapped.metadata["tokenizer.ggml.tokens"][8], "… 2040 more");
     assert_eq!(packed.files.len(), 5);
 
-    let gemma = inspect(&models.join("gemma3-tiny")).unwrap();
-    assert!(gemma.config.is_none());
+    let other = inspect(of_another_class(&data).path()).unwrap();
+    assert!(other.config.is_none());
     assert!(
-        gemma.warnings[0].contains("Gemma3ForCausalLM"),
+        other.warnings[0].contains("Gemma9ForCausalLM"),
         "{:?}",
-        gemma.warnings
+        other.warnings
     );
-    assert_eq!(gemma.metadata["vocab_size"], 1536);
+    assert_eq!(other.metadata["vocab_size"], 1536);
 }

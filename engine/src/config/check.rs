@@ -61,6 +61,10 @@ pub(crate) struct KeyNames {
     pub(crate) n_kv_heads: String,
     pub(crate) head_dim: String,
     pub(crate) context_length: String,
+    pub(crate) attention_scale: String,
+    pub(crate) window: String,
+    pub(crate) all_but_every: String,
+    pub(crate) local_rope_theta: String,
     pub(crate) rms_norm_eps: String,
     pub(crate) rope_theta: String,
     pub(crate) rope_scaling: String,
@@ -98,8 +102,25 @@ impl ModelConfig {
             let reason = "must be finite and not negative";
             return Err(bad(&keys.rms_norm_eps, self.rms_norm_eps, reason));
         }
-        if !is_positive(self.rope_theta) {
-            return Err(bad(&keys.rope_theta, self.rope_theta, POSITIVE));
+        let local_theta = self.local.as_ref().map(|local| local.rope_theta);
+        for (key, value) in [
+            (&keys.rope_theta, Some(self.rope_theta)),
+            (&keys.local_rope_theta, local_theta),
+            (&keys.attention_scale, self.attention_scale),
+        ] {
+            if let Some(value) = value.filter(|&value| !is_positive(value)) {
+                return Err(bad(key, value, POSITIVE));
+            }
+        }
+        if let Some(local) = &self.local {
+            for (key, size) in [
+                (&keys.window, local.window),
+                (&keys.all_but_every, local.all_but_every),
+            ] {
+                if size == 0 {
+                    return Err(bad(key, size, "must be at least 1"));
+                }
+            }
         }
         let (factors, high_above_low) = match self.rope_scaling {
             RopeScaling::None => (vec![], true),

@@ -25,6 +25,9 @@ fn config() -> ModelConfig {
         n_kv_heads: 5,
         head_dim: 128,
         context_length: 4096,
+        embedding_scale: 1.0,
+        attention_scale: None,
+        local: None,
         rms_norm_eps: 1e-5,
         rope_theta: 500_000.0,
         rope_pairs: RopePairs::Halves,
@@ -83,13 +86,17 @@ fn weights(config: &ModelConfig, dense: Option<DenseType>) -> Weights {
             q: linear(&mut rng, hidden, hidden, dense),
             k: linear(&mut rng, kv_width, hidden, dense),
             v: linear(&mut rng, kv_width, hidden, dense),
+            q_norm: None,
+            k_norm: None,
             attn_sub_norm: Some(vec![1.0; hidden]),
             o: linear(&mut rng, hidden, hidden, dense),
+            attn_post_norm: None,
             ffn_norm: vec![1.0; hidden],
             gate: linear(&mut rng, ffn, hidden, dense),
             up: linear(&mut rng, ffn, hidden, dense),
             ffn_sub_norm: Some(vec![1.0; ffn]),
             down: linear(&mut rng, hidden, ffn, dense),
+            ffn_post_norm: None,
         })
         .collect();
     // Values like a real head's: how many rows a screen leaves depends on them.

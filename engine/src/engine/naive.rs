@@ -96,10 +96,11 @@ fn rms_norm(x: &[f64], gain: &[f32], eps: f32) -> Vector {
         .collect()
 }
 
-fn rope(config: &ModelConfig, position: usize, head: &mut [f64]) {
+fn rope(config: &ModelConfig, layer: usize, position: usize, head: &mut [f64]) {
     let half = head.len() / 2;
+    let local = config.local_attention(layer);
     for i in 0..half {
-        let theta = f64::from(config.rope_theta);
+        let theta = f64::from(local.map_or(config.rope_theta, |local| local.rope_theta));
         let mut frequency = theta.powf(-((2 * i) as f64) / head.len() as f64);
         if let RopeScaling::Llama3 {
             factor,
@@ -112,6 +113,9 @@ fn rope(config: &ModelConfig, position: usize, head: &mut [f64]) {
             let turns = f64::from(original_context) * frequency / std::f64::consts::TAU;
             let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
             frequency *= kept + (1.0 - kept) / factor;
+        }
+        if let (RopeScaling::Linear { factor }, None) = (config.rope_scaling, local) {
+            frequency /= f64::from(factor);
         }
         let (sin, cos) = (position as f64 * frequency).sin_cos();
         let (a, b) = match config.rope_pairs {
@@ -128,35 +132,53 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
     let eps = config.rms_norm_eps;
     let mut stream: Vec<Vector> = tokens
         .iter()
-        .map(|&token| dense_row(&weights.embedding, token as usize))
+        .map(|&token| {
+            let row = dense_row(&weights.embedding, token as usize);
+            let scale = f64::from(config.embedding_scale);
+            row.into_iter().map(|x| scale * x).collect()
+        })
         .collect();
-    for layer in &weights.layers {
+    let after = |y: Vector, gain: &Option<Vec<f32>>| match gain {
+        Some(gain) => rms_norm(&y, gain, eps),
+        None => y,
+    };
+    let score_scale = match config.attention_scale {
+        Some(scale) => f64::from(scale),
+        None => 1.0 / (dim as f64).sqrt(),
+    };
+    for (index, layer) in weights.layers.iter().enumerate() {
+        let local = config.local_attention(index);
         let normed: Vec<Vector> = stream
             .iter()
             .map(|x| rms_norm(x, &layer.attn_norm, eps))
             .collect();
-        let rotated = |layer: &Linear| -> Vec<Vector> {
+        let rotated = |linear_layer: &Linear, gain: &Option<Vec<f32>>| -> Vec<Vector> {
             let rows = normed.iter().enumerate().map(|(position, x)| {
-                let mut y = linear(layer, x);
-                for head in y.chunks_mut(dim) {
-                    rope(config, position, head);
-                }
-                y
+                let y = linear(linear_layer, x);
+                let heads = y.chunks(dim).flat_map(|head| {
+                    let mut head = after(head.to_vec(), gain);
+                    rope(config, index, position, &mut head);
+                    head
+                });
+                heads.collect()
             });
             rows.collect()
         };
-        let (queries, keys) = (rotated(&layer.q), rotated(&layer.k));
+        let queries = rotated(&layer.q, &layer.q_norm);
+        let keys = rotated(&layer.k, &layer.k_norm);
         let values: Vec<Vector> = normed.iter().map(|x| linear(&layer.v, x)).collect();
         for (t, x) in stream.iter_mut().enumerate() {
             let mut attended = vec![0.0; config.n_heads * dim];
             for head in 0..config.n_heads {
                 let kv = head / (config.n_heads / config.n_kv_heads);
                 let query = &queries[t][head * dim..][..dim];
-                let scores: Vector = (0..=t)
-                    .map(|s| (dot(query, &keys[s][kv * dim..][..dim]) / (dim as f64).sqrt()).exp())
+                let seen = local.map_or(0, |local| (t + 1).saturating_sub(local.window))..=t;
+                let scores: Vector = seen
+                    .clone()
+                    .map(|s| (dot(query, &keys[s][kv * dim..][..dim]) * score_scale).exp())
                     .collect();
                 let total: f64 = scores.iter().sum();
-                for (s, score) in scores.iter().enumerate() {
+                for (s, score) in seen.zip(scores) {
                     for d in 0..dim {
                         attended[head * dim + d] += score / total * values[s][kv * dim + d];
                     }
@@ -165,7 +187,8 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
             if let Some(gain) = &layer.attn_sub_norm {
                 attended = rms_norm(&attended, gain, eps);
             }
-            for (x, delta) in x.iter_mut().zip(linear(&layer.o, &attended)) {
+            let block = after(linear(&layer.o, &attended), &layer.attn_post_norm);
+            for (x, delta) in x.iter_mut().zip(block) {
                 *x += delta;
             }
             let normed = rms_norm(x, &layer.ffn_norm, eps);
@@ -176,12 +199,19 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
                 .map(|(gate, up)| match config.activation {
                     Activation::ReluSquared => gate.max(0.0).powi(2) * up,
                     Activation::Silu => gate / (1.0 + (-gate).exp()) * up,
+                    Activation::Gelu => {
+                        let inner = gate + 0.044_715 * gate.powi(3);
+                        0.5 * gate
+                            * (1.0 + (inner / std::f64::consts::FRAC_PI_2.sqrt()).tanh())
+                            * up
+                    }
                 })
                 .collect();
             if let Some(gain) = &layer.ffn_sub_norm {
                 inner = rms_norm(&inner, gain, eps);
             }
-            for (x, delta) in x.iter_mut().zip(linear(&layer.down, &inner)) {
+            let block = after(linear(&layer.down, &inner), &layer.ffn_post_norm);
+            for (x, delta) in x.iter_mut().zip(block) {
                 *x += delta;
             }
         }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::config::{
-    Activation, Architecture, ConfigError, KeyNames, ModelConfig, RopePairs, RopeScaling,
+    Activation, Architecture, ConfigError, KeyNames, LocalAttention, ModelConfig, RopePairs,
+    RopeScaling,
 };
 use json::Object;
 
@@ -76,9 +77,13 @@ struct Kind {
     /// Whether a missing `num_key_value_heads` means as many as query heads; elsewhere the class's
     /// default is a number that fits one model.
     kv_heads_default: bool,
+    /// Where a missing one is not `hidden_size / num_attention_heads`.
+    head_dim: Option<usize>,
+    tied: bool,
 }
 
-const SUPPORTED_CLASSES: &str = "BitNetForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM";
+const SUPPORTED_CLASSES: &str =
+    "BitNetForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM, Gemma3ForCausalLM";
 
 fn kind(class: &str) -> Option<Kind> {
     let llama = Kind {
@@ -88,6 +93,8 @@ fn kind(class: &str) -> Option<Kind> {
         rope_theta: 10_000.0,
         context_length: 2048,
         kv_heads_default: true,
+        head_dim: None,
+        tied: false,
     };
     match class {
         "LlamaForCausalLM" => Some(llama),
@@ -108,6 +115,16 @@ fn kind(class: &str) -> Option<Kind> {
             architecture: Architecture::Qwen2,
             context_length: 32_768,
             kv_heads_default: false,
+            ..llama
+        }),
+        "Gemma3ForCausalLM" => Some(Kind {
+            architecture: Architecture::Gemma3,
+            activation: "gelu_pytorch_tanh",
+            rope_theta: 1_000_000.0,
+            context_length: 131_072,
+            kv_heads_default: false,
+            head_dim: Some(256),
+            tied: true,
             ..llama
         }),
         _ => None,
@@ -135,7 +152,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<HfConfig, ConfigError> {
     }
     let model = model(&config, &kind)?;
     Ok(HfConfig {
-        tie_word_embeddings: config.bool("tie_word_embeddings")?.unwrap_or(false),
+        tie_word_embeddings: config.bool("tie_word_embeddings")?.unwrap_or(kind.tied),
         tokens: special_ids(&config)?,
         class,
         model,
@@ -191,6 +208,7 @@ fn class(config: &Object<'_>) -> Result<String, ConfigError> {
         Some("llama") => "LlamaForCausalLM",
         Some("bitnet") => "BitNetForCausalLM",
         Some("qwen2") => "Qwen2ForCausalLM",
+        Some("gemma3_text") => "Gemma3ForCausalLM",
         Some(other) => other,
         None => {
             return Err(ConfigError::Missing {
@@ -205,7 +223,7 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
     refuse_other_graphs(config)?;
     let hidden_size = config.need_size("hidden_size")?;
     let n_heads = config.need_size("num_attention_heads")?;
-    let head_dim = match config.size("head_dim")? {
+    let head_dim = match config.size("head_dim")?.or(kind.head_dim) {
         Some(head_dim) => head_dim,
         None if n_heads > 0 && hidden_size.is_multiple_of(n_heads) => hidden_size / n_heads,
         None => {
@@ -225,25 +243,40 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
             });
         }
     };
+    let n_layers = config.need_size("num_hidden_layers")?;
+    let gemma = kind.architecture == Architecture::Gemma3;
     let (rope_theta, rope_scaling) = rope(config, kind.rope_theta)?;
     let model = ModelConfig {
         architecture: kind.architecture,
         vocab_size: config.need_size("vocab_size")?,
         hidden_size,
         ffn_size: config.need_size("intermediate_size")?,
-        n_layers: config.need_size("num_hidden_layers")?,
+        n_layers,
         n_heads,
         n_kv_heads,
         head_dim,
         context_length: config
             .size("max_position_embeddings")?
             .unwrap_or(kind.context_length),
+        embedding_scale: if gemma {
+            (hidden_size as f32).sqrt()
+        } else {
+            1.0
+        },
+        attention_scale: if gemma {
+            attention_scale(config, head_dim)?
+        } else {
+            None
+        },
+        local: gemma
+            .then(|| local_attention(config, n_layers))
+            .transpose()?,
         rms_norm_eps: config.f32("rms_norm_eps")?.unwrap_or(kind.rms_norm_eps),
         rope_theta,
         rope_pairs: RopePairs::Halves,
         rope_scaling,
         rope_freq_factors: None,
-        activation: activation(config, kind.activation)?,
+        activation: activation(config, kind)?,
     };
     model.check(&KeyNames {
         vocab_size: "vocab_size".into(),
@@ -254,6 +287,10 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
         n_kv_heads: "num_key_value_heads".into(),
         head_dim: "head_dim".into(),
         context_length: "max_position_embeddings".into(),
+        attention_scale: "query_pre_attn_scalar".into(),
+        window: "sliding_window".into(),
+        all_but_every: "sliding_window_pattern".into(),
+        local_rope_theta: "rope_local_base_freq".into(),
         rms_norm_eps: "rms_norm_eps".into(),
         rope_theta: "rope_theta".into(),
         rope_scaling: "rope_scaling".into(),
@@ -263,8 +300,15 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
 
 /// Keys whose other values need a graph that is not there.
 fn refuse_other_graphs(config: &Object<'_>) -> Result<(), ConfigError> {
-    if config.bool("use_sliding_window")? == Some(true) {
-        return Err(unsupported("use_sliding_window", "true", "false"));
+    for key in ["use_sliding_window", "use_bidirectional_attention"] {
+        if config.bool(key)? == Some(true) {
+            return Err(unsupported(key, "true", "false"));
+        }
+    }
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(cap) = config.f32(key)? {
+            return Err(unsupported(key, &cap.to_string(), "null"));
+        }
     }
     match config.f32("partial_rotary_factor")? {
         None | Some(1.0) => Ok(()),
@@ -284,18 +328,78 @@ fn unsupported(key: &str, value: &str, supported: &'static str) -> ConfigError {
     }
 }
 
-fn activation(config: &Object<'_>, default: &str) -> Result<Activation, ConfigError> {
-    match config.string("hidden_act")?.unwrap_or(default) {
+fn activation(config: &Object<'_>, kind: &Kind) -> Result<Activation, ConfigError> {
+    let key = match kind.architecture {
+        Architecture::Gemma3 => "hidden_activation",
+        _ => "hidden_act",
+    };
+    match config.string(key)?.unwrap_or(kind.activation) {
         "relu2" => Ok(Activation::ReluSquared),
         "silu" | "swish" => Ok(Activation::Silu),
-        other => Err(unsupported("hidden_act", other, "relu2, silu")),
+        "gelu_pytorch_tanh" => Ok(Activation::Gelu),
+        other => Err(unsupported(key, other, "relu2, silu, gelu_pytorch_tanh")),
     }
+}
+
+/// Reads the factor of a Gemma's attention scores, if it is not the usual one.
+fn attention_scale(config: &Object<'_>, head_dim: usize) -> Result<Option<f32>, ConfigError> {
+    let scalar = config.f32("query_pre_attn_scalar")?.unwrap_or(256.0);
+    let usual = (scalar - head_dim as f32).abs() < f32::EPSILON;
+    Ok((!usual).then(|| 1.0 / scalar.sqrt()))
+}
+
+/// Reads which layers of a Gemma 3 see only the last positions: `layer_types`, or all but every
+/// sixth.
+fn local_attention(config: &Object<'_>, n_layers: usize) -> Result<LocalAttention, ConfigError> {
+    let all_but_every = match config.strings("layer_types")? {
+        Some(types) => layer_period(&types)
+            .filter(|_| types.len() == n_layers)
+            .ok_or_else(|| unsupported("layer_types", &types.join(", "), PERIODIC))?,
+        None => config
+            .size("sliding_window_pattern")?
+            .or(config.size("_sliding_window_pattern")?)
+            .unwrap_or(6),
+    };
+    // Where transformers 5 puts it.
+    let parameters = match config.object("rope_parameters")? {
+        Some(parameters) => parameters.object("sliding_attention")?,
+        None => None,
+    };
+    let rope_theta = match parameters {
+        Some(parameters) => parameters.f32("rope_theta")?,
+        None => config.f32("rope_local_base_freq")?,
+    };
+    Ok(LocalAttention {
+        window: config.size("sliding_window")?.unwrap_or(4096),
+        rope_theta: rope_theta.unwrap_or(10_000.0),
+        all_but_every,
+    })
+}
+
+const PERIODIC: &str = "sliding_attention for each layer, full_attention for every n-th";
+
+/// Returns the `n` of layers of which every `n`-th sees all positions.
+fn layer_period(types: &[String]) -> Option<usize> {
+    let full = types.iter().position(|kind| kind == "full_attention");
+    let period = full.unwrap_or(types.len()) + 1;
+    let periodic = types.iter().enumerate().all(|(layer, kind)| {
+        kind == if (layer + 1).is_multiple_of(period) {
+            "full_attention"
+        } else {
+            "sliding_attention"
+        }
+    });
+    periodic.then_some(period)
 }
 
 /// Reads theta and scaling, from `rope_parameters` (transformers 5) or from `rope_theta` and
 /// `rope_scaling`.
 fn rope(config: &Object<'_>, default_theta: f32) -> Result<(f32, RopeScaling), ConfigError> {
-    let parameters = config.object("rope_parameters")?;
+    let mut parameters = config.object("rope_parameters")?;
+    // Of the layers that see all positions, where there are others.
+    if let Some(full) = parameters.as_ref().map(|all| all.object("full_attention")) {
+        parameters = full?.or(parameters);
+    }
     let theta = match &parameters {
         Some(parameters) => parameters.f32("rope_theta")?,
         None => None,

@@ -94,6 +94,16 @@ pub(crate) fn rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
+/// Computes `out += input * (1 / sqrt(mean(input²) + eps)) * gain`, the sum last.
+#[inline(always)]
+pub(crate) fn add_rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = sum_of_squares(input) / input.len() as f32;
+    let inverse = 1.0 / (mean + eps).sqrt();
+    for ((out, x), gain) in out.iter_mut().zip(input).zip(gain) {
+        *out += x * inverse * gain;
+    }
+}
+
 /// Quantizes one token: `scale = 127 / max(absmax, 1e-5)`, `code = round(x * scale)`.
 ///
 /// Rounds half to even and clamps to −128…127; a value that is not a number becomes −128.
@@ -192,6 +202,20 @@ pub(crate) fn relu_squared_mul(gate: &mut [f32], up: &[f32]) {
 pub(crate) fn silu_mul(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
         *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+/// Computes `gate = gate/2 * (1 + tanh(√(2/π) (gate + 0.044715 gate³))) * up`.
+///
+/// As `(1 + tanh(t/2)) / 2 = 1 / (1 + e^−t)`, it is `gate / (1 + e^−t) * up` with
+/// `t = gate * fma(gate², 0.044715 √(8/π), √(8/π))`.
+#[inline(always)]
+pub(crate) fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+    const LINEAR: f32 = 1.595_769_1;
+    const CUBIC: f32 = 0.071_354_816;
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let t = *gate * (*gate * *gate).mul_add(CUBIC, LINEAR);
+        *gate = *gate / (1.0 + exp(-t)) * up;
     }
 }
 

@@ -341,13 +341,17 @@ fn elementwise_steps_are_bit_equal() {
             kernel.relu_squared_mul(&mut relu, &y);
             let mut silu = x.clone();
             kernel.silu_mul(&mut silu, &y);
-            [normed, relu, silu]
+            let mut gelu = x.clone();
+            kernel.gelu_mul(&mut gelu, &y);
+            let mut added = y.clone();
+            kernel.add_rms_norm(&x, &y, 1e-5, &mut added);
+            [normed, relu, silu, gelu, added]
         };
         let expected = steps(&reference::Reference);
         for kernel in tested() {
             assert!(steps(&*kernel) == expected, "{}, {n} values", kernel.name());
         }
-        let [normed, relu, silu] = expected;
+        let [normed, relu, silu, gelu, added] = expected;
         let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n as f64;
         for i in 0..n {
             let (x, y) = (f64::from(x[i]), f64::from(y[i]));
@@ -358,6 +362,11 @@ fn elementwise_steps_are_bit_equal() {
             close(normed[i], x / (mean + 1e-5).sqrt() * y);
             close(relu[i], x.max(0.0).powi(2) * y);
             close(silu[i], x / (1.0 + libm::exp(-x)) * y);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            let error = f64::from(gelu[i]) - 0.5 * x * (1.0 + libm::tanh(inner)) * y;
+            assert!(error.abs() <= 3e-7 * (x * y).abs(), "{error} at {x}, {y}");
+            let error = f64::from(added[i]) - (x / (mean + 1e-5).sqrt() * y + y);
+            assert!(error.abs() <= 1e-6 * y.abs(), "{error} at {x}, {y}");
         }
     }
 }

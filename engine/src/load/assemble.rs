@@ -22,13 +22,17 @@ pub(super) enum Part {
     Q,
     K,
     V,
+    QNorm,
+    KNorm,
     AttnSubNorm,
     O,
+    AttnPostNorm,
     FfnNorm,
     Gate,
     Up,
     FfnSubNorm,
     Down,
+    FfnPostNorm,
 }
 
 /// What a kind of file calls its tensors; `.weight` and `.bias` are added to a linear's and a
@@ -52,6 +56,8 @@ pub(super) struct Rules<'a> {
     pub(super) packed_scale_is_inverse: bool,
     /// Whether the head is the embedding; None: where there is no head tensor.
     pub(super) tied: Option<bool>,
+    /// What a norm's gain is more than the file says: 1 in Gemma's folders.
+    pub(super) gain_offset: f32,
 }
 
 /// The tensors of a model's files, each to be taken once.
@@ -165,9 +171,11 @@ impl Builder<'_> {
             config.n_heads * config.head_dim,
             config.n_kv_heads * config.head_dim,
         );
-        let name = |part| (self.names.part)(nth, part);
+        let names = self.names;
+        let name = |part| (names.part)(nth, part);
         let norm = |part| format!("{}.weight", name(part));
         let sub_norms = config.architecture == Architecture::Bitnet;
+        let gemma = config.architecture == Architecture::Gemma3;
         // Qwen2 has these always; elsewhere a file may or may not have them.
         let bias = config.architecture == Architecture::Qwen2;
         let [q, k, v, o, gate, up, down] = [
@@ -180,33 +188,42 @@ impl Builder<'_> {
             Part::Down,
         ]
         .map(name);
-        let [attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm] = [
-            Part::AttnNorm,
-            Part::AttnSubNorm,
-            Part::FfnNorm,
-            Part::FfnSubNorm,
-        ]
-        .map(norm);
+        let head_dim = config.head_dim;
         Ok(Layer {
-            attn_norm: self.norm(&attn_norm, hidden)?,
+            attn_norm: self.norm(&norm(Part::AttnNorm), hidden)?,
             q: self.linear(&q, q_size, hidden, bias)?,
             k: self.linear(&k, kv_size, hidden, bias)?,
             v: self.linear(&v, kv_size, hidden, bias)?,
-            attn_sub_norm: sub_norms
-                .then(|| self.norm(&attn_sub_norm, q_size))
-                .transpose()?,
+            q_norm: self.norm_if(gemma, &norm(Part::QNorm), head_dim)?,
+            k_norm: self.norm_if(gemma, &norm(Part::KNorm), head_dim)?,
+            attn_sub_norm: self.norm_if(sub_norms, &norm(Part::AttnSubNorm), q_size)?,
             o: self.linear(&o, hidden, q_size, false)?,
-            ffn_norm: self.norm(&ffn_norm, hidden)?,
+            attn_post_norm: self.norm_if(gemma, &norm(Part::AttnPostNorm), hidden)?,
+            ffn_norm: self.norm(&norm(Part::FfnNorm), hidden)?,
             gate: self.linear(&gate, ffn, hidden, false)?,
             up: self.linear(&up, ffn, hidden, false)?,
-            ffn_sub_norm: sub_norms
-                .then(|| self.norm(&ffn_sub_norm, ffn))
-                .transpose()?,
+            ffn_sub_norm: self.norm_if(sub_norms, &norm(Part::FfnSubNorm), ffn)?,
             down: self.linear(&down, hidden, ffn, false)?,
+            ffn_post_norm: self.norm_if(gemma, &norm(Part::FfnPostNorm), hidden)?,
         })
     }
 
+    fn norm_if(
+        &mut self,
+        present: bool,
+        name: &str,
+        len: usize,
+    ) -> Result<Option<Vec<f32>>, LoadError> {
+        present.then(|| self.norm(name, len)).transpose()
+    }
+
     fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        let mut gain = self.vector(name, len)?;
+        gain.iter_mut().for_each(|x| *x += self.rules.gain_offset);
+        Ok(gain)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let values = self.tensors.vector(name, len)?;
         self.source.n_params += len as u64;
         self.source.weight_bytes += 4 * len as u64;
@@ -234,7 +251,7 @@ impl Builder<'_> {
         let matrix = self.matrix(stem, rows, cols)?;
         let bias_name = format!("{stem}.bias");
         let bias = if needs_bias || self.tensors.by_name.contains_key(&bias_name) {
-            Some(self.norm(&bias_name, rows)?)
+            Some(self.vector(&bias_name, rows)?)
         } else {
             None
         };

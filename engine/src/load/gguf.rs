@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     config::{
-        Activation, Architecture, ConfigError, KeyNames, ModelConfig, RopePairs, RopeScaling,
+        Activation, Architecture, ConfigError, KeyNames, LocalAttention, ModelConfig, RopePairs,
+        RopeScaling,
     },
     format::gguf::{Array, Gguf, GgufError, Metadata, TensorType, Value},
     mmap,
@@ -28,13 +29,17 @@ const NAMES: Names = Names {
             Part::Q => "attn_q",
             Part::K => "attn_k",
             Part::V => "attn_v",
+            Part::QNorm => "attn_q_norm",
+            Part::KNorm => "attn_k_norm",
             Part::AttnSubNorm => "attn_sub_norm",
             Part::O => "attn_output",
+            Part::AttnPostNorm => "post_attention_norm",
             Part::FfnNorm => "ffn_norm",
             Part::Gate => "ffn_gate",
             Part::Up => "ffn_up",
             Part::FfnSubNorm => "ffn_sub_norm",
             Part::Down => "ffn_down",
+            Part::FfnPostNorm => "post_ffw_norm",
         };
         format!("blk.{layer}.{name}")
     },
@@ -92,6 +97,8 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Lo
         float_scales: true,
         packed_scale_is_inverse: false,
         tied: None,
+        // The converter has added Gemma's 1.
+        gain_offset: 0.0,
     };
     let weights = assemble(&config, &mut tensors, &NAMES, &rules, &mut source)?;
     Ok(LoadedModel {
@@ -173,11 +180,12 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
         // q and k rows are permuted by the converters.
         "llama" => (Architecture::Llama, RopePairs::Neighbours, Activation::Silu),
         "qwen2" => (Architecture::Qwen2, RopePairs::Halves, Activation::Silu),
+        "gemma3" => (Architecture::Gemma3, RopePairs::Halves, Activation::Gelu),
         _ => {
             return Err(ConfigError::Unsupported {
                 key: "general.architecture".into(),
                 value: name.into(),
-                supported: "bitnet-b1.58, bitnet-25, bitnet, llama, qwen2",
+                supported: "bitnet-b1.58, bitnet-25, bitnet, llama, qwen2, gemma3",
             });
         }
     };
@@ -191,16 +199,27 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
     keys.must_equal("attention.value_length", head_dim)?;
     keys.must_equal("rope.dimension_count", head_dim)?;
     keys.must_equal("expert_count", 0)?;
+    let n_layers = keys.need("block_count")?;
+    let gemma = architecture == Architecture::Gemma3;
     let config = ModelConfig {
         architecture,
         vocab_size: keys.vocab_size(gguf)?,
         hidden_size,
         ffn_size: keys.need("feed_forward_length")?,
-        n_layers: keys.need("block_count")?,
+        n_layers,
         n_heads,
         n_kv_heads: keys.size("attention.head_count_kv")?.unwrap_or(n_heads),
         head_dim,
         context_length: keys.need("context_length")?,
+        embedding_scale: if gemma {
+            (hidden_size as f32).sqrt()
+        } else {
+            1.0
+        },
+        // No key says it; llama.cpp too knows the one model that differs by its layers.
+        attention_scale: (gemma && n_layers == 62)
+            .then(|| 1.0 / (hidden_size as f32 / n_heads as f32).sqrt()),
+        local: gemma.then(|| keys.local_attention()).transpose()?,
         rms_norm_eps: keys
             .f32("attention.layer_norm_rms_epsilon")?
             .ok_or_else(|| missing(&keys.full("attention.layer_norm_rms_epsilon")))?,
@@ -219,6 +238,10 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
         n_kv_heads: keys.full("attention.head_count_kv"),
         head_dim: keys.full("attention.key_length"),
         context_length: keys.full("context_length"),
+        attention_scale: keys.full("attention.scale"),
+        window: keys.full("attention.sliding_window"),
+        all_but_every: keys.full("attention.sliding_window_pattern"),
+        local_rope_theta: keys.full("rope.freq_base_swa"),
         rms_norm_eps: keys.full("attention.layer_norm_rms_epsilon"),
         rope_theta: keys.full("rope.freq_base"),
         rope_scaling: keys.full("rope.scaling.factor"),
@@ -276,6 +299,24 @@ impl Keys<'_> {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Gemma 3: every sixth layer sees all positions; theta is older than its key.
+    fn local_attention(&self) -> Result<LocalAttention, ConfigError> {
+        for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            if let Some(cap) = self.f32(key)?.filter(|&cap| cap != 0.0) {
+                return Err(ConfigError::Unsupported {
+                    key: self.full(key),
+                    value: cap.to_string(),
+                    supported: "0",
+                });
+            }
+        }
+        Ok(LocalAttention {
+            window: self.need("attention.sliding_window")?,
+            rope_theta: self.f32("rope.freq_base_swa")?.unwrap_or(10_000.0),
+            all_but_every: self.size("attention.sliding_window_pattern")?.unwrap_or(6),
+        })
     }
 
     /// Rows of the embedding, which the key must not contradict.

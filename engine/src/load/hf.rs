@@ -15,7 +15,7 @@ use super::{
     tensor::{Encoding, FromFloats, Tensor},
 };
 use crate::{
-    config::ConfigError,
+    config::{Architecture, ConfigError},
     format::{
         hf::{self, HfConfig, SpecialIds},
         safetensors::{Safetensors, TensorInfo},
@@ -41,19 +41,32 @@ const ONE_BIT_LLM_NAMES: Names = Names {
     ..NAMES
 };
 
+/// The names of Gemma 3, whose second norm is the one behind attention.
+const GEMMA3_NAMES: Names = Names {
+    part: |layer, part| match part {
+        Part::FfnNorm => format!("model.layers.{layer}.pre_feedforward_layernorm"),
+        part => part_name(layer, part, "", ""),
+    },
+    ..NAMES
+};
+
 fn part_name(layer: usize, part: Part, attn_sub_norm: &str, ffn_sub_norm: &str) -> String {
     let (module, name) = match part {
         Part::AttnNorm => ("", "input_layernorm"),
         Part::Q => ("self_attn.", "q_proj"),
         Part::K => ("self_attn.", "k_proj"),
         Part::V => ("self_attn.", "v_proj"),
+        Part::QNorm => ("self_attn.", "q_norm"),
+        Part::KNorm => ("self_attn.", "k_norm"),
         Part::AttnSubNorm => ("self_attn.", attn_sub_norm),
         Part::O => ("self_attn.", "o_proj"),
-        Part::FfnNorm => ("", "post_attention_layernorm"),
+        // Only Gemma 3 has both.
+        Part::AttnPostNorm | Part::FfnNorm => ("", "post_attention_layernorm"),
         Part::Gate => ("mlp.", "gate_proj"),
         Part::Up => ("mlp.", "up_proj"),
         Part::FfnSubNorm => ("mlp.", ffn_sub_norm),
         Part::Down => ("mlp.", "down_proj"),
+        Part::FfnPostNorm => ("", "post_feedforward_layernorm"),
     };
     format!("model.layers.{layer}.{module}{name}")
 }
@@ -95,11 +108,16 @@ pub(super) fn load(folder: &Path) -> Result<LoadedModel, LoadError> {
         float_scales: false,
         packed_scale_is_inverse: ternary_or_none.scale_is_inverse,
         tied: Some(tie_word_embeddings),
+        gain_offset: if model.architecture == Architecture::Gemma3 {
+            1.0
+        } else {
+            0.0
+        },
     };
-    let names = if ternary_or_none.one_bit_llm_names {
-        ONE_BIT_LLM_NAMES
-    } else {
-        NAMES
+    let names = match model.architecture {
+        Architecture::Gemma3 => GEMMA3_NAMES,
+        _ if ternary_or_none.one_bit_llm_names => ONE_BIT_LLM_NAMES,
+        _ => NAMES,
     };
     let weights = assemble(&model, &mut tensors, &names, &rules, &mut source)?;
     Ok(LoadedModel {

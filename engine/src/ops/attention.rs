@@ -1,7 +1,64 @@
 //! Grouped-query attention over the cache (arXiv 2305.13245).
 
-use super::{Compute, rope::Rope};
-use crate::{config::ModelConfig, kernels::AttentionHead, kv_cache::KvCache};
+use super::{
+    Compute,
+    rope::{Rope, Ropes},
+};
+use crate::{
+    config::ModelConfig,
+    kernels::{AttentionHead, Kernel},
+    kv_cache::KvCache,
+    weights::Layer,
+};
+
+/// What one layer's attention needs besides the tokens' queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention<'a> {
+    pub(crate) config: &'a ModelConfig,
+    /// The layer's place.
+    index: usize,
+    rope: &'a Rope,
+    /// Gains of the norms of each query and key head, `(head_dim)`, where there are such.
+    q_norm: Option<&'a [f32]>,
+    k_norm: Option<&'a [f32]>,
+    /// The most positions a token sees, its own included.
+    window: usize,
+}
+
+impl<'a> Attention<'a> {
+    pub(crate) fn new(
+        config: &'a ModelConfig,
+        ropes: &'a Ropes,
+        index: usize,
+        layer: &'a Layer,
+    ) -> Self {
+        let local = config.local_attention(index);
+        Self {
+            config,
+            index,
+            rope: ropes.of_layer(config, index),
+            q_norm: layer.q_norm.as_deref(),
+            k_norm: layer.k_norm.as_deref(),
+            window: local.map_or(usize::MAX, |local| local.window),
+        }
+    }
+
+    /// Norms one head, where the layer does, and rotates it to its token's position.
+    fn place(
+        &self,
+        kernel: &dyn Kernel,
+        gain: Option<&[f32]>,
+        position: usize,
+        head: &[f32],
+        out: &mut [f32],
+    ) {
+        match gain {
+            Some(gain) => kernel.rms_norm(head, gain, self.config.rms_norm_eps, out),
+            None => out.copy_from_slice(head),
+        }
+        self.rope.rotate(position, out);
+    }
+}
 
 /// What attention yields for the tokens of a pass.
 #[derive(Debug, Default)]
@@ -23,22 +80,23 @@ pub(crate) struct Scratch {
 }
 
 impl Attended {
-    /// Computes each query head's attention over the positions up to its own token.
+    /// Computes each query head's attention over the positions its token sees: those up to its own,
+    /// or the last of them.
     ///
-    /// `queries` is `(n, n_heads, head_dim)`, not yet rotated; the cache already holds the `n` new
-    /// positions behind `cache.len()`.
+    /// `queries` is `(n, n_heads, head_dim)`, not yet normed and rotated; the cache already holds
+    /// the `n` new positions behind `cache.len()`.
     pub(crate) fn attend(
         &mut self,
         compute: &mut Compute,
-        rope: &Rope,
+        attention: &Attention<'_>,
         cache: &KvCache,
-        layer: usize,
         queries: &[f32],
-        config: &ModelConfig,
     ) {
-        let shape = Shape::new(config, cache.len(), queries.len());
+        let config = attention.config;
+        let shape = Shape::new(attention, cache.len(), queries.len());
         let dim = config.head_dim;
-        let scale = 1.0 / (dim as f32).sqrt();
+        let plain_scale = 1.0 / (dim as f32).sqrt();
+        let scale = config.attention_scale.unwrap_or(plain_scale);
         let threads = compute.pool.threads();
         self.scratch.resize_with(threads, Scratch::default);
         self.out.resize(queries.len(), 0.0);
@@ -63,15 +121,16 @@ impl Attended {
                 let (these, others) = out.split_at_mut(heads * dim);
                 let position = shape.first + token;
                 let first_query = token * config.n_heads + kv_head * shape.group + within;
-                scratch.queries.clear();
-                scratch
-                    .queries
-                    .extend_from_slice(&queries[first_query * dim..][..heads * dim]);
-                for query in scratch.queries.chunks_exact_mut(dim) {
-                    rope.rotate(position, query);
+                scratch.queries.resize(heads * dim, 0.0);
+                for (query, out) in queries[first_query * dim..]
+                    .chunks_exact(dim)
+                    .zip(scratch.queries.chunks_exact_mut(dim))
+                {
+                    attention.place(kernel, attention.q_norm, position, query, out);
                 }
-                let n_keys = position + 1;
-                let (keys, values) = cache.head(layer, kv_head, n_keys);
+                let n_keys = shape.keys_of(token);
+                let seen = position + 1 - n_keys..position + 1;
+                let (keys, values) = cache.head(attention.index, kv_head, seen);
                 if scratch.scores.len() < heads * n_keys {
                     scratch.scores.resize(heads * n_keys, 0.0);
                 }
@@ -109,16 +168,25 @@ struct Shape {
     n_kv_heads: usize,
     /// Query heads per key/value head.
     group: usize,
+    /// The most positions a token sees.
+    window: usize,
 }
 
 impl Shape {
-    fn new(config: &ModelConfig, first: usize, queries_len: usize) -> Self {
+    fn new(attention: &Attention<'_>, first: usize, queries_len: usize) -> Self {
+        let Attention { config, window, .. } = *attention;
         Self {
             first,
             n: queries_len / (config.n_heads * config.head_dim),
             n_kv_heads: config.n_kv_heads,
             group: config.n_heads / config.n_kv_heads,
+            window,
         }
+    }
+
+    /// Returns the number of positions that a token of the pass sees.
+    fn keys_of(self, token: usize) -> usize {
+        (self.first + token + 1).min(self.window)
     }
 
     /// Returns the key/value head, the token and the query head within the group of a unit.
@@ -130,7 +198,7 @@ impl Shape {
 
     /// Returns where each thread's stretch of units ends, so that all see about as many keys.
     fn ends(self, parts: usize) -> impl Iterator<Item = usize> {
-        let keys_of = move |token: usize| self.first + token + 1;
+        let keys_of = move |token| self.keys_of(token);
         let keys_per_head: usize = (0..self.n).map(keys_of).sum::<usize>() * self.group;
         let all = keys_per_head * self.n_kv_heads;
         let units_per_head = self.n * self.group;
@@ -151,26 +219,25 @@ impl Shape {
     }
 }
 
-/// Stores the rotated keys and the values of `n` new tokens in a layer of the cache.
+/// Stores the keys, normed and rotated, and the values of `n` new tokens in a layer of the cache.
 ///
 /// `keys` and `values` are `(n, n_kv_heads, head_dim)`.
 pub(crate) fn store(
     compute: &mut Compute,
-    rope: &Rope,
+    attention: &Attention<'_>,
     cache: &mut KvCache,
-    layer: usize,
     keys: &[f32],
     values: &[f32],
-    config: &ModelConfig,
 ) {
-    let (dim, n_heads) = (config.head_dim, config.n_kv_heads);
+    let (dim, n_heads) = (attention.config.head_dim, attention.config.n_kv_heads);
     let n = keys.len() / (n_heads * dim);
     let first = cache.len();
     // One token is too little to wake a thread for.
     let n_parts = if n == 1 { 1 } else { compute.pool.threads() };
-    let mut heads = cache.heads_mut(layer);
+    let mut heads = cache.heads_mut(attention.index);
     let per_part = n_heads.div_ceil(n_parts);
     let mut parts: Vec<_> = heads.chunks_mut(per_part).collect();
+    let kernel = &*compute.kernel;
     compute.pool.run(&mut parts, |part, heads| {
         let mut key = vec![0.0; dim];
         for (i, (cached_keys, cached_values)) in heads.iter_mut().enumerate() {
@@ -178,8 +245,14 @@ pub(crate) fn store(
             for token in 0..n {
                 let from = (token * n_heads + head) * dim..(token * n_heads + head + 1) * dim;
                 let to = (first + token) * dim;
-                key.copy_from_slice(&keys[from.clone()]);
-                rope.rotate(first + token, &mut key);
+                let position = first + token;
+                attention.place(
+                    kernel,
+                    attention.k_norm,
+                    position,
+                    &keys[from.clone()],
+                    &mut key,
+                );
                 cached_keys.write(to, &key);
                 cached_values.write(to, &values[from]);
             }
@@ -193,14 +266,19 @@ mod tests {
 
     #[test]
     fn threads_share_the_units_evenly() {
-        for (first, n, n_kv_heads, group) in
-            [(0, 1, 5, 4), (100, 1, 5, 4), (0, 512, 5, 4), (7, 3, 1, 1)]
-        {
+        for (first, n, n_kv_heads, group, window) in [
+            (0, 1, 5, 4, usize::MAX),
+            (100, 1, 5, 4, usize::MAX),
+            (0, 512, 5, 4, usize::MAX),
+            (0, 512, 5, 4, 64),
+            (7, 3, 1, 1, 9),
+        ] {
             let shape = Shape {
                 first,
                 n,
                 n_kv_heads,
                 group,
+                window,
             };
             let units = n * n_kv_heads * group;
             for parts in 1..=16 {
@@ -208,7 +286,7 @@ mod tests {
                 assert!(ends.is_sorted());
                 assert_eq!(*ends.last().unwrap(), units);
                 let keys = |range: std::ops::Range<usize>| -> usize {
-                    range.map(|unit| first + shape.place(unit).1 + 1).sum()
+                    range.map(|unit| shape.keys_of(shape.place(unit).1)).sum()
                 };
                 let fair = keys(0..units) / parts;
                 let mut start = 0;

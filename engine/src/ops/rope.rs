@@ -4,6 +4,48 @@ use std::f32::consts::PI;
 
 use crate::config::{ModelConfig, RopePairs, RopeScaling};
 
+/// The tables of a model's layers.
+#[derive(Clone, Debug)]
+pub(crate) struct Ropes {
+    all: Rope,
+    /// Of the layers that see only the last positions.
+    local: Option<Rope>,
+}
+
+impl Ropes {
+    /// Makes empty tables for a model.
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        let local = config.local.as_ref().map(|local| {
+            Rope::new(&ModelConfig {
+                rope_theta: local.rope_theta,
+                rope_scaling: RopeScaling::None,
+                rope_freq_factors: None,
+                ..config.clone()
+            })
+        });
+        Self {
+            all: Rope::new(config),
+            local,
+        }
+    }
+
+    /// Makes sure that the positions `0..n` are in the tables.
+    pub(crate) fn extend(&mut self, n: usize) {
+        self.all.extend(n);
+        if let Some(local) = &mut self.local {
+            local.extend(n);
+        }
+    }
+
+    /// Returns the table of a layer.
+    pub(crate) fn of_layer(&self, config: &ModelConfig, layer: usize) -> &Rope {
+        match &self.local {
+            Some(local) if config.local_attention(layer).is_some() => local,
+            _ => &self.all,
+        }
+    }
+}
+
 /// Cosines and sines of the positions seen so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {

@@ -6,17 +6,17 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use safetensors::SafeTensors;
 
-use super::{activate, add};
+use super::activate;
 use crate::{
     kernels,
     kv_cache::{KvCache, KvType},
     load::{LoadOptions, LoadedModel, load},
     ops::{
         Compute,
-        attention::{Attended, store},
+        attention::{Attended, Attention, store},
         linear::{self, linears},
         norm::{Norm, Normed},
-        rope::Rope,
+        rope::Ropes,
     },
     threads::ThreadPool,
     weights::{Linear, Matrix},
@@ -82,12 +82,13 @@ impl Modules {
     fn attention(&mut self, queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
         let Self { model, compute } = self;
         let config = &model.config;
-        let mut rope = Rope::new(config);
-        rope.extend(N);
+        let mut ropes = Ropes::new(config);
+        ropes.extend(N);
+        let attention = Attention::new(config, &ropes, 0, &model.weights.layers[0]);
         let mut cache = KvCache::new(config, KvType::F32, N);
-        store(compute, &rope, &mut cache, 0, keys, values, config);
+        store(compute, &attention, &mut cache, keys, values);
         let mut attended = Attended::default();
-        attended.attend(compute, &rope, &cache, 0, queries, config);
+        attended.attend(compute, &attention, &cache, queries);
         let width = config.n_heads * config.head_dim;
         let mut out = vec![0.0; N * width];
         for (token, out) in out.chunks_exact_mut(width).enumerate() {
@@ -140,9 +141,7 @@ fn check_linear(what: &str, input: &[f32], ours: &[f32], reference: &[f32]) -> u
 }
 
 fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
-    let mut sum = a.to_vec();
-    add(&mut sum, b);
-    sum
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
 #[test]

@@ -105,6 +105,13 @@ fn keys_and_values_in_f16_stay_within_their_own_limits() {
                 max_logit_difference: 3e-3,
             },
         ),
+        (
+            "gemma3-tiny",
+            0,
+            Limits::Exact {
+                max_logit_difference: 3e-3,
+            },
+        ),
     ] {
         let outputs = Outputs::read(&data, &format!("{file}.f32"));
         let options = EngineOptions {

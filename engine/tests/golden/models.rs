@@ -29,7 +29,7 @@ const FULL_PRECISION: Limits = Limits::Exact {
 };
 
 /// Every model whose outputs a public program printed.
-pub(crate) const MODELS: [Model; 8] = [
+pub(crate) const MODELS: [Model; 9] = [
     Model {
         file: "bitnet-tiny-packed",
         reference: "bitnet-tiny-packed.f32",
@@ -68,6 +68,11 @@ pub(crate) const MODELS: [Model; 8] = [
     Model {
         file: "qwen2-tiny",
         reference: "qwen2-tiny.f32",
+        limits: FULL_PRECISION,
+    },
+    Model {
+        file: "gemma3-tiny",
+        reference: "gemma3-tiny.f32",
         limits: FULL_PRECISION,
     },
 ];

@@ -62,6 +62,99 @@ fn both_forms_of_rope_settings_are_read() {
     );
 }
 
+fn gemma3() -> Value {
+    json!({
+        "architectures": ["Gemma3ForCausalLM"],
+        "hidden_size": 144, "intermediate_size": 384, "num_hidden_layers": 12,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "vocab_size": 2048
+    })
+}
+
+#[test]
+fn a_gemma3_gets_its_classes_defaults_in_either_form() {
+    let config = parse(&gemma3()).unwrap();
+    assert!(config.tie_word_embeddings);
+    let model = &config.model;
+    assert_eq!((model.head_dim, model.rope_theta), (256, 1e6));
+    assert_eq!((model.embedding_scale, model.attention_scale), (12.0, None));
+    assert_eq!(model.activation, Activation::Gelu);
+    let local = LocalAttention {
+        window: 4096,
+        rope_theta: 10_000.0,
+        all_but_every: 6,
+    };
+    assert_eq!(model.local, Some(local));
+
+    let old = json!({
+        "query_pre_attn_scalar": 64, "sliding_window": 512, "sliding_window_pattern": 3,
+        "rope_theta": 5e5, "rope_local_base_freq": 2e4, "rope_scaling": {"type": "linear", "factor": 8}
+    });
+    let layers: Vec<_> = (1..=12)
+        .map(|layer| ["sliding_attention", "full_attention"][usize::from(layer % 3 == 0)])
+        .collect();
+    let new = json!({
+        "query_pre_attn_scalar": 64, "sliding_window": 512, "layer_types": layers,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8, "rope_theta": 5e5},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}
+        }
+    });
+    let [old, new] = [old, new].map(|changes| parse(&with(gemma3(), &changes)).unwrap().model);
+    assert_eq!(old, new);
+    assert_eq!(old.attention_scale, Some(0.125));
+    assert_eq!(old.rope_scaling, RopeScaling::Linear { factor: 8.0 });
+    let local = old.local.unwrap();
+    assert_eq!((local.window, local.rope_theta), (512, 2e4));
+    assert_eq!(local.all_but_every, 3);
+}
+
+#[test]
+fn gemmas_of_another_graph_are_refused() {
+    let all_local = vec!["sliding_attention"; 12];
+    let config = parse(&with(gemma3(), &json!({"layer_types": all_local}))).unwrap();
+    assert_eq!(config.model.local.unwrap().all_but_every, 13);
+    let mut uneven = all_local.clone();
+    uneven[2] = "full_attention";
+    for (changes, expected) in [
+        (
+            json!({"layer_types": uneven}),
+            "key `layer_types` is `sliding_attention, sl",
+        ),
+        (
+            json!({"layer_types": all_local[1..]}),
+            "key `layer_types` is `sliding_attention, sl",
+        ),
+        (
+            json!({"sliding_window_pattern": 0}),
+            "key `sliding_window_pattern` is 0",
+        ),
+        (json!({"sliding_window": 0}), "key `sliding_window` is 0"),
+        (
+            json!({"rope_local_base_freq": 0}),
+            "key `rope_local_base_freq` is 0",
+        ),
+        (
+            json!({"query_pre_attn_scalar": 0}),
+            "key `query_pre_attn_scalar` is inf",
+        ),
+        (
+            json!({"final_logit_softcapping": 30.0}),
+            "key `final_logit_softcapping` is `30`",
+        ),
+        (
+            json!({"use_bidirectional_attention": true}),
+            "key `use_bidirectional_attention`",
+        ),
+        (
+            json!({"hidden_activation": "gelu"}),
+            "key `hidden_activation` is `gelu`",
+        ),
+    ] {
+        let error = parse(&with(gemma3(), &changes)).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn the_linear_class_decides_which_way_the_scale_goes() {
     let ternary = |quantization: Value| {

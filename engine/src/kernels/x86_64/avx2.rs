@@ -122,6 +122,15 @@ impl Kernel for Avx2 {
         unsafe { run(input, gain, eps, out) }
     }
 
+    fn add_rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+            float::add_rms_norm(input, gain, eps, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(input, gain, eps, out) }
+    }
+
     fn relu_squared_mul(&self, gate: &mut [f32], up: &[f32]) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(gate: &mut [f32], up: &[f32]) {
@@ -135,6 +144,15 @@ impl Kernel for Avx2 {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(gate: &mut [f32], up: &[f32]) {
             float::silu_mul(gate, up);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(gate, up) }
+    }
+
+    fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(gate: &mut [f32], up: &[f32]) {
+            float::gelu_mul(gate, up);
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(gate, up) }
