@@ -9,14 +9,20 @@ pub mod absmean;
 pub mod hf_packed;
 pub mod i2_s;
 pub mod q4_0;
+pub mod q4_k;
+pub mod q5_0;
+pub mod q5_k;
+pub mod q6_k;
 pub mod q8_0;
 pub mod tq1_0;
 pub mod tq2_0;
 
 /// Weights of a TQ1_0 or TQ2_0 block.
 pub const TQ_BLOCK: usize = 256;
-/// Weights of a Q8_0 or Q4_0 block.
+/// Weights of a Q8_0, Q4_0 or Q5_0 block.
 pub const Q_BLOCK: usize = 32;
+/// Weights of a Q4_K, Q5_K or Q6_K block.
+pub const K_BLOCK: usize = 256;
 
 /// Returns the two-bit code of a trit.
 const fn code(trit: i8) -> u8 {

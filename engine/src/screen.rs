@@ -15,7 +15,7 @@
 use crate::{
     kernels::Kernel,
     threads::{self, ThreadPool},
-    weights::{AlignedBytes, DenseMatrix, DenseType},
+    weights::{AlignedBytes, DenseMatrix},
 };
 
 /// A row of the copy is padded with zeros to a multiple of this.
@@ -103,7 +103,7 @@ impl Screen {
     ) -> Option<Self> {
         // Some megabytes of the head: what is resident of it at a time.
         const ROWS: usize = 1024;
-        if matches!(head.dtype, DenseType::Q8_0 | DenseType::Q4_0) {
+        if !head.dtype.is_float() {
             return None;
         }
         let stride = head.cols.next_multiple_of(PADDING);

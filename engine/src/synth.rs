@@ -49,11 +49,21 @@ pub enum Format {
     Q8_0,
     /// Dense twin, 4.5 bits a weight.
     Q4_0,
+    /// Dense twin, 5.5 bits a weight.
+    Q5_0,
+    /// Dense twin, 4.5 bits a weight.
+    Q4K,
+    /// Dense twin, 5.5 bits a weight.
+    Q5K,
+    /// Dense twin, 6.5625 bits a weight.
+    Q6K,
+    /// As [`Self::I2S`], with embedding and head in Q6_K, as bitnet.cpp quantises them.
+    I2SQ6K,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::I2S,
         Self::Tq2_0,
         Self::Tq1_0,
@@ -62,6 +72,11 @@ impl Format {
         Self::Bf16,
         Self::Q8_0,
         Self::Q4_0,
+        Self::Q5_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::I2SQ6K,
     ];
 
     /// Returns the format of a name as in plans: `i2_s`, `f16`.
@@ -71,17 +86,20 @@ impl Format {
 
     /// Returns the name as in plans.
     pub const fn name(self) -> &'static str {
-        self.tensor_type().name()
+        match self {
+            Self::I2SQ6K => "i2_s+q6_k",
+            _ => self.tensor_type().name(),
+        }
     }
 
     /// Returns whether the linears are ternary.
     pub const fn is_ternary(self) -> bool {
-        matches!(self, Self::I2S | Self::Tq2_0 | Self::Tq1_0)
+        matches!(self, Self::I2S | Self::Tq2_0 | Self::Tq1_0 | Self::I2SQ6K)
     }
 
     const fn tensor_type(self) -> TensorType {
         match self {
-            Self::I2S => TensorType::I2S,
+            Self::I2S | Self::I2SQ6K => TensorType::I2S,
             Self::Tq2_0 => TensorType::Tq2_0,
             Self::Tq1_0 => TensorType::Tq1_0,
             Self::F32 => TensorType::F32,
@@ -89,6 +107,10 @@ impl Format {
             Self::Bf16 => TensorType::Bf16,
             Self::Q8_0 => TensorType::Q8_0,
             Self::Q4_0 => TensorType::Q4_0,
+            Self::Q5_0 => TensorType::Q5_0,
+            Self::Q4K => TensorType::Q4K,
+            Self::Q5K => TensorType::Q5K,
+            Self::Q6K => TensorType::Q6K,
         }
     }
 
@@ -98,6 +120,7 @@ impl Format {
         match self {
             Self::F32 => TensorType::F32,
             Self::Bf16 => TensorType::Bf16,
+            Self::I2SQ6K => TensorType::Q6K,
             _ => TensorType::F16,
         }
     }
@@ -109,10 +132,14 @@ impl Format {
             Self::F16 => 1,
             Self::Q4_0 => 2,
             Self::Q8_0 => 7,
+            Self::Q5_0 => 8,
+            Self::Q4K => 14,
+            Self::Q5K => 16,
+            Self::Q6K => 18,
             Self::Bf16 => 32,
             Self::Tq1_0 => 36,
             Self::Tq2_0 => 37,
-            Self::I2S => 40,
+            Self::I2S | Self::I2SQ6K => 40,
         }
     }
 }

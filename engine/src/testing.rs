@@ -132,6 +132,15 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
         head_dim: 16,
         ..llama.clone()
     };
+    // Widths of whole blocks of 256.
+    let k_blocks = ModelConfig {
+        hidden_size: 256,
+        ffn_size: 512,
+        n_heads: 8,
+        n_kv_heads: 2,
+        head_dim: 32,
+        ..llama.clone()
+    };
     [
         ("bitnet", bitnet.clone(), Kind::Ternary, DenseType::F16),
         (
@@ -181,9 +190,27 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
         ),
         (
             "llama-q4_0",
-            blocks,
+            blocks.clone(),
             Kind::Dense(DenseType::Q4_0),
             DenseType::Q4_0,
+        ),
+        (
+            "llama-q5_0",
+            blocks,
+            Kind::Dense(DenseType::Q5_0),
+            DenseType::Q5_0,
+        ),
+        (
+            "llama-q4_k",
+            k_blocks.clone(),
+            Kind::Dense(DenseType::Q4K),
+            DenseType::Q6K,
+        ),
+        (
+            "llama-q5_k",
+            k_blocks,
+            Kind::Dense(DenseType::Q5K),
+            DenseType::Q4K,
         ),
     ]
     .into_iter()
@@ -312,16 +339,32 @@ pub fn random_dense(rng: &mut TestRng, rows: usize, cols: usize, dtype: DenseTyp
             let mut value = || bf16::from_f32(rng.signed_unit() * unit);
             (0..n).for_each(|_| data.extend(value().to_le_bytes()));
         }
-        DenseType::Q8_0 | DenseType::Q4_0 => {
-            assert!(cols.is_multiple_of(32), "rows are whole blocks");
-            let (codes, largest) = match dtype {
-                DenseType::Q8_0 => (32, 127.0),
-                _ => (16, 8.0),
-            };
-            for _ in 0..n / 32 {
-                let scale = unit / largest * (1.0 + 0.5 * rng.signed_unit());
-                data.extend(f16::from_f32(scale).to_le_bytes());
-                data.extend((0..codes).map(|_| rng.next_u64() as u8));
+        _ => {
+            let (weights, bytes) = dtype.block();
+            assert!(cols.is_multiple_of(weights), "rows are whole blocks");
+            for _ in 0..n / weights {
+                let start = data.len();
+                data.extend((0..bytes).map(|_| rng.next_u64() as u8));
+                let mut put = |at: usize, largest: f32| {
+                    let scale = unit / largest * (1.0 + 0.5 * rng.signed_unit());
+                    data[start + at..][..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+                };
+                // The scale's place, and what a code, its own scale included, is at most.
+                match dtype {
+                    DenseType::Q8_0 => put(0, 127.0),
+                    DenseType::Q4_0 => put(0, 8.0),
+                    DenseType::Q5_0 => put(0, 16.0),
+                    // Codes of one sign: the mins take half of it away, on average.
+                    DenseType::Q4K => {
+                        put(0, 63.0 * 8.0);
+                        put(2, 63.0);
+                    }
+                    DenseType::Q5K => {
+                        put(0, 63.0 * 16.0);
+                        put(2, 63.0);
+                    }
+                    _ => put(208, 127.0 * 32.0),
+                }
             }
         }
     }

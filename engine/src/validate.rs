@@ -6,8 +6,7 @@ use crate::{
     config::{ModelConfig, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale,
-        Weights,
+        DenseMatrix, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale, Weights,
     },
 };
 
@@ -65,12 +64,14 @@ pub enum ShapeError {
         expected: usize,
     },
     /// Rows of a block type are not whole blocks.
-    #[error("rows of `{tensor}` hold {cols} values, which are no whole blocks of 32")]
+    #[error("rows of `{tensor}` hold {cols} values, which are no whole blocks of {block}")]
     Blocks {
         /// Name of the tensor.
         tensor: String,
         /// Inputs found.
         cols: usize,
+        /// Values of a block.
+        block: usize,
     },
 }
 
@@ -273,10 +274,12 @@ fn check_dense(
     cols: usize,
 ) -> Result<(), ShapeError> {
     check_dims(tensor, (matrix.rows, matrix.cols), (rows, cols))?;
-    if matches!(matrix.dtype, DenseType::Q8_0 | DenseType::Q4_0) && !cols.is_multiple_of(32) {
+    let (block, _) = matrix.dtype.block();
+    if !cols.is_multiple_of(block) {
         return Err(ShapeError::Blocks {
             tensor: tensor.to_owned(),
             cols,
+            block,
         });
     }
     check_bytes(

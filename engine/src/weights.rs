@@ -8,7 +8,10 @@ use std::{ops::Deref, sync::Arc, thread};
 
 use memmap2::{Advice, Mmap, MmapMut};
 
-use crate::mmap;
+use crate::{
+    mmap,
+    quant::{K_BLOCK, Q_BLOCK, q4_0, q4_k, q5_0, q5_k, q6_k, q8_0},
+};
 
 /// Bytes of a tensor, mapped from a file or owned. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -290,17 +293,68 @@ pub enum DenseType {
     /// ggml Q4_0: blocks of 32, an f16 scale and 16 bytes of nibbles (18 bytes), value = d * (q − 8);
     /// byte `j` holds weight `j` low and weight `j + 16` high.
     Q4_0,
+    /// ggml Q5_0: blocks of 32, 22 bytes ([`q5_0`](crate::quant::q5_0)).
+    Q5_0,
+    /// ggml Q4_K: blocks of 256, 144 bytes ([`q4_k`](crate::quant::q4_k)).
+    Q4K,
+    /// ggml Q5_K: blocks of 256, 176 bytes ([`q5_k`](crate::quant::q5_k)).
+    Q5K,
+    /// ggml Q6_K: blocks of 256, 210 bytes ([`q6_k`](crate::quant::q6_k)).
+    Q6K,
 }
 
 impl DenseType {
-    /// Returns the bytes of one row of `cols` weights; `cols` is a multiple of 32 for the block types.
-    pub const fn row_bytes(self, cols: usize) -> usize {
+    /// All types.
+    pub const ALL: [Self; 9] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q4_0,
+        Self::Q5_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
+
+    /// Returns the type's name.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::F32 => cols * 4,
-            Self::F16 | Self::Bf16 => cols * 2,
-            Self::Q8_0 => cols / 32 * 34,
-            Self::Q4_0 => cols / 32 * 18,
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q5_0 => "q5_0",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
         }
+    }
+
+    /// Returns the weights of a block, which lie in one row, and its bytes.
+    pub const fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::Q8_0 => (Q_BLOCK, q8_0::BLOCK_BYTES),
+            Self::Q4_0 => (Q_BLOCK, q4_0::BLOCK_BYTES),
+            Self::Q5_0 => (Q_BLOCK, q5_0::BLOCK_BYTES),
+            Self::Q4K => (K_BLOCK, q4_k::BLOCK_BYTES),
+            Self::Q5K => (K_BLOCK, q5_k::BLOCK_BYTES),
+            Self::Q6K => (K_BLOCK, q6_k::BLOCK_BYTES),
+        }
+    }
+
+    /// Returns whether the values are plain floats rather than codes in blocks.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+    }
+
+    /// Returns the bytes of one row of `cols` weights, which are whole blocks.
+    pub const fn row_bytes(self, cols: usize) -> usize {
+        let (weights, bytes) = self.block();
+        cols / weights * bytes
     }
 }
 

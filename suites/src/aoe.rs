@@ -114,10 +114,16 @@ impl Arithmetic {
                 Matrix::Dense(dense) => match dense.dtype {
                     DenseType::F32 => Self::Fp32,
                     DenseType::F16 | DenseType::Bf16 => Self::Fp16,
-                    DenseType::Q8_0 | DenseType::Q4_0 => {
-                        return Err(
-                            "the papers price no block-quantised weights (Q8_0, Q4_0)".to_owned()
-                        );
+                    DenseType::Q8_0
+                    | DenseType::Q4_0
+                    | DenseType::Q5_0
+                    | DenseType::Q4K
+                    | DenseType::Q5K
+                    | DenseType::Q6K => {
+                        return Err(format!(
+                            "the papers price no block-quantised weights ({})",
+                            dense.dtype.name()
+                        ));
                     }
                 },
             };

@@ -26,9 +26,22 @@ pub const SHAPES: [&str; 13] = [
     "125m", "350m", "700m", "1b", "1.5b", "2b4t", "2.5b", "3.8b", "7b", "13b", "30b", "70b", "100b",
 ];
 
-/// Formats of the linears of random models: ternary ones, then dense twins.
-pub const FORMATS: [&str; 8] = [
-    "i2_s", "tq2_0", "tq1_0", "f32", "f16", "bf16", "q8_0", "q4_0",
+/// Formats of the linears of random models: ternary ones, then dense twins; `+q6_k` has a head in
+/// Q6_K.
+pub const FORMATS: [&str; 13] = [
+    "i2_s",
+    "i2_s+q6_k",
+    "tq2_0",
+    "tq1_0",
+    "f32",
+    "f16",
+    "bf16",
+    "q8_0",
+    "q4_0",
+    "q5_0",
+    "q4_k",
+    "q5_k",
+    "q6_k",
 ];
 
 /// Architectures of machines.

@@ -279,8 +279,8 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             "[[models]]\nid = \"a\"\nsynth = { shape = \"1b\", format = \"q9\", seed = 1 }\n\
              [suites.memory]\n",
-            "line 3, key `models[0].synth.format`: unknown format `q9`, there are i2_s, tq2_0, \
-             tq1_0, f32, f16, bf16, q8_0, q4_0",
+            "line 3, key `models[0].synth.format`: unknown format `q9`, there are i2_s, \
+             i2_s+q6_k, tq2_0, tq1_0, f32, f16, bf16, q8_0, q4_0, q5_0, q4_k, q5_k, q6_k",
         ),
         (
             "[[models]]\nid = \"a\"\nsynth = { shape = \"1b\", format = \"f16\" }\n[suites.memory]\n",

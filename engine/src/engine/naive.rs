@@ -3,6 +3,7 @@
 use crate::{
     config::{Activation, ModelConfig, RopePairs, RopeScaling},
     engine::{Engine, EngineOptions, Logits},
+    quant,
     testing::{TestRng, tiny_models},
     weights::{DenseMatrix, DenseType, Linear, Matrix, TernaryScale, Weights},
 };
@@ -13,6 +14,10 @@ fn dense_row(matrix: &DenseMatrix, row: usize) -> Vector {
     let bytes = matrix.data.len() / matrix.rows;
     let row = &matrix.data[row * bytes..][..bytes];
     let f16 = |bytes: &[u8]| half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f64();
+    let unpacked = |block_bytes, unpack: fn(&[u8]) -> Vec<f32>| {
+        let blocks = row.chunks(block_bytes).flat_map(unpack);
+        blocks.map(f64::from).collect()
+    };
     match matrix.dtype {
         DenseType::F32 => row
             .chunks(4)
@@ -43,6 +48,11 @@ fn dense_row(matrix: &DenseMatrix, row: usize) -> Vector {
                     .collect::<Vec<_>>()
             })
             .collect(),
+        // Their blocks have known answers of their own.
+        DenseType::Q5_0 => unpacked(22, |block| quant::q5_0::unpack_block(block).to_vec()),
+        DenseType::Q4K => unpacked(144, |block| quant::q4_k::unpack_block(block).to_vec()),
+        DenseType::Q5K => unpacked(176, |block| quant::q5_k::unpack_block(block).to_vec()),
+        DenseType::Q6K => unpacked(210, |block| quant::q6_k::unpack_block(block).to_vec()),
     }
 }
 

@@ -1,172 +1,61 @@
 //! Dense products on any [`Isa`]: weights of every type widen to f32 exactly, then meet f32 inputs.
 
-use half::f16;
-
 use super::{Columns, float, float::LANES, isa::Isa, screen};
 use crate::{
     screen::ScreenRows,
     weights::{AlignedBytes, DenseMatrix, DenseType},
 };
 
-/// Weights handled at a time.
-pub(super) const UNIT: usize = 32;
+mod blocks;
+mod formats;
+mod k_blocks;
 
-/// A dense element type: how 32 weights become two times 16 lanes.
-trait Format {
-    /// Type of 32 weights as stored.
-    type Unit: Copy;
+use formats::{Format, UNIT};
 
-    /// Returns the bytes of some columns of a row; `first` is a multiple of 32.
-    #[inline(always)]
-    fn cols(row: &[u8], first: usize, n: usize) -> &[u8] {
-        let start = first / UNIT * size_of::<Self::Unit>();
-        // The last stretch ends with the row, whether or not it is a whole unit.
-        let len = n.div_ceil(UNIT) * size_of::<Self::Unit>();
-        &row[start..row.len().min(start + len)]
-    }
-    /// Splits a row into whole units and the bytes left over.
-    fn units(row: &[u8]) -> (&[Self::Unit], &[u8]);
-    /// Widens 32 weights.
-    fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2];
-    /// Widens fewer than 32 weights.
-    fn widen_rest(bytes: &[u8], out: &mut [f32]);
-}
+pub(super) use formats::bf16_to_f32;
 
-struct F32;
-struct F16;
-struct Bf16;
-struct Q8_0;
-struct Q4_0;
-
-/// Returns the two halves of a unit.
-#[inline(always)]
-fn halves<const WHOLE: usize, const HALF: usize>(unit: &[u8; WHOLE]) -> [&[u8; HALF]; 2] {
-    let (halves, rest) = unit.as_chunks::<HALF>();
-    debug_assert!(halves.len() == 2 && rest.is_empty());
-    [&halves[0], &halves[1]]
-}
-
-impl Format for F32 {
-    type Unit = [u8; 128];
-
-    #[inline(always)]
-    fn units(row: &[u8]) -> (&[Self::Unit], &[u8]) {
-        row.as_chunks()
-    }
-
-    #[inline(always)]
-    fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let [low, high] = halves(unit);
-        [isa.load_f32(low), isa.load_f32(high)]
-    }
-
-    fn widen_rest(bytes: &[u8], out: &mut [f32]) {
-        for (bytes, out) in bytes.as_chunks().0.iter().zip(out) {
-            *out = f32::from_le_bytes(*bytes);
+/// Evaluates an expression with `$format` standing for the [`Format`] of a type.
+macro_rules! with_format {
+    ($dtype:expr, $format:ident => $value:expr) => {
+        match $dtype {
+            DenseType::F32 => {
+                type $format = formats::F32;
+                $value
+            }
+            DenseType::F16 => {
+                type $format = formats::F16;
+                $value
+            }
+            DenseType::Bf16 => {
+                type $format = formats::Bf16;
+                $value
+            }
+            DenseType::Q8_0 => {
+                type $format = blocks::Q8_0;
+                $value
+            }
+            DenseType::Q4_0 => {
+                type $format = blocks::Q4_0;
+                $value
+            }
+            DenseType::Q5_0 => {
+                type $format = blocks::Q5_0;
+                $value
+            }
+            DenseType::Q4K => {
+                type $format = k_blocks::Q4K;
+                $value
+            }
+            DenseType::Q5K => {
+                type $format = k_blocks::Q5K;
+                $value
+            }
+            DenseType::Q6K => {
+                type $format = k_blocks::Q6K;
+                $value
+            }
         }
-    }
-}
-
-impl Format for F16 {
-    type Unit = [u8; 64];
-
-    #[inline(always)]
-    fn units(row: &[u8]) -> (&[Self::Unit], &[u8]) {
-        row.as_chunks()
-    }
-
-    #[inline(always)]
-    fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let [low, high] = halves(unit);
-        [isa.load_f16(low), isa.load_f16(high)]
-    }
-
-    fn widen_rest(bytes: &[u8], out: &mut [f32]) {
-        for (bytes, out) in bytes.as_chunks().0.iter().zip(out) {
-            *out = f16::from_le_bytes(*bytes).to_f32();
-        }
-    }
-}
-
-impl Format for Bf16 {
-    type Unit = [u8; 64];
-
-    #[inline(always)]
-    fn units(row: &[u8]) -> (&[Self::Unit], &[u8]) {
-        row.as_chunks()
-    }
-
-    #[inline(always)]
-    fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let [low, high] = halves(unit);
-        [isa.load_bf16(low), isa.load_bf16(high)]
-    }
-
-    fn widen_rest(bytes: &[u8], out: &mut [f32]) {
-        for (bytes, out) in bytes.as_chunks().0.iter().zip(out) {
-            *out = bf16_to_f32(*bytes);
-        }
-    }
-}
-
-impl Format for Q8_0 {
-    type Unit = [u8; 34];
-
-    #[inline(always)]
-    fn units(row: &[u8]) -> (&[Self::Unit], &[u8]) {
-        row.as_chunks()
-    }
-
-    // 11 bits of the f16 scale times 8 bits of the code: the product is exact.
-    #[inline(always)]
-    fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let (scale, codes) = block_scale(isa, unit);
-        let (codes, _) = codes.as_chunks::<16>();
-        let scale = isa.splat(scale);
-        [
-            isa.mul(scale, isa.load_i8(&codes[0])),
-            isa.mul(scale, isa.load_i8(&codes[1])),
-        ]
-    }
-
-    fn widen_rest(_: &[u8], _: &mut [f32]) {
-        unreachable!("rows of block types are whole blocks");
-    }
-}
-
-impl Format for Q4_0 {
-    type Unit = [u8; 18];
-
-    #[inline(always)]
-    fn units(row: &[u8]) -> (&[Self::Unit], &[u8]) {
-        row.as_chunks()
-    }
-
-    #[inline(always)]
-    fn widen<I: Isa>(isa: I, unit: &Self::Unit) -> [I::Lanes; 2] {
-        let (scale, codes) = block_scale(isa, unit);
-        let (codes, _) = codes.as_chunks::<16>();
-        let scale = isa.splat(scale);
-        isa.load_nibbles(&codes[0])
-            .map(|lanes| isa.mul(scale, lanes))
-    }
-
-    fn widen_rest(_: &[u8], _: &mut [f32]) {
-        unreachable!("rows of block types are whole blocks");
-    }
-}
-
-/// Splits a ggml block into its f16 scale, widened, and its codes.
-#[inline(always)]
-fn block_scale<I: Isa>(isa: I, block: &[u8]) -> (f32, &[u8]) {
-    let (scale, codes) = block.split_at(2);
-    (isa.half(f16::from_le_bytes([scale[0], scale[1]])), codes)
-}
-
-/// Widens one bfloat16.
-#[inline(always)]
-pub(super) fn bf16_to_f32(bytes: [u8; 2]) -> f32 {
-    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+    };
 }
 
 /// Computes the rows of `out.range()` for every token.
@@ -181,13 +70,7 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
         tokens::<I, R, T>(isa, weights, input, out);
         return;
     }
-    match weights.dtype {
-        DenseType::F32 => one_token::<I, F32>(isa, weights, input, out),
-        DenseType::F16 => one_token::<I, F16>(isa, weights, input, out),
-        DenseType::Bf16 => one_token::<I, Bf16>(isa, weights, input, out),
-        DenseType::Q8_0 => one_token::<I, Q8_0>(isa, weights, input, out),
-        DenseType::Q4_0 => one_token::<I, Q4_0>(isa, weights, input, out),
-    }
+    with_format!(weights.dtype, F => one_token::<I, F>(isa, weights, input, out));
 }
 
 /// Computes some rows for one token, each as [`product`] does.
@@ -201,13 +84,7 @@ pub(super) fn some_rows<I: Isa>(
 ) {
     for (&r, out) in rows.iter().zip(out) {
         let row = [row(weights, r as usize)];
-        [*out] = match weights.dtype {
-            DenseType::F32 => dots::<I, F32, 1>(isa, row, input),
-            DenseType::F16 => dots::<I, F16, 1>(isa, row, input),
-            DenseType::Bf16 => dots::<I, Bf16, 1>(isa, row, input),
-            DenseType::Q8_0 => dots::<I, Q8_0, 1>(isa, row, input),
-            DenseType::Q4_0 => dots::<I, Q4_0, 1>(isa, row, input),
-        };
+        [*out] = with_format!(weights.dtype, F => dots::<I, F, 1>(isa, row, input));
     }
 }
 
@@ -222,13 +99,7 @@ pub(super) fn screen_rows<I: Isa>(
     screen::quantize_rows(head, first, out, |r, values| {
         let row = row(head, r);
         let values = &mut values[..head.cols.next_multiple_of(LANES)];
-        match head.dtype {
-            DenseType::F32 => widen::<I, F32>(isa, row, 0, head.cols, values),
-            DenseType::F16 => widen::<I, F16>(isa, row, 0, head.cols, values),
-            DenseType::Bf16 => widen::<I, Bf16>(isa, row, 0, head.cols, values),
-            DenseType::Q8_0 => widen::<I, Q8_0>(isa, row, 0, head.cols, values),
-            DenseType::Q4_0 => widen::<I, Q4_0>(isa, row, 0, head.cols, values),
-        }
+        with_format!(head.dtype, F => widen::<I, F>(isa, row, 0, head.cols, values));
     });
 }
 
@@ -273,33 +144,41 @@ fn dots<I: Isa, F: Format, const R: usize>(isa: I, rows: [&[u8]; R], x: &[f32]) 
     let row_len = rows[0].len();
     let next_group = (R - 1) * row_len;
     let (x_units, x_rest) = x.as_chunks::<UNIT>();
-    let n = x_units.len();
-    let mut units = [&[][..]; R];
+    let n = x_units.len() / F::UNITS;
+    let mut blocks = [&[][..]; R];
     for r in 0..R {
-        units[r] = &F::units(rows[r]).0[..n];
+        blocks[r] = &F::blocks(rows[r]).0[..n];
     }
     let mut sums = [isa.zero(); R];
-    for (u, x) in x_units.iter().enumerate() {
-        let [x0, x1] = x.as_chunks::<LANES>().0 else {
-            unreachable!("a unit is twice the lanes")
-        };
-        let x0 = isa.load(x0);
-        let x1 = isa.load(x1);
-        let ahead = u * size_of::<F::Unit>() + AHEAD;
-        let ahead = ahead + if ahead < row_len { 0 } else { next_group };
+    for (b, x_units) in x_units.chunks_exact(F::UNITS).enumerate() {
+        let mut shared = [F::Shared::default(); R];
         for r in 0..R {
-            isa.prefetch(rows[r], ahead);
-            // SAFETY: all of `units` are `n` long, and `u` counts `n` units of the input.
-            let unit = unsafe { units[r].get_unchecked(u) };
-            let [w0, w1] = F::widen(isa, unit);
-            sums[r] = isa.mul_add(w0, x0, sums[r]);
-            sums[r] = isa.mul_add(w1, x1, sums[r]);
+            // SAFETY: all of `blocks` are `n` long, and `b` counts `n` blocks of the input.
+            let block = unsafe { blocks[r].get_unchecked(b) };
+            shared[r] = F::shared(isa, block);
+        }
+        for (u, x) in x_units.iter().enumerate() {
+            let [x0, x1] = x.as_chunks::<LANES>().0 else {
+                unreachable!("a unit is twice the lanes")
+            };
+            let x0 = isa.load(x0);
+            let x1 = isa.load(x1);
+            let ahead = (b * F::UNITS + u) * size_of::<F::Block>() / F::UNITS + AHEAD;
+            let ahead = ahead + if ahead < row_len { 0 } else { next_group };
+            for r in 0..R {
+                isa.prefetch(rows[r], ahead);
+                // SAFETY: as above.
+                let block = unsafe { blocks[r].get_unchecked(b) };
+                let [w0, w1] = F::widen(isa, block, &shared[r], u);
+                sums[r] = isa.mul_add(w0, x0, sums[r]);
+                sums[r] = isa.mul_add(w1, x1, sums[r]);
+            }
         }
     }
     if !x_rest.is_empty() {
         for r in 0..R {
             let mut w = [0.0; UNIT];
-            F::widen_rest(F::units(rows[r]).1, &mut w[..x_rest.len()]);
+            F::widen_rest(F::blocks(rows[r]).1, &mut w[..x_rest.len()]);
             let (w, _) = w.as_chunks::<LANES>();
             for (x, w) in x_rest.chunks(LANES).zip(w) {
                 let x = isa.load(&float::padded(x));
@@ -359,13 +238,7 @@ fn tokens<I: Isa, const R: usize, const T: usize>(
                 for r in 0..n_rows {
                     let out = &mut panel[r * width..][..width];
                     let row = row(weights, first + r);
-                    match weights.dtype {
-                        DenseType::F32 => widen::<I, F32>(isa, row, col, n_cols, out),
-                        DenseType::F16 => widen::<I, F16>(isa, row, col, n_cols, out),
-                        DenseType::Bf16 => widen::<I, Bf16>(isa, row, col, n_cols, out),
-                        DenseType::Q8_0 => widen::<I, Q8_0>(isa, row, col, n_cols, out),
-                        DenseType::Q4_0 => widen::<I, Q4_0>(isa, row, col, n_cols, out),
-                    }
+                    with_format!(weights.dtype, F => widen::<I, F>(isa, row, col, n_cols, out));
                 }
                 let rows = &panel[..n_rows.next_multiple_of(R) * width];
                 let tokens = &packed[col * pass..][..(end - start).next_multiple_of(T) * width];
@@ -438,12 +311,15 @@ fn fold_panel<I: Isa, const R: usize, const T: usize>(
 /// Widens the columns from `col` on of a row to f32, the tail padded with zeros to a multiple of 16.
 #[inline(always)]
 fn widen<I: Isa, F: Format>(isa: I, row: &[u8], col: usize, n_cols: usize, out: &mut [f32]) {
-    let (units, rest) = F::units(F::cols(row, col, n_cols));
+    let (blocks, rest) = F::blocks(F::cols(row, col, n_cols));
     let (chunks, tail) = out.as_chunks_mut::<UNIT>();
-    for (unit, out) in units.iter().zip(&mut *chunks) {
-        let (halves, _) = out.as_chunks_mut::<LANES>();
-        for (lanes, out) in F::widen(isa, unit).into_iter().zip(halves) {
-            isa.store(lanes, out);
+    for (block, units) in blocks.iter().zip(chunks.chunks_exact_mut(F::UNITS)) {
+        let shared = F::shared(isa, block);
+        for (u, out) in units.iter_mut().enumerate() {
+            let (halves, _) = out.as_chunks_mut::<LANES>();
+            for (lanes, out) in F::widen(isa, block, &shared, u).into_iter().zip(halves) {
+                isa.store(lanes, out);
+            }
         }
     }
     let cols_left = n_cols % UNIT;

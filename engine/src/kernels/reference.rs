@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     kv_cache::KvSlice,
+    quant::{q4_0, q4_k, q5_0, q5_k, q6_k, q8_0},
     weights::{DenseMatrix, DenseType, TERNARY_BLOCK, TernaryMatrix, TernaryScale},
 };
 
@@ -170,7 +171,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     float::fold(lanes)
 }
 
-/// Widens one row to f32; exact for every type.
+/// Widens one row to f32: exact for every type, but that Q4_K and Q5_K round a difference once.
 pub(crate) fn widen(weights: &DenseMatrix, row: usize, out: &mut [f32]) {
     let row_bytes = weights.dtype.row_bytes(weights.cols);
     let row = &weights.data[row * row_bytes..][..row_bytes];
@@ -190,22 +191,22 @@ pub(crate) fn widen(weights: &DenseMatrix, row: usize, out: &mut [f32]) {
                 *out = bf16_to_f32(*bytes);
             }
         }
-        DenseType::Q8_0 => {
-            for (out, block) in out.chunks_exact_mut(32).zip(row.as_chunks::<34>().0) {
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                for (out, code) in out.iter_mut().zip(&block[2..]) {
-                    *out = scale * f32::from(code.cast_signed());
-                }
-            }
-        }
-        DenseType::Q4_0 => {
-            for (out, block) in out.chunks_exact_mut(32).zip(row.as_chunks::<18>().0) {
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                for (i, out) in out.iter_mut().enumerate() {
-                    let nibble = block[2 + i % 16] >> (i / 16 * 4) & 15;
-                    *out = scale * (f32::from(nibble) - 8.0);
-                }
-            }
-        }
+        DenseType::Q8_0 => unpack_blocks(row, q8_0::BLOCK_BYTES, q8_0::unpack_block, out),
+        DenseType::Q4_0 => unpack_blocks(row, q4_0::BLOCK_BYTES, q4_0::unpack_block, out),
+        DenseType::Q5_0 => unpack_blocks(row, q5_0::BLOCK_BYTES, q5_0::unpack_block, out),
+        DenseType::Q4K => unpack_blocks(row, q4_k::BLOCK_BYTES, q4_k::unpack_block, out),
+        DenseType::Q5K => unpack_blocks(row, q5_k::BLOCK_BYTES, q5_k::unpack_block, out),
+        DenseType::Q6K => unpack_blocks(row, q6_k::BLOCK_BYTES, q6_k::unpack_block, out),
+    }
+}
+
+fn unpack_blocks<const N: usize>(
+    row: &[u8],
+    block_bytes: usize,
+    unpack: fn(&[u8]) -> [f32; N],
+    out: &mut [f32],
+) {
+    for (block, out) in row.chunks_exact(block_bytes).zip(out.chunks_exact_mut(N)) {
+        out.copy_from_slice(&unpack(block));
     }
 }

@@ -153,16 +153,11 @@ fn activations_round_half_to_even_and_clamp() {
 #[test]
 fn dense_products_are_bit_equal_for_all_sizes_round_the_tiles() {
     let mut rng = TestRng::new(2);
-    for dtype in [
-        DenseType::F32,
-        DenseType::F16,
-        DenseType::Bf16,
-        DenseType::Q8_0,
-        DenseType::Q4_0,
-    ] {
-        let cols = match dtype {
-            DenseType::Q8_0 | DenseType::Q4_0 => vec![32, 64, 96, 320],
-            _ => vec![1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 300],
+    for dtype in DenseType::ALL {
+        let cols = match dtype.block() {
+            (1, _) => vec![1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 300],
+            (32, _) => vec![32, 64, 96, 320],
+            _ => vec![256, 512, 768],
         };
         for cols in cols {
             for (&rows, &tokens) in AROUND_TILES.iter().zip(AROUND_TILES.iter().rev()) {
@@ -186,6 +181,10 @@ fn dense_products_are_bit_equal_over_several_panels_and_passes() {
         (DenseType::Bf16, 527),
         (DenseType::Q8_0, 1_088),
         (DenseType::Q4_0, 544),
+        (DenseType::Q5_0, 544),
+        (DenseType::Q4K, 768),
+        (DenseType::Q5K, 1_280),
+        (DenseType::Q6K, 768),
     ] {
         for (rows, tokens) in [(29, 53), (12, 48), (13, 2)] {
             let weights = random_dense(&mut rng, rows, cols, dtype);
@@ -234,6 +233,60 @@ fn every_half_widens_exactly() {
                     assert_eq!(actual, expected, "{} {dtype:?} {bits:#x}", kernel.name());
                 }
             }
+        }
+    }
+}
+
+/// Widens each block by inputs that pick one weight.
+#[test]
+fn the_blocks_of_ggml_widen_to_the_values_another_program_gives() {
+    let known: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/data/ggml_blocks.json")).unwrap();
+    for dtype in [
+        DenseType::Q5_0,
+        DenseType::Q4K,
+        DenseType::Q5K,
+        DenseType::Q6K,
+    ] {
+        let known = &known[dtype.name()];
+        let expected: Vec<f32> = serde_json::from_value(known["values"].clone()).unwrap();
+        let hex = known["bytes"].as_str().unwrap().as_bytes();
+        let bytes: Vec<u8> = hex
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect();
+        let (cols, block_bytes) = dtype.block();
+        let rows = bytes.len() / block_bytes;
+        assert_eq!(expected.len(), rows * cols);
+        let weights = DenseMatrix {
+            rows,
+            cols,
+            dtype,
+            data: bytes.into(),
+        };
+        let mut inputs = vec![0.0; cols * cols];
+        inputs.iter_mut().step_by(cols + 1).for_each(|x| *x = 1.0);
+        for kernel in kernels() {
+            for (picked, input) in inputs.chunks_exact(cols).enumerate() {
+                let mut out = vec![0.0; rows];
+                kernel.dense(&weights, input, &mut Columns::whole(&mut out, rows));
+                for (row, value) in out.into_iter().enumerate() {
+                    let expected = expected[row * cols + picked];
+                    assert_eq!(value, expected, "{} {dtype:?} {picked}", kernel.name());
+                }
+            }
+            let mut out = vec![0.0; cols * rows];
+            kernel.dense(&weights, &inputs, &mut Columns::whole(&mut out, rows));
+            for (picked, out) in out.chunks_exact(rows).enumerate() {
+                for (row, &value) in out.iter().enumerate() {
+                    assert_eq!(value, expected[row * cols + picked], "{}", kernel.name());
+                }
+            }
+        }
+        let mut row = vec![0.0; cols];
+        for (nth, expected) in expected.chunks_exact(cols).enumerate() {
+            widen(&weights, nth, &mut row);
+            assert_eq!(row, expected);
         }
     }
 }

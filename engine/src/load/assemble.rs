@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     LoadError, ModelSource,
-    tensor::{Encoding, FromFloats, Tensor, dense_name},
+    tensor::{Encoding, FromFloats, Tensor},
 };
 use crate::{
     config::{Architecture, ModelConfig},
@@ -112,7 +112,7 @@ pub(super) fn assemble(
     } else {
         Some(builder.dense(names.head, vocab, hidden)?)
     };
-    let head_format = dense_name(head.as_ref().unwrap_or(&embedding).dtype);
+    let head_format = head.as_ref().unwrap_or(&embedding).dtype.name();
     let mut layers = Vec::new();
     for nth in 0..config.n_layers {
         layers.push(builder.layer(config, nth)?);
@@ -260,7 +260,7 @@ impl Builder<'_> {
             Matrix::Ternary(matrix) => ternary_bytes(matrix),
         };
         self.run_time.insert(match &matrix {
-            Matrix::Dense(matrix) => dense_name(matrix.dtype),
+            Matrix::Dense(matrix) => matrix.dtype.name(),
             Matrix::Ternary(_) => "i2_s",
         });
         self.source.n_params += (rows * cols) as u64;

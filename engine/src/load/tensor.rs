@@ -26,7 +26,7 @@ pub(super) enum Encoding {
 impl Encoding {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Dense(dtype) => dense_name(dtype),
+            Self::Dense(dtype) => dtype.name(),
             Self::Tq1_0 => "tq1_0",
             Self::Tq2_0 => "tq2_0",
             Self::I2S(_) => "i2_s",
@@ -37,20 +37,7 @@ impl Encoding {
 
     /// Whether the values are plain floats.
     pub(super) fn is_float(self) -> bool {
-        matches!(
-            self,
-            Self::Dense(DenseType::F32 | DenseType::F16 | DenseType::Bf16)
-        )
-    }
-}
-
-pub(super) fn dense_name(dtype: DenseType) -> &'static str {
-    match dtype {
-        DenseType::F32 => "f32",
-        DenseType::F16 => "f16",
-        DenseType::Bf16 => "bf16",
-        DenseType::Q8_0 => "q8_0",
-        DenseType::Q4_0 => "q4_0",
+        matches!(self, Self::Dense(dtype) if dtype.is_float())
     }
 }
 
@@ -330,7 +317,7 @@ fn widen(dtype: DenseType, bytes: &[u8], values: &mut [f32]) {
                 *x = bf16::from_le_bytes(*bytes).to_f32();
             }
         }
-        DenseType::Q8_0 | DenseType::Q4_0 => unreachable!("callers ask is_float first"),
+        _ => unreachable!("callers ask is_float first"),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     kernels::{self, widen},
     ops::{Compute, linear},
     testing::{TestRng, random_dense},
+    weights::DenseType,
 };
 
 fn compute(kernel: Box<dyn Kernel>, threads: usize) -> Compute {

@@ -31,6 +31,14 @@ impl Random {
         result
     }
 
+    /// Fills with random bytes.
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) {
+        for eight in bytes.chunks_mut(8) {
+            let random = self.next().to_le_bytes();
+            eight.copy_from_slice(&random[..eight.len()]);
+        }
+    }
+
     /// Fills with numbers below `limit`, evenly within 1 part in 2^16 / `limit`.
     pub(super) fn fill_below(&mut self, limit: u8, bytes: &mut [u8]) {
         for four in bytes.chunks_mut(4) {

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::random::Random;
 use crate::{
     format::gguf::TensorType,
-    quant::{i2_s, tq1_0, tq2_0},
+    quant::{i2_s, q4_0, q4_k, q5_0, q5_k, q6_k, q8_0, tq1_0, tq2_0},
 };
 
 /// Makes a tensor's bytes block by block.
@@ -46,6 +46,11 @@ impl Source {
             // Quants of −127 to 127 and −7 to 7, each as likely.
             TensorType::Q8_0 => scale = f16::from_f32(spread * 3_f32.sqrt() / 127.0),
             TensorType::Q4_0 => scale = f16::from_f32(spread * 3_f32.sqrt() / 7.5),
+            // Of every code there is, each as likely, times the blocks' own scales.
+            TensorType::Q5_0 => scale = f16::from_f32(spread / deviation(32)),
+            TensorType::Q4K => scale = f16::from_f32(spread / deviation(16) / 32.0),
+            TensorType::Q5K => scale = f16::from_f32(spread / deviation(32) / 32.0),
+            TensorType::Q6K => scale = f16::from_f32(spread / deviation(64) / 16.0),
             TensorType::Tq1_0 | TensorType::Tq2_0 | TensorType::I2S => {
                 // Trits of equal probability have the variance 2/3. Rounded to f16 in every
                 // format, so that they agree.
@@ -71,8 +76,12 @@ impl Source {
         match self.kind {
             TensorType::F32 => 4,
             TensorType::F16 | TensorType::Bf16 => 2,
-            TensorType::Q8_0 => 34,
-            TensorType::Q4_0 => 18,
+            TensorType::Q8_0 => q8_0::BLOCK_BYTES,
+            TensorType::Q4_0 => q4_0::BLOCK_BYTES,
+            TensorType::Q5_0 => q5_0::BLOCK_BYTES,
+            TensorType::Q4K => q4_k::BLOCK_BYTES,
+            TensorType::Q5K => q5_k::BLOCK_BYTES,
+            TensorType::Q6K => q6_k::BLOCK_BYTES,
             TensorType::Tq1_0 => tq1_0::BLOCK_BYTES,
             TensorType::Tq2_0 => tq2_0::BLOCK_BYTES,
             TensorType::I2S => 64,
@@ -101,6 +110,29 @@ impl Source {
                     }
                 }
             }
+            TensorType::Q5_0 => {
+                for block in bytes.chunks_exact_mut(q5_0::BLOCK_BYTES) {
+                    random.fill(block);
+                    // Of either sign: the codes' mean is −1/2.
+                    let sign = block[1] & 0x80;
+                    block[..2].copy_from_slice(&d);
+                    block[1] ^= sign;
+                }
+            }
+            // Scales of 32, and mins that take away the mean code: 4 · 60 = 32 · 7.5.
+            TensorType::Q4K => self.k_blocks(random, bytes, q4_k::BLOCK_BYTES, 4.0, 60),
+            // 8 · 62 = 32 · 15.5.
+            TensorType::Q5K => self.k_blocks(random, bytes, q5_k::BLOCK_BYTES, 8.0, 62),
+            TensorType::Q6K => {
+                for block in bytes.chunks_exact_mut(q6_k::BLOCK_BYTES) {
+                    random.fill(block);
+                    for scale in block[192..208].chunks_exact_mut(2) {
+                        // Of either sign, as for Q5_0.
+                        scale.copy_from_slice(&[16, 16_u8.wrapping_neg()]);
+                    }
+                    block[208..].copy_from_slice(&d);
+                }
+            }
             TensorType::I2S => self.codes(random, bytes),
             TensorType::Tq2_0 => {
                 for block in bytes.chunks_exact_mut(tq2_0::BLOCK_BYTES) {
@@ -117,6 +149,27 @@ impl Source {
                     tq1_0::pack_block(&trits, self.scale, block);
                 }
             }
+        }
+    }
+
+    /// Draws Q4_K or Q5_K blocks with scales of 32, and mins of `min` times `less` times the scale.
+    fn k_blocks(
+        &self,
+        random: &mut Random,
+        bytes: &mut [u8],
+        block_bytes: usize,
+        less: f32,
+        min: u8,
+    ) {
+        const SCALE: u8 = 32;
+        let dmin = f16::from_f32(self.scale.to_f32() * less);
+        for block in bytes.chunks_exact_mut(block_bytes) {
+            random.fill(block);
+            block[..2].copy_from_slice(&self.scale.to_le_bytes());
+            block[2..4].copy_from_slice(&dmin.to_le_bytes());
+            block[4..8].fill(SCALE | SCALE >> 4 << 6);
+            block[8..12].fill(min | min >> 4 << 6);
+            block[12..16].fill(SCALE & 15 | min << 4);
         }
     }
 
@@ -139,4 +192,10 @@ impl Source {
             }
         }
     }
+}
+
+/// Returns the standard deviation of a number from 0 to `n − 1`, each as likely.
+fn deviation(n: u16) -> f32 {
+    let n = f32::from(n);
+    ((n * n - 1.0) / 12.0).sqrt()
 }

@@ -95,7 +95,15 @@ fn every_format_loads_without_a_vocabulary() {
     let folder = tempfile::tempdir().unwrap();
     for format in Format::ALL {
         let model = written(folder.path(), format, 7);
-        assert_eq!(model.source.stored_linear_format, format.name());
+        let linears = format.name().trim_end_matches("+q6_k");
+        assert_eq!(model.source.stored_linear_format, linears);
+        let head = match format {
+            Format::F32 => "f32",
+            Format::Bf16 => "bf16",
+            Format::I2SQ6K => "q6_k",
+            _ => "f16",
+        };
+        assert_eq!(model.source.head_format, head);
         assert_eq!(model.source.n_linear_params, TINY.n_linear_params());
         assert_eq!(model.source.warnings, Vec::<String>::new());
         assert_eq!(model.vocab, VocabSource::None);
@@ -105,7 +113,9 @@ fn every_format_loads_without_a_vocabulary() {
             Format::F32 => 32.0,
             Format::F16 | Format::Bf16 => 16.0,
             Format::Q8_0 => 8.5,
-            Format::Q4_0 => 4.5,
+            Format::Q5_0 | Format::Q5K => 5.5,
+            Format::Q4_0 | Format::Q4K => 4.5,
+            Format::Q6K => 6.5625,
             _ => 2.0,
         };
         assert!((bits - expected).abs() < 0.01, "{}: {bits}", format.name());
@@ -135,6 +145,30 @@ fn the_ternary_formats_of_a_seed_agree_and_seeds_differ() {
     assert_eq!(down(Format::Tq2_0, 1), reference);
     assert_eq!(down(Format::Tq1_0, 1), reference);
     assert_ne!(down(Format::I2S, 2), reference);
+}
+
+#[test]
+fn every_format_of_a_linear_has_values_of_one_size_around_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in Format::ALL {
+        let model = written(folder.path(), format, 5);
+        let Matrix::Dense(matrix) = &model.weights.layers[0].gate.matrix else {
+            assert!(format.is_ternary());
+            continue;
+        };
+        let mut row = vec![0.0; matrix.cols];
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for nth in 0..matrix.rows {
+            crate::kernels::widen(matrix, nth, &mut row);
+            sum += row.iter().map(|&x| f64::from(x)).sum::<f64>();
+            squares += row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        }
+        let n = (matrix.rows * matrix.cols) as f64;
+        // 512 rows of 256: values of 1/16.
+        let deviation = (squares / n).sqrt() * 16.0;
+        assert!((deviation - 1.0).abs() < 0.02, "{format:?}: {deviation}");
+        assert!((sum / n).abs() * 16.0 < 0.02, "{format:?}: {}", sum / n);
+    }
 }
 
 #[test]

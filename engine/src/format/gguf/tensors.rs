@@ -21,8 +21,19 @@ pub enum TensorType {
     F16,
     /// 2: blocks of 32, an f16 scale and 16 bytes of nibbles.
     Q4_0,
+    /// 6: blocks of 32, an f16 scale and codes of 5 bits.
+    Q5_0,
     /// 8: blocks of 32, an f16 scale and 32 int8.
     Q8_0,
+    /// 12: blocks of 256, codes of 4 bits, scales and mins of 6.
+    #[serde(rename = "q4_k")]
+    Q4K,
+    /// 13: blocks of 256, codes of 5 bits, scales and mins of 6.
+    #[serde(rename = "q5_k")]
+    Q5K,
+    /// 14: blocks of 256, codes of 6 bits, scales of 8.
+    #[serde(rename = "q6_k")]
+    Q6K,
     /// 30: bfloat16.
     Bf16,
     /// 34: blocks of 256 trits, five a byte, and an f16 scale.
@@ -36,11 +47,15 @@ pub enum TensorType {
 
 impl TensorType {
     /// All types that are read.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
+        Self::Q5_0,
         Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
         Self::Bf16,
         Self::Tq1_0,
         Self::Tq2_0,
@@ -53,7 +68,11 @@ impl TensorType {
             Self::F32 => 0,
             Self::F16 => 1,
             Self::Q4_0 => 2,
+            Self::Q5_0 => 6,
             Self::Q8_0 => 8,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
             Self::Bf16 => 30,
             Self::Tq1_0 => 34,
             Self::Tq2_0 => 35,
@@ -72,7 +91,11 @@ impl TensorType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Q4_0 => "q4_0",
+            Self::Q5_0 => "q5_0",
             Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
             Self::Bf16 => "bf16",
             Self::Tq1_0 => "tq1_0",
             Self::Tq2_0 => "tq2_0",
@@ -86,7 +109,11 @@ impl TensorType {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
             Self::Q4_0 => (32, 18),
+            Self::Q5_0 => (32, 22),
             Self::Q8_0 => (32, 34),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
             Self::Tq1_0 => (256, 54),
             Self::Tq2_0 => (256, 66),
             Self::I2S => (128, 32),
@@ -135,14 +162,10 @@ pub(super) fn supported_names() -> String {
 pub(super) fn foreign_name(id: u32) -> &'static str {
     match id {
         3 => " (q4_1)",
-        6 => " (q5_0)",
         7 => " (q5_1)",
         9 => " (q8_1)",
         10 => " (q2_k)",
         11 => " (q3_k)",
-        12 => " (q4_k)",
-        13 => " (q5_k)",
-        14 => " (q6_k)",
         15 => " (q8_k)",
         16..=23 | 29 => " (an iq type)",
         24..=27 => " (an integer type)",

@@ -183,7 +183,8 @@ fn an_unknown_type_is_named_with_what_it_may_be() {
     assert_eq!(
         tensors(&[("blk.0.attn_q.weight", &[256], 39, 0)]),
         "tensor `blk.0.attn_q.weight` has type 39 (bitnet.cpp's tl2 or llama.cpp's mxfp4), which \
-         is not supported (supported: f32, f16, q4_0, q8_0, bf16, tq1_0, tq2_0, i2_s)"
+         is not supported (supported: f32, f16, q4_0, q5_0, q8_0, q4_k, q5_k, q6_k, bf16, tq1_0, \
+         tq2_0, i2_s)"
     );
 }
 
