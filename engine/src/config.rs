@@ -100,7 +100,7 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Positions the model was trained for.
     pub context_length: usize,
-    /// Factor of the embedding's rows: 1, or √hidden_size.
+    /// Factor of the embedding's rows: 1, or √`hidden_size`.
     pub embedding_scale: f32,
     /// Factor of the attention scores where it is not `1 / √head_dim`.
     pub attention_scale: Option<f32>,

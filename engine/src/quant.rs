@@ -19,9 +19,9 @@ pub mod tq2_0;
 
 /// Weights of a TQ1_0 or TQ2_0 block.
 pub const TQ_BLOCK: usize = 256;
-/// Weights of a Q8_0, Q4_0 or Q5_0 block.
+/// Weights of a Q8_0, Q4_0 or `Q5_0` block.
 pub const Q_BLOCK: usize = 32;
-/// Weights of a Q4_K, Q5_K or Q6_K block.
+/// Weights of a `Q4_K`, `Q5_K` or `Q6_K` block.
 pub const K_BLOCK: usize = 256;
 
 /// Returns the two-bit code of a trit.

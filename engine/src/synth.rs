@@ -57,7 +57,7 @@ pub enum Format {
     Q5K,
     /// Dense twin, 6.5625 bits a weight.
     Q6K,
-    /// As [`Self::I2S`], with embedding and head in Q6_K, as bitnet.cpp quantises them.
+    /// As [`Self::I2S`], with embedding and head in `Q6_K`, as bitnet.cpp quantises them.
     I2SQ6K,
 }
 

@@ -91,38 +91,9 @@ pub fn tiny_model(seed: u64) -> (ModelConfig, Weights) {
 pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
     let mut rng = TestRng::new(seed);
     let bitnet = tiny_config();
-    let llama = ModelConfig {
-        architecture: Architecture::Llama,
-        activation: Activation::Silu,
-        rope_pairs: RopePairs::Neighbours,
-        rope_scaling: RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_context: 64,
-        },
-        ..tiny_config()
-    };
-    let qwen2 = ModelConfig {
-        architecture: Architecture::Qwen2,
-        activation: Activation::Silu,
-        n_heads: 5,
-        n_kv_heads: 1,
-        rope_theta: 1e6,
-        ..tiny_config()
-    };
-    let gemma3 = ModelConfig {
-        architecture: Architecture::Gemma3,
-        activation: Activation::Gelu,
-        n_layers: 3,
-        embedding_scale: 72_f32.sqrt(),
-        attention_scale: Some(0.15),
-        local: Some(LocalAttention {
-            window: 7,
-            rope_theta: 500.0,
-            all_but_every: 2,
-        }),
-        rope_scaling: RopeScaling::Linear { factor: 4.0 },
+    let llama = tiny_llama();
+    let wide_bitnet = ModelConfig {
+        ffn_size: 600,
         ..tiny_config()
     };
     // Widths of whole blocks of 32, and rows longer than one block of scales.
@@ -130,7 +101,7 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
         hidden_size: 96,
         ffn_size: 288,
         head_dim: 16,
-        ..llama.clone()
+        ..tiny_llama()
     };
     // Widths of whole blocks of 256.
     let k_blocks = ModelConfig {
@@ -139,16 +110,14 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
         n_heads: 8,
         n_kv_heads: 2,
         head_dim: 32,
-        ..llama.clone()
+        ..tiny_llama()
     };
+    let dense = |name, config, dtype| (name, config, Kind::Dense(dtype), dtype);
     [
-        ("bitnet", bitnet.clone(), Kind::Ternary, DenseType::F16),
+        ("bitnet", bitnet, Kind::Ternary, DenseType::F16),
         (
             "bitnet-blocks",
-            ModelConfig {
-                ffn_size: 600,
-                ..bitnet
-            },
+            wide_bitnet,
             Kind::TernaryBlocks,
             DenseType::Bf16,
         ),
@@ -158,48 +127,13 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
             Kind::Ternary,
             DenseType::F32,
         ),
-        (
-            "llama-f32",
-            llama.clone(),
-            Kind::Dense(DenseType::F32),
-            DenseType::F32,
-        ),
-        (
-            "llama-f16",
-            llama,
-            Kind::Dense(DenseType::F16),
-            DenseType::F16,
-        ),
-        (
-            "qwen2-bf16",
-            qwen2,
-            Kind::Dense(DenseType::Bf16),
-            DenseType::Bf16,
-        ),
-        (
-            "gemma3-bf16",
-            gemma3,
-            Kind::Dense(DenseType::Bf16),
-            DenseType::Bf16,
-        ),
-        (
-            "llama-q8_0",
-            blocks.clone(),
-            Kind::Dense(DenseType::Q8_0),
-            DenseType::Q8_0,
-        ),
-        (
-            "llama-q4_0",
-            blocks.clone(),
-            Kind::Dense(DenseType::Q4_0),
-            DenseType::Q4_0,
-        ),
-        (
-            "llama-q5_0",
-            blocks,
-            Kind::Dense(DenseType::Q5_0),
-            DenseType::Q5_0,
-        ),
+        dense("llama-f32", llama.clone(), DenseType::F32),
+        dense("llama-f16", llama, DenseType::F16),
+        dense("qwen2-bf16", tiny_qwen2(), DenseType::Bf16),
+        dense("gemma3-bf16", tiny_gemma3(), DenseType::Bf16),
+        dense("llama-q8_0", blocks.clone(), DenseType::Q8_0),
+        dense("llama-q4_0", blocks.clone(), DenseType::Q4_0),
+        dense("llama-q5_0", blocks, DenseType::Q5_0),
         (
             "llama-q4_k",
             k_blocks.clone(),
@@ -219,6 +153,49 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
         (name, config, weights)
     })
     .collect()
+}
+
+fn tiny_llama() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Llama,
+        activation: Activation::Silu,
+        rope_pairs: RopePairs::Neighbours,
+        rope_scaling: RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 64,
+        },
+        ..tiny_config()
+    }
+}
+
+fn tiny_qwen2() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Qwen2,
+        activation: Activation::Silu,
+        n_heads: 5,
+        n_kv_heads: 1,
+        rope_theta: 1e6,
+        ..tiny_config()
+    }
+}
+
+fn tiny_gemma3() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Gemma3,
+        activation: Activation::Gelu,
+        n_layers: 3,
+        embedding_scale: 72_f32.sqrt(),
+        attention_scale: Some(0.15),
+        local: Some(LocalAttention {
+            window: 7,
+            rope_theta: 500.0,
+            all_but_every: 2,
+        }),
+        rope_scaling: RopeScaling::Linear { factor: 4.0 },
+        ..tiny_config()
+    }
 }
 
 /// How the linear layers of a random model are stored.

@@ -81,7 +81,9 @@ pub(crate) fn forward(
     // x = scale * embedding[token]
     for (x, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
         kernels::widen(&weights.embedding, token as usize, x);
-        x.iter_mut().for_each(|x| *x *= config.embedding_scale);
+        for x in x {
+            *x *= config.embedding_scale;
+        }
     }
     delta.fill(0.0);
     // The norm between a block's result and the stream, if there is one.

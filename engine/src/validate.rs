@@ -200,10 +200,10 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
     if let Some(scale) = config.attention_scale.filter(|&scale| !positive(scale)) {
         return impossible(format!("attention_scale is {scale}"));
     }
-    if let Some(local) = &config.local {
-        if local.window == 0 || local.all_but_every == 0 || !positive(local.rope_theta) {
-            return impossible(format!("local attention is {local:?}"));
-        }
+    if let Some(local) = &config.local
+        && (local.window == 0 || local.all_but_every == 0 || !positive(local.rope_theta))
+    {
+        return impossible(format!("local attention is {local:?}"));
     }
     let scaling = match config.rope_scaling {
         RopeScaling::None => true,

@@ -254,8 +254,10 @@ fn gemma3_gguf(folder: &Path) -> Vec<u8> {
     metadata.set(eps, Value::F32(1e-6));
     metadata.set("gemma3.rope.freq_base", Value::F32(1e6));
 
-    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let file = std::fs::read(folder.join("model.safetensors"))
+        .expect("the golden model is as its README says");
+    let tensors = safetensors::SafeTensors::deserialize(&file)
+        .expect("the golden model is as its README says");
     let mut layout = Layout::new(metadata);
     let mut parts = Vec::new();
     for (name, tensor) in tensors.tensors() {
@@ -288,12 +290,18 @@ fn gemma3_gguf(folder: &Path) -> Vec<u8> {
         } else {
             (TensorType::Bf16, tensor.data().to_vec())
         };
-        layout.add(name, &dims, kind).unwrap();
+        layout
+            .add(name, &dims, kind)
+            .expect("the golden model is as its README says");
         parts.push(bytes);
     }
-    let mut writer = layout.begin(Vec::new()).unwrap();
+    let mut writer = layout
+        .begin(Vec::new())
+        .expect("the golden model is as its README says");
     for bytes in parts {
-        writer.write(&bytes).unwrap();
+        writer
+            .write(&bytes)
+            .expect("the golden model is as its README says");
     }
     writer.finish()
 }
@@ -350,13 +358,13 @@ fn an_architecture_that_is_not_supported_is_named() {
 
 /// Copies a folder and gives it a class that nobody knows.
 fn of_another_class(data: &Path) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder to write to");
     let model = data.join("golden/models/gemma3-tiny");
-    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let config = std::fs::read_to_string(model.join("config.json")).expect("a folder to write to");
     let config = config.replace("Gemma3ForCausalLM", "Gemma9ForCausalLM");
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    std::fs::write(folder.path().join("config.json"), config).expect("a folder to write to");
     let weights = "model.safetensors";
-    std::fs::copy(model.join(weights), folder.path().join(weights)).unwrap();
+    std::fs::copy(model.join(weights), folder.path().join(weights)).expect("a folder to write to");
     folder
 }
 

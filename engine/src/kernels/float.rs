@@ -211,7 +211,7 @@ pub(crate) fn silu_mul(gate: &mut [f32], up: &[f32]) {
 /// `t = gate * fma(gate², 0.044715 √(8/π), √(8/π))`.
 #[inline(always)]
 pub(crate) fn gelu_mul(gate: &mut [f32], up: &[f32]) {
-    const LINEAR: f32 = 1.595_769_1;
+    const LINEAR: f32 = 1.595_769;
     const CUBIC: f32 = 0.071_354_816;
     for (gate, up) in gate.iter_mut().zip(up) {
         let t = *gate * (*gate * *gate).mul_add(CUBIC, LINEAR);

@@ -171,7 +171,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     float::fold(lanes)
 }
 
-/// Widens one row to f32: exact for every type, but that Q4_K and Q5_K round a difference once.
+/// Widens one row to f32: exact for every type, but that `Q4_K` and `Q5_K` round a difference once.
 pub(crate) fn widen(weights: &DenseMatrix, row: usize, out: &mut [f32]) {
     let row_bytes = weights.dtype.row_bytes(weights.cols);
     let row = &weights.data[row * row_bytes..][..row_bytes];

@@ -219,7 +219,9 @@ impl Builder<'_> {
 
     fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let mut gain = self.vector(name, len)?;
-        gain.iter_mut().for_each(|x| *x += self.rules.gain_offset);
+        for x in &mut gain {
+            *x += self.rules.gain_offset;
+        }
         Ok(gain)
     }
 

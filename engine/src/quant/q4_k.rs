@@ -1,4 +1,4 @@
-//! Q4_K (ggml's `block_q4_K`): 256 weights in 144 bytes; value = d · scale · q − dmin · min.
+//! `Q4_K` (ggml's `block_q4_K`): 256 weights in 144 bytes; value = d · scale · q − dmin · min.
 //!
 //! An f16 `d` and an f16 `dmin`; 12 bytes of 6-bit scales and mins, one of each for 32 weights
 //! ([`scale_and_min`]); 128 bytes of nibbles. Of each 64 weights the first 32 are the low nibbles of
@@ -24,7 +24,7 @@ pub fn unpack_block(block: &[u8]) -> [f32; K_BLOCK] {
     })
 }
 
-/// Returns the 6-bit scale and min of 32 weights, from the 12 bytes that Q4_K and Q5_K keep of them.
+/// Returns the 6-bit scale and min of 32 weights, from the 12 bytes that `Q4_K` and `Q5_K` keep of them.
 ///
 /// Bytes 0 to 3 hold scales 0 to 3 in their low six bits, bytes 4 to 7 mins 0 to 3; bytes 8 to 11
 /// the low four bits of scales 4 to 7 and, above them, of mins 4 to 7, whose other two bits are the

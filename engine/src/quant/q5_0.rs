@@ -1,4 +1,4 @@
-//! Q5_0 (ggml's `block_q5_0`): an f16 scale, 4 bytes of fifth bits, 16 of nibbles, 22 bytes a block;
+//! `Q5_0` (ggml's `block_q5_0`): an f16 scale, 4 bytes of fifth bits, 16 of nibbles, 22 bytes a block;
 //! value = d · (q − 16). Byte `j` holds the low bits of weight `j` in its low nibble and of weight
 //! `j + 16` in its high one; bit `i` of the 4 bytes is the fifth of weight `i`.
 

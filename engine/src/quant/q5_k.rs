@@ -1,6 +1,6 @@
-//! Q5_K (ggml's `block_q5_K`): 256 weights in 176 bytes; value = d · scale · q − dmin · min.
+//! `Q5_K` (ggml's `block_q5_K`): 256 weights in 176 bytes; value = d · scale · q − dmin · min.
 //!
-//! As [Q4_K](super::q4_k), with 32 bytes of fifth bits between scales and nibbles: bit `n` of byte
+//! As [`Q4_K`](super::q4_k), with 32 bytes of fifth bits between scales and nibbles: bit `n` of byte
 //! `j` belongs to weight `32 n + j`.
 
 use super::{K_BLOCK, f16_at, q4_k::scale_and_min};

@@ -1,4 +1,4 @@
-//! Q6_K (ggml's `block_q6_K`): 256 weights in 210 bytes; value = d · scale · (q − 32).
+//! `Q6_K` (ggml's `block_q6_K`): 256 weights in 210 bytes; value = d · scale · (q − 32).
 //!
 //! 128 bytes of nibbles, 64 bytes of high bit pairs, 16 int8 scales, one for 16 weights, and an f16
 //! `d` at the end. Of each 128 weights, which have 64 bytes of nibbles and 32 of pairs, weight

@@ -152,7 +152,7 @@ impl Source {
         }
     }
 
-    /// Draws Q4_K or Q5_K blocks with scales of 32, and mins of `min` times `less` times the scale.
+    /// Draws `Q4_K` or `Q5_K` blocks with scales of 32, and mins of `min` times `less` times the scale.
     fn k_blocks(
         &self,
         random: &mut Random,
