@@ -181,10 +181,10 @@ fn keys_and_tensors_that_are_missing_are_named() {
             .ends_with("key `general.architecture` is missing")
     );
     file.metadata
-        .set("general.architecture", Value::String("gemma3".into()));
+        .set("general.architecture", Value::String("mamba".into()));
     assert!(
         file.error()
-            .contains("key `general.architecture` is `gemma3`, which is not supported")
+            .contains("key `general.architecture` is `mamba`, which is not supported")
     );
     file.metadata
         .set("general.architecture", Value::String("qwen2".into()));
