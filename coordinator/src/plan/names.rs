@@ -27,7 +27,7 @@ pub const SHAPES: [&str; 13] = [
 ];
 
 /// Formats of the linears of random models: ternary ones, then dense twins; `+q6_k` has a head in
-/// Q6_K.
+/// `Q6_K`.
 pub const FORMATS: [&str; 13] = [
     "i2_s",
     "i2_s+q6_k",
