@@ -26,4 +26,5 @@ pub mod validate;
 pub mod weights;
 
 mod ops;
+mod pages;
 mod transformer;

@@ -113,7 +113,7 @@ impl Screen {
         let mut screen = Self {
             cols: head.cols,
             stride,
-            codes: AlignedBytes::zeroed(head.rows * stride),
+            codes: AlignedBytes::for_weights(head.rows * stride),
             scales: vec![0.0; head.rows],
             errors: vec![0.0; head.rows],
             norms: vec![0.0; head.rows],

@@ -4,12 +4,13 @@
 //! interleaved ([`TernaryMatrix`]), into which every ternary format is brought on load. Dense
 //! matrices keep their file's type and are used where they are mapped.
 
-use std::{ops::Deref, sync::Arc, thread};
+use std::{fmt, ops::Deref, sync::Arc, thread};
 
 use memmap2::{Advice, Mmap, MmapMut};
 
 use crate::{
     mmap,
+    pages::Piece,
     quant::{K_BLOCK, Q_BLOCK, q4_0, q4_k, q5_0, q5_k, q6_k, q8_0},
 };
 
@@ -62,20 +63,19 @@ impl From<Vec<u8>> for Bytes {
 
 /// An owned buffer whose bytes start at a multiple of 64.
 ///
-/// A large one is a map of its own, for which huge pages are asked: a stream of weights then needs
-/// one entry of the TLB for every 2 MiB of it.
-#[derive(Debug)]
+/// A large one lies in huge pages where the system gives them: a stream of weights then needs one
+/// entry of the TLB for every 2 MiB of it. Weights lie side by side in [regions](crate::pages).
 pub struct AlignedBytes {
     memory: Memory,
     len: usize,
 }
 
-#[derive(Debug)]
 enum Memory {
     // Chunks rather than bytes: their alignment is the buffer's.
     Heap(Vec<Chunk>),
     // Starts at a page.
     Map(MmapMut),
+    Region(Piece),
 }
 
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -85,6 +85,8 @@ struct Chunk([u8; 64]);
 impl AlignedBytes {
     /// From this size on a buffer is a map of its own.
     const LARGE: usize = 4 << 20;
+    /// From this size on weights are a piece of a region.
+    const LARGE_WEIGHTS: usize = 64 << 10;
 
     /// Returns `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
@@ -104,13 +106,34 @@ impl AlignedBytes {
         }
     }
 
+    /// Returns `len` zero bytes that lie behind those of the last call: for what is kept as long as
+    /// the model and read in the order in which it is made.
+    pub fn for_weights(len: usize) -> Self {
+        match (len >= Self::LARGE_WEIGHTS).then(|| Piece::zeroed(len)) {
+            Some(Some(piece)) => Self {
+                memory: Memory::Region(piece),
+                len,
+            },
+            _ => Self::zeroed(len),
+        }
+    }
+
     /// Returns the bytes for writing.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         let bytes = match &mut self.memory {
             Memory::Heap(chunks) => bytemuck::cast_slice_mut(chunks),
             Memory::Map(map) => &mut map[..],
+            Memory::Region(piece) => piece.as_mut_slice(),
         };
         &mut bytes[..self.len]
+    }
+}
+
+impl fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedBytes")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,6 +152,7 @@ impl Deref for AlignedBytes {
         let bytes = match &self.memory {
             Memory::Heap(chunks) => bytemuck::cast_slice(chunks),
             Memory::Map(map) => &map[..],
+            Memory::Region(piece) => piece.as_slice(),
         };
         &bytes[..self.len]
     }
@@ -190,7 +214,7 @@ impl TernaryMatrix {
         const STRETCH: usize = 1 << 20;
         let row_bytes = Self::row_bytes(cols);
         assert_eq!(codes.len(), rows * row_bytes, "whole rows");
-        let mut out = AlignedBytes::zeroed(Self::bytes(rows, cols));
+        let mut out = AlignedBytes::for_weights(Self::bytes(rows, cols));
         let group_bytes = TERNARY_GROUP * row_bytes;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let threads = cpus.min(codes.len() / STRETCH).max(1);

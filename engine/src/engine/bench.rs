@@ -39,7 +39,7 @@ fn config() -> ModelConfig {
 
 /// Returns random bytes, each made valid by `table`.
 fn random_bytes(rng: &mut TestRng, len: usize, table: &[u8; 256]) -> crate::weights::Bytes {
-    let mut bytes = AlignedBytes::zeroed(len);
+    let mut bytes = AlignedBytes::for_weights(len);
     for chunk in bytes.as_mut_slice().chunks_mut(8) {
         for (byte, random) in chunk.iter_mut().zip(rng.next_u64().to_le_bytes()) {
             *byte = table[usize::from(random)];

@@ -109,7 +109,6 @@ pub(crate) fn add_rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32
 /// Rounds half to even and clamps to −128…127; a value that is not a number becomes −128.
 #[inline(always)]
 pub(crate) fn quantize(input: &[f32], out: QuantizedRow<'_>) {
-    const MAGIC: f32 = 12_582_912.0;
     let mut lanes = [1e-5_f32; LANES];
     let (chunks, tail) = input.as_chunks::<LANES>();
     for chunk in chunks {
@@ -138,21 +137,46 @@ pub(crate) fn quantize(input: &[f32], out: QuantizedRow<'_>) {
         .zip(input.chunks(SCALE_BLOCK))
         .zip(out.block_sums)
     {
-        *block_sum = 0;
-        for (code, x) in codes.iter_mut().zip(input) {
-            let x = x * scale;
-            let x = if x > 127.0 { 127.0 } else { x };
-            let x = if x >= -128.0 { x } else { -128.0 };
-            // Integers in this range round alike before and after the clamp.
-            let rounded = (x + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits());
-            *code = rounded as i8;
-            *block_sum += i32::from(*code);
-        }
+        *block_sum = round_to_codes(input, scale, codes);
         sum += *block_sum;
     }
     padding.fill(0);
     *out.scale = scale;
     *out.sum = sum;
+}
+
+/// Writes the codes of values that share a block sum, and returns it.
+#[inline(always)]
+fn round_to_codes(input: &[f32], scale: f32, codes: &mut [i8]) -> i32 {
+    let code = |x: f32| {
+        const MAGIC: f32 = 12_582_912.0;
+        let x = x * scale;
+        let x = if x > 127.0 { 127.0 } else { x };
+        let x = if x >= -128.0 { x } else { -128.0 };
+        // Integers in this range round alike before and after the clamp.
+        (x + MAGIC)
+            .to_bits()
+            .wrapping_sub(MAGIC.to_bits())
+            .cast_signed()
+    };
+    // A sum for each lane: one for all of them keeps the loop from being vectorised.
+    let mut sums = [0; LANES];
+    let (chunks, rest) = input.as_chunks::<LANES>();
+    let (code_chunks, code_rest) = codes.as_chunks_mut::<LANES>();
+    for (codes, chunk) in code_chunks.iter_mut().zip(chunks) {
+        for j in 0..LANES {
+            let code = code(chunk[j]);
+            codes[j] = code as i8;
+            sums[j] += code;
+        }
+    }
+    let mut sum = sums.iter().sum();
+    for (out, &x) in code_rest.iter_mut().zip(rest) {
+        let code = code(x);
+        *out = code as i8;
+        sum += code;
+    }
+    sum
 }
 
 /// Turns scores into `e^(score − max)` and returns their sum (lanes as in a dot product).
