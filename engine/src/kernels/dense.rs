@@ -2,7 +2,7 @@
 
 use super::{Columns, float, float::LANES, isa::Isa, screen};
 use crate::{
-    screen::ScreenRows,
+    screen::{PADDING, ScreenRows},
     weights::{AlignedBytes, DenseMatrix, DenseType},
 };
 
@@ -96,11 +96,13 @@ pub(super) fn screen_rows<I: Isa>(
     first: usize,
     out: &mut ScreenRows<'_>,
 ) {
-    screen::quantize_rows(head, first, out, |r, values| {
-        let row = row(head, r);
-        let values = &mut values[..head.cols.next_multiple_of(LANES)];
-        with_format!(head.dtype, F => widen::<I, F>(isa, row, 0, head.cols, values));
-    });
+    let mut values = vec![0.0; head.cols.next_multiple_of(PADDING)];
+    for nth in 0..out.scales.len() {
+        let row = row(head, first + nth);
+        let lanes = &mut values[..head.cols.next_multiple_of(LANES)];
+        with_format!(head.dtype, F => widen::<I, F>(isa, row, 0, head.cols, lanes));
+        screen::quantize_row(&values, nth, out);
+    }
 }
 
 fn row(weights: &DenseMatrix, row: usize) -> &[u8] {
