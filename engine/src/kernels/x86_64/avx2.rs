@@ -55,8 +55,8 @@ impl Kernel for Avx2 {
     fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(isa: Avx2, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
-            // 8 sums, 2 tokens, a row and a product: 12 of the 16 registers.
-            ternary::product::<_, 2>(isa, weights, input, out);
+            // 12 sums, 2 of 3 tokens, a row and a product: the 16 registers.
+            ternary::product::<_, 3>(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }

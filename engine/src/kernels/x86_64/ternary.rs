@@ -80,8 +80,8 @@ fn tokens<I: TernaryIsa, const T: usize>(
     const PANEL: usize = 28;
     // A quarter of a megabyte of int8 values: half of the smallest L2 in use.
     const PASS_BYTES: usize = 256 << 10;
-    // More would not spread the work of unpacking any thinner.
-    const PASS: usize = 64;
+    // More would not spread the work of unpacking much thinner.
+    const PASS: usize = 96;
     let range = out.range();
     let n_tokens = out.tokens();
     let stride = input.stride();
@@ -92,7 +92,10 @@ fn tokens<I: TernaryIsa, const T: usize>(
     let mut panels = AlignedBytes::zeroed(stretch * size_of::<Panel>());
     let panels: &mut [Panel] = bytemuck::cast_slice_mut(panels.as_mut_slice());
 
-    let pass = (PASS_BYTES / (stretch * TERNARY_BLOCK) / T * T).clamp(T, PASS / T * T);
+    let most = (PASS_BYTES / (stretch * TERNARY_BLOCK)).clamp(T, PASS) / T * T;
+    // Passes of about equal length, of whole tiles.
+    let n_passes = n_tokens.div_ceil(most);
+    let pass = n_tokens.div_ceil(n_passes.max(1)).next_multiple_of(T);
     let mut sums = vec![[0; TERNARY_GROUP]; pass.min(n_tokens)];
     for start in (0..n_tokens).step_by(pass) {
         let end = n_tokens.min(start + pass);
