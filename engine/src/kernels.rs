@@ -35,6 +35,8 @@ use crate::{
     weights::{DenseMatrix, TernaryMatrix},
 };
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod activations;
 mod attention;
 mod columns;
@@ -44,6 +46,8 @@ mod isa;
 mod peak;
 mod reference;
 mod screen;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod ternary;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -140,6 +144,12 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
         x86_64::Avx512Vnni::detect().map(boxed),
         #[cfg(target_arch = "x86_64")]
         x86_64::Avx2::detect().map(boxed),
+        #[cfg(target_arch = "aarch64")]
+        aarch64::I8mmKernel::detect().map(boxed),
+        #[cfg(target_arch = "aarch64")]
+        aarch64::DotprodKernel::detect().map(boxed),
+        #[cfg(target_arch = "aarch64")]
+        aarch64::NeonKernel::detect().map(boxed),
         Some(boxed(reference::Reference)),
     ]
     .into_iter()
@@ -161,9 +171,12 @@ pub(crate) fn tested() -> Vec<Box<dyn Kernel>> {
 }
 
 /// Names of all kernels, with the short forms a user may type.
-const NAMES: [(&str, &str); 3] = [
+const NAMES: [(&str, &str); 6] = [
     ("x86_64-avx512vnni", "avx512vnni"),
     ("x86_64-avx2", "avx2"),
+    ("aarch64-i8mm", "i8mm"),
+    ("aarch64-dotprod", "dotprod"),
+    ("aarch64-neon", "neon"),
     ("reference", "scalar"),
 ];
 
@@ -172,7 +185,8 @@ const NAMES: [(&str, &str); 3] = [
 pub enum KernelError {
     /// No kernel has this name on any machine.
     #[error(
-        "no kernel is called `{name}` (there are auto, x86_64-avx512vnni, x86_64-avx2 and reference)"
+        "no kernel is called `{name}` (there are auto, x86_64-avx512vnni, x86_64-avx2, aarch64-i8mm, \
+         aarch64-dotprod, aarch64-neon and reference)"
     )]
     Unknown {
         /// What was asked for.

@@ -4,10 +4,13 @@
 //! these lists to theirs.
 
 /// Kernels: full name and the short form a person may type.
-pub const KERNELS: [(&str, &str); 3] = [
+pub const KERNELS: [(&str, &str); 6] = [
     ("reference", "scalar"),
     ("x86_64-avx2", "avx2"),
     ("x86_64-avx512vnni", "avx512vnni"),
+    ("aarch64-neon", "neon"),
+    ("aarch64-dotprod", "dotprod"),
+    ("aarch64-i8mm", "i8mm"),
 ];
 
 /// The kernel that leaves the choice to the agent's CPU.

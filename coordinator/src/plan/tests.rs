@@ -312,7 +312,7 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}kernels = [\"avx\"]\n[suites.memory]\n"),
             "line 4, key `models[0].kernels[0]`: unknown kernel `avx`, there are auto, reference, \
-             x86_64-avx2, x86_64-avx512vnni",
+             x86_64-avx2, x86_64-avx512vnni, aarch64-neon, aarch64-dotprod, aarch64-i8mm",
         ),
         (
             &format!("{ok}kernels = [\"avx2\", \"x86_64-avx2\"]\n[suites.memory]\n"),

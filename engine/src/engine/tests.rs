@@ -1,5 +1,7 @@
 //! Whole models: bit-identity over kernels, threads, batches and cuts, and an independent check.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::{
     kernels,
@@ -216,4 +218,40 @@ fn the_fingerprint_tells_models_apart_and_kernels_not() {
         assert_eq!(fingerprint(1, kernel.name()), expected);
     }
     assert_ne!(fingerprint(2, "reference"), expected);
+}
+
+/// Fingerprints of `tiny_models(7)`, recorded on x86-64 when `NUMERICS_VERSION` was 1. They change
+/// with that number and with those models, and with nothing else.
+const FINGERPRINTS: [(&str, &str); 12] = [
+    ("bitnet", "530bbc83a26728439c524212b7f690e6"),
+    ("bitnet-blocks", "4f07dab9421a959637222e660f57ba37"),
+    ("llama-ternary", "71920045643e34604322bf93710c77ae"),
+    ("llama-f32", "dfe01950e220ba300e5ff315366ec0ce"),
+    ("llama-f16", "08179eee9ae6bcfece7704fae6ca59d3"),
+    ("qwen2-bf16", "80b9f9ec1837fbb1dc005c1202be8071"),
+    ("gemma3-bf16", "ce48d182335d2402cffe0c7d03ca5b23"),
+    ("llama-q8_0", "6d6ff85459c6c01d112607ce04e0ed29"),
+    ("llama-q4_0", "afa7a9b1a34d344df50b2bf2de696711"),
+    ("llama-q5_0", "7308d3f5853d2effc9c82e84ccc2cff8"),
+    ("llama-q4_k", "dde2ac4b5527e1236d183b7654a709c7"),
+    ("llama-q5_k", "9189e954bd80c5e7007b630943562d7b"),
+];
+
+#[test]
+fn every_kernel_of_every_architecture_gives_the_recorded_fingerprints() {
+    let tested = kernels::tested();
+    let tested = tested.iter().map(|kernel| kernel.name());
+    let kernels: BTreeSet<_> = tested.chain(["reference"]).collect();
+    for kernel in kernels {
+        let fingerprints: Vec<_> = tiny_models(7)
+            .into_iter()
+            .map(|(name, config, weights)| {
+                let mut engine = Engine::new(config, weights, &options(kernel, 1)).unwrap();
+                let fingerprint = u128::from_be_bytes(engine.fingerprint());
+                (name, format!("{fingerprint:032x}"))
+            })
+            .collect();
+        let expected = FINGERPRINTS.map(|(name, hex)| (name, hex.to_owned()));
+        assert_eq!(fingerprints, expected, "{kernel}");
+    }
 }

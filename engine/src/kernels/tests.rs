@@ -460,14 +460,23 @@ fn names_long_and_short_lead_to_kernels() {
     assert_eq!(by_name("scalar").unwrap().name(), "reference");
     assert_eq!("auto".parse(), Ok(KernelChoice::Auto));
     assert_eq!("avx2".parse(), Ok(KernelChoice::Named("x86_64-avx2")));
-    let unknown = "neon".parse::<KernelChoice>().unwrap_err();
-    assert!(
-        unknown
-            .to_string()
-            .starts_with("no kernel is called `neon`")
-    );
+    assert_eq!("i8mm".parse(), Ok(KernelChoice::Named("aarch64-i8mm")));
+    let unknown = "sse2".parse::<KernelChoice>().unwrap_err().to_string();
+    assert!(unknown.starts_with("no kernel is called `sse2`"));
+    for (long, _) in NAMES {
+        assert!(unknown.contains(long), "{long}");
+    }
     assert_eq!(
         KernelChoice::Auto.kernel().unwrap().name(),
         available()[0].name()
+    );
+    let foreign = if cfg!(target_arch = "x86_64") {
+        "aarch64-neon"
+    } else {
+        "x86_64-avx2"
+    };
+    assert_eq!(
+        by_name(foreign).unwrap_err().to_string(),
+        format!("this CPU cannot run the kernel `{foreign}`")
     );
 }

@@ -3,7 +3,6 @@
 mod avx2;
 mod avx512vnni;
 mod peak;
-mod ternary;
 
 pub(super) use avx2::Avx2;
 pub(super) use avx512vnni::Avx512Vnni;

@@ -12,14 +12,11 @@ use std::arch::x86_64::{
 
 use half::f16;
 
-use super::{
-    super::{
-        Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
-        float::{self, LANES},
-        isa::Isa,
-        peak,
-    },
-    ternary,
+use super::super::{
+    Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
+    float::{self, LANES},
+    isa::Isa,
+    peak, ternary,
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},

@@ -17,10 +17,9 @@ use super::{
         Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
         float::{self, LANES},
         isa::Isa,
-        peak,
+        peak, ternary,
     },
     avx2::{pair, prefetch},
-    ternary,
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},

@@ -15,12 +15,14 @@ use std::arch::{
 };
 
 use super::{
-    super::ternary::{Dots, Group, Panel, TernaryIsa, Token},
+    super::super::ternary::{Dots, Group, Panel, TernaryIsa, Token},
     Avx2, prefetch,
 };
 use crate::weights::{TERNARY_BLOCK, TERNARY_GROUP};
 
 impl TernaryIsa for Avx2 {
+    const PAIRED: bool = false;
+
     #[inline(always)]
     fn dots(self, group: Group<'_>, token: Token<'_>) -> Dots {
         // SAFETY: `self` can only come from `detect`.

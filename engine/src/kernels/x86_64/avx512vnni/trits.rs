@@ -14,8 +14,8 @@ use std::arch::x86_64::{
 
 use super::{
     super::{
+        super::ternary::{Dots, Group, Panel, TernaryIsa, Token},
         avx2::{add_lanes, prefetch},
-        ternary::{Dots, Group, Panel, TernaryIsa, Token},
     },
     Avx512Vnni,
 };
@@ -25,6 +25,8 @@ use crate::weights::{TERNARY_BLOCK, TERNARY_GROUP, TernaryGroup};
 const PAIRS: usize = TERNARY_GROUP / 2;
 
 impl TernaryIsa for Avx512Vnni {
+    const PAIRED: bool = false;
+
     #[inline(always)]
     fn dots(self, group: Group<'_>, token: Token<'_>) -> Dots {
         // SAFETY: `self` can only come from `detect`.

@@ -1,10 +1,10 @@
-//! What the ternary products of both x86 kernels share: walking over rows and tokens.
+//! What the ternary products of all SIMD kernels share: walking over rows and tokens.
 //!
 //! One token streams the packed groups of four rows once. Several tokens have a group unpacked to
 //! a byte per weight, some columns at a time, which then meets tiles of tokens: the unpacked panel
 //! stays in L1, the tokens of one pass in L2.
 
-use super::super::{Activations, Columns, activations::SCALE_BLOCK, reference, rescale};
+use super::{Activations, Columns, activations::SCALE_BLOCK, reference, rescale};
 use crate::weights::{
     AlignedBytes, TERNARY_BLOCK, TERNARY_GROUP, TernaryGroup, TernaryMatrix, TernaryScale,
 };
@@ -13,13 +13,18 @@ use crate::weights::{
 pub(super) type Group<'a> = &'a [TernaryGroup];
 /// One unpacked block of four rows, a byte per weight, in the order the ISA likes.
 pub(super) type Panel = [u8; TERNARY_GROUP * TERNARY_BLOCK];
+/// A block's int8 values of a token.
+pub(super) type Block = [i8; TERNARY_BLOCK];
 /// A token's int8 values in blocks of 128.
-pub(super) type Token<'a> = &'a [[i8; TERNARY_BLOCK]];
+pub(super) type Token<'a> = &'a [Block];
 /// Dot products of four rows.
 pub(super) type Dots = [i32; TERNARY_GROUP];
 
 /// The integer work of one ISA. A value of the type proves that the CPU has it.
 pub(super) trait TernaryIsa: Copy {
+    /// Whether tiles read pairs of tokens, as [`interleave`] lays them: `T` is then even.
+    const PAIRED: bool;
+
     /// Dot products of packed codes and activations; both slices are equally long.
     fn dots(self, group: Group<'_>, token: Token<'_>) -> Dots;
     /// Unpacks blocks to panels; both slices are equally long.
@@ -97,8 +102,22 @@ fn tokens<I: TernaryIsa, const T: usize>(
     let n_passes = n_tokens.div_ceil(most);
     let pass = n_tokens.div_ceil(n_passes.max(1)).next_multiple_of(T);
     let mut sums = vec![[0; TERNARY_GROUP]; pass.min(n_tokens)];
+    let pairs = if I::PAIRED {
+        pass.min(n_tokens).div_ceil(2)
+    } else {
+        0
+    };
+    let mut pairs = AlignedBytes::zeroed(pairs * 2 * stride);
+    let pairs: &mut [Block] = bytemuck::cast_slice_mut(pairs.as_mut_slice());
     for start in (0..n_tokens).step_by(pass) {
         let end = n_tokens.min(start + pass);
+        if I::PAIRED {
+            let of_pairs = pairs.chunks_exact_mut(2 * n_blocks);
+            for (t, pair) in (start..end).step_by(2).zip(of_pairs) {
+                // Behind the last token may come itself once more: what is made of it is dropped.
+                interleave(token(input, t), token(input, end.min(t + 2) - 1), pair);
+            }
+        }
         for group in range.start / TERNARY_GROUP..range.end.div_ceil(TERNARY_GROUP) {
             let packed = weights.group(group);
             for first in (0..n_blocks).step_by(stretch) {
@@ -107,9 +126,13 @@ fn tokens<I: TernaryIsa, const T: usize>(
                 isa.unpack(&packed[blocks.clone()], panels);
                 let mut t = start;
                 while t + T <= end {
-                    let mut x = [&token(input, t)[blocks.clone()]; T];
-                    for i in 1..T {
-                        x[i] = &token(input, t + i)[blocks.clone()];
+                    let mut x = [&[][..]; T];
+                    for i in 0..T {
+                        x[i] = if I::PAIRED {
+                            &pairs[(t + i - start) * n_blocks..][blocks.clone()]
+                        } else {
+                            &token(input, t + i)[blocks.clone()]
+                        };
                     }
                     let dots = isa.tile::<T>(panels, x);
                     let sums = &mut sums[t - start..][..T];
@@ -118,9 +141,21 @@ fn tokens<I: TernaryIsa, const T: usize>(
                     }
                     t += T;
                 }
-                for t in t..end {
-                    let [dots] = isa.tile::<1>(panels, [&token(input, t)[blocks.clone()]]);
-                    add(&mut sums[t - start], dots, first > 0);
+                while t < end {
+                    let sums = &mut sums[t - start..end - start];
+                    if I::PAIRED {
+                        let (x, y) = pairs[(t - start) * n_blocks..].split_at(n_blocks);
+                        let x = [&x[blocks.clone()], &y[blocks.clone()]];
+                        let dots = isa.tile::<2>(panels, x);
+                        for (sum, dots) in sums.iter_mut().zip(dots) {
+                            add(sum, dots, first > 0);
+                        }
+                        t += 2;
+                    } else {
+                        let [dots] = isa.tile::<1>(panels, [&token(input, t)[blocks.clone()]]);
+                        add(&mut sums[0], dots, first > 0);
+                        t += 1;
+                    }
                 }
             }
             for (t, dots) in (start..end).zip(&sums) {
@@ -128,6 +163,24 @@ fn tokens<I: TernaryIsa, const T: usize>(
                 let y = dots.map(|dot| rescale(dot, sum, scale, weight_scale));
                 write(out, t, group, &y);
             }
+        }
+    }
+}
+
+/// Lays two tokens as tiles of pairs read them: eight values of one, then of the other, in turn.
+///
+/// Of each block the first token's place then holds the first 64 values of both, and the second's
+/// the last 64, so that a stretch of columns is the same stretch of either.
+fn interleave(first: Token<'_>, second: Token<'_>, pair: &mut [Block]) {
+    let (low, high) = pair.split_at_mut(first.len());
+    for (((a, b), low), high) in first.iter().zip(second).zip(low).zip(high) {
+        let both = [low, high]
+            .into_iter()
+            .flat_map(|x| x.as_chunks_mut::<16>().0);
+        let eights = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+        for (both, (a, b)) in both.zip(eights) {
+            both[..8].copy_from_slice(a);
+            both[8..].copy_from_slice(b);
         }
     }
 }
