@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Time a model file directly, in llama-bench's words.
     Bench(Bench),
-    /// Prove that every kernel computes what the scalar reference does, bit for bit.
+    /// Prove that every lossless kernel computes what the scalar reference does, bit for bit.
     Agree(Agree),
     /// Print a plan to start from.
     Plan(Plan),
@@ -255,7 +255,7 @@ pub(crate) enum LsWhat {
     Jobs(LsJobs),
     /// Suites and accuracy tasks of this build.
     Suites(Print),
-    /// Kernels this CPU can run, best first.
+    /// Kernels this CPU can run, the best of each instruction set's first.
     Kernels(Print),
     /// Published shapes that `model synth` can make.
     Shapes(Print),

@@ -130,6 +130,7 @@ pub(crate) fn facts(n_items: Option<u64>) -> RecordBody {
         weight_format: "i2_s".into(),
         head_format: "f16".into(),
         kernel: "x86_64-avx2".into(),
+        lossy_kernel: false,
         numerics_version: 1,
         n_params: 10,
         n_linear_params: 8,

@@ -21,12 +21,10 @@ fn main() -> ExitCode {
     let Ok(&[rows, cols, tokens, times]) = numbers.as_deref() else {
         return usage();
     };
-    let kernel = match kernels::by_name(kernel) {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
+    let mut kernels = kernels::available().into_iter();
+    let Some(kernel) = kernels.find(|known| known.name() == kernel) else {
+        eprintln!("this CPU cannot run a kernel `{kernel}`");
+        return ExitCode::FAILURE;
     };
 
     let weights = random_ternary(&mut TestRng::new(1), rows, cols, false);

@@ -31,7 +31,8 @@ pub enum HeadChoice {
     Screened,
 }
 
-/// How an engine shall compute. Only `kv` changes a result.
+/// How an engine shall compute. Only `kv` changes a result, and a kernel of rounded tables
+/// ([`KernelChoice::is_lossless`]).
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Threads, the caller's included.
@@ -111,12 +112,13 @@ pub enum Logits {
 
 /// A model that can be evaluated.
 ///
-/// Equal weights and tokens give bit-equal logits, whatever the kernel, the threads, and the cuts
-/// between calls of [`forward`](Self::forward).
+/// Equal weights and tokens give bit-equal logits, whatever the lossless kernel, the threads, and the
+/// cuts between calls of [`forward`](Self::forward).
 #[derive(Debug)]
 pub struct Engine {
     config: ModelConfig,
     weights: Weights,
+    kernel_name: &'static str,
     compute: Compute,
     ropes: Ropes,
     state: State,
@@ -143,14 +145,17 @@ impl Engine {
         Self::new(config, weights, options)
     }
 
-    /// Makes an engine of a config and weights in memory.
+    /// Makes an engine of a config and weights in memory, which are packed as the kernel reads them.
     pub fn new(
         config: ModelConfig,
-        weights: Weights,
+        mut weights: Weights,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         validate(&config, &weights)?;
         let kernel = options.kernel.kernel()?;
+        let kernel_name = options.kernel.full_name()?;
+        let lookup = options.kernel.lookup()?;
+        weights.pack(lookup.map(|lookup| lookup.packing));
         let threads = options.threads;
         let mut pool = ThreadPool::new(threads, options.pin)
             .map_err(|source| EngineError::Threads { threads, source })?;
@@ -162,7 +167,8 @@ impl Engine {
             ropes: Ropes::new(&config),
             config,
             weights,
-            compute: Compute { kernel, pool },
+            kernel_name,
+            compute: Compute::new(kernel, lookup, pool),
             state: State::default(),
             kv: options.kv,
             screen,
@@ -183,7 +189,7 @@ impl Engine {
 
     /// Returns the name of the kernel in use.
     pub fn kernel_name(&self) -> &'static str {
-        self.compute.kernel.name()
+        self.kernel_name
     }
 
     /// Returns the number of threads in use.

@@ -3,13 +3,17 @@
 //! # One result on every machine
 //! Every kernel gives bit-equal results, whatever its ISA, the number of threads, the number of
 //! tokens in a pass and how a prompt was cut into passes. That holds because:
-//! - ternary products are exact integers in `i32`, rescaled by `rescale` in one order;
+//! - ternary products are exact integers in `i32`, rescaled by `rescale` in one order, whether they
+//!   were multiplied or looked up in tables of exact sums;
 //! - a float dot product is summed by 16 lanes: lane `j` takes the elements `j, j + 16, …` in turn
 //!   with fused multiply-add, the tail padded with zeros to a multiple of 16, and the lanes are
 //!   folded by the tree 16 → 8 → 4 → 2 → 1 (lane `j` with lane `j + half`);
 //! - weighted sums of values (attention) take the keys in order, with fused multiply-add;
 //! - every other float step is one piece of code (`kernels/float.rs`) compiled once per ISA. Rust
 //!   neither reorders nor contracts float operations, so the compiler may only change its speed.
+//!
+//! Kernels that look up rounded sums (their names end with `-int8`) are the one exception: they are
+//! bit-equal among themselves.
 //!
 //! `kernels/reference.rs` is the specification in plain loops; the tests hold every other kernel
 //! to it.
@@ -26,11 +30,10 @@
     reason = "tiles are unrolled by index; a closure would lack the ISA's features and be called"
 )]
 
-use std::{fmt, str::FromStr};
-
-use thiserror::Error;
+use std::fmt;
 
 use crate::{
+    lookup::LookupMatrix,
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
     weights::{DenseMatrix, TernaryMatrix},
 };
@@ -39,10 +42,14 @@ use crate::{
 mod aarch64;
 mod activations;
 mod attention;
+#[cfg(test)]
+mod bench;
 mod columns;
 mod dense;
 pub(crate) mod float;
 mod isa;
+mod lookup;
+mod names;
 mod peak;
 mod reference;
 mod screen;
@@ -57,6 +64,8 @@ pub(crate) use activations::SCALE_BLOCK;
 pub use activations::{Activations, QuantizedRow};
 pub use attention::AttentionHead;
 pub use columns::Columns;
+pub use lookup::{Tables, TablesRow};
+pub use names::{KernelChoice, KernelError, names};
 pub(crate) use reference::widen;
 
 /// The numeric work of a forward pass, for one ISA.
@@ -68,6 +77,19 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// Computes `out = W x` for the rows in `out.range()` and every token of `input`.
     fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>);
+
+    /// Makes the tables of one token of `input`.
+    fn make_tables(&self, input: &Activations, row: TablesRow<'_>) {
+        lookup::make(input, row);
+    }
+
+    /// Computes `out = W x` for the rows in `out.range()` and every token that has tables.
+    ///
+    /// # Panics
+    /// If the weights are packed for other tables.
+    fn look_up(&self, weights: &LookupMatrix, tables: &Tables, out: &mut Columns<'_>) {
+        lookup::product_in_order(weights, tables, out);
+    }
 
     /// Computes `out = W x` for the rows in `out.range()`; `input` is `(tokens, cols)`.
     fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>);
@@ -166,98 +188,9 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
 pub(crate) fn tested() -> Vec<Box<dyn Kernel>> {
     std::env::var("TRITMARK_EXPECT_KERNEL").map_or_else(
         |_| available(),
-        |name| vec![by_name(&name).expect("the expected kernel is here")],
+        |name| {
+            let choice: KernelChoice = name.parse().expect("the expected kernel exists");
+            vec![choice.kernel().expect("the expected kernel is here")]
+        },
     )
-}
-
-/// Names of all kernels, with the short forms a user may type.
-const NAMES: [(&str, &str); 6] = [
-    ("x86_64-avx512vnni", "avx512vnni"),
-    ("x86_64-avx2", "avx2"),
-    ("aarch64-i8mm", "i8mm"),
-    ("aarch64-dotprod", "dotprod"),
-    ("aarch64-neon", "neon"),
-    ("reference", "scalar"),
-];
-
-/// Why a kernel cannot be had.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum KernelError {
-    /// No kernel has this name on any machine.
-    #[error(
-        "no kernel is called `{name}` (there are auto, x86_64-avx512vnni, x86_64-avx2, aarch64-i8mm, \
-         aarch64-dotprod, aarch64-neon and reference)"
-    )]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
-    /// The kernel exists, for other CPUs.
-    #[error("this CPU cannot run the kernel `{name}`")]
-    Unsupported {
-        /// The kernel's name.
-        name: String,
-    },
-}
-
-/// Returns the kernel called `name`, long or short.
-pub fn by_name(name: &str) -> Result<Box<dyn Kernel>, KernelError> {
-    let (long, _) = NAMES
-        .into_iter()
-        .find(|(long, short)| name == *long || name == *short)
-        .ok_or_else(|| KernelError::Unknown {
-            name: name.to_owned(),
-        })?;
-    available()
-        .into_iter()
-        .find(|kernel| kernel.name() == long)
-        .ok_or_else(|| KernelError::Unsupported {
-            name: long.to_owned(),
-        })
-}
-
-/// Which kernel an engine shall run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum KernelChoice {
-    /// The best this CPU can run.
-    #[default]
-    Auto,
-    /// The one with this full name.
-    Named(&'static str),
-}
-
-impl KernelChoice {
-    /// Returns the kernel meant.
-    pub fn kernel(&self) -> Result<Box<dyn Kernel>, KernelError> {
-        match self {
-            Self::Auto => Ok(available().swap_remove(0)),
-            Self::Named(name) => by_name(name),
-        }
-    }
-}
-
-impl FromStr for KernelChoice {
-    type Err = KernelError;
-
-    fn from_str(name: &str) -> Result<Self, KernelError> {
-        if name == "auto" {
-            return Ok(Self::Auto);
-        }
-        NAMES
-            .into_iter()
-            .find(|(long, short)| name == *long || name == *short)
-            .map(|(long, _)| Self::Named(long))
-            .ok_or_else(|| KernelError::Unknown {
-                name: name.to_owned(),
-            })
-    }
-}
-
-impl fmt::Display for KernelChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Named(name) => name,
-        })
-    }
 }

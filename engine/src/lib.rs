@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod kernels;
 pub mod kv_cache;
 pub mod load;
+pub mod lookup;
 pub mod mmap;
 pub mod probe;
 pub mod quant;

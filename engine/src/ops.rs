@@ -5,11 +5,31 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod rope;
 
-use crate::{kernels::Kernel, threads::ThreadPool};
+use crate::{
+    kernels::{Kernel, Tables},
+    lookup::Lookup,
+    threads::ThreadPool,
+};
 
 /// What computes: the kernel and the threads.
 #[derive(Debug)]
 pub(crate) struct Compute {
     pub(crate) kernel: Box<dyn Kernel>,
+    /// How the kernel looks up ternary products; the weights are packed for it.
+    pub(crate) lookup: Option<Lookup>,
+    /// Scratch.
+    pub(crate) tables: Tables,
     pub(crate) pool: ThreadPool,
+}
+
+impl Compute {
+    /// Returns a kernel that multiplies, or looks up if it is said how.
+    pub(crate) fn new(kernel: Box<dyn Kernel>, lookup: Option<Lookup>, pool: ThreadPool) -> Self {
+        Self {
+            kernel,
+            lookup,
+            tables: Tables::default(),
+            pool,
+        }
+    }
 }

@@ -236,6 +236,8 @@ fn check_linear(tensor: &str, linear: &Linear, rows: usize, cols: usize) -> Resu
     let Linear { matrix, bias } = linear;
     match matrix {
         Matrix::Ternary(matrix) => check_ternary(tensor, matrix, rows, cols)?,
+        // Its own constructor is the proof of all but the shape.
+        Matrix::Lookup(matrix) => check_dims(tensor, (matrix.rows, matrix.cols), (rows, cols))?,
         Matrix::Dense(matrix) => check_dense(tensor, matrix, rows, cols)?,
     }
     match bias {

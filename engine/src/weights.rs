@@ -1,14 +1,16 @@
 //! The weights of a model as the forward pass reads them.
 //!
-//! Ternary matrices have one run-time layout, the blocks of bitnet.cpp's I2_S with four rows
-//! interleaved ([`TernaryMatrix`]), into which every ternary format is brought on load. Dense
-//! matrices keep their file's type and are used where they are mapped.
+//! Every ternary format is brought on load into one run-time layout, the blocks of bitnet.cpp's
+//! I2_S with four rows interleaved ([`TernaryMatrix`]). A kernel that looks up sums instead of
+//! multiplying has it packed once more ([`LookupMatrix`]). Dense matrices keep their file's type and
+//! are used where they are mapped.
 
 use std::{fmt, ops::Deref, sync::Arc, thread};
 
 use memmap2::{Advice, Mmap, MmapMut};
 
 use crate::{
+    lookup::LookupMatrix,
     mmap,
     pages::Piece,
     quant::{K_BLOCK, Q_BLOCK, q4_0, q4_k, q5_0, q5_k, q6_k, q8_0},
@@ -400,8 +402,46 @@ pub struct DenseMatrix {
 pub enum Matrix {
     /// W1.58A8: the input is quantised to int8 per token first.
     Ternary(TernaryMatrix),
+    /// The same, packed for look-up tables.
+    Lookup(LookupMatrix),
     /// Full precision: the input stays f32.
     Dense(DenseMatrix),
+}
+
+impl Matrix {
+    /// Returns the outputs.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Ternary(matrix) => matrix.rows,
+            Self::Lookup(matrix) => matrix.rows,
+            Self::Dense(matrix) => matrix.rows,
+        }
+    }
+
+    /// Returns the bytes in memory, scales included.
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Ternary(matrix) => {
+                let scales = match &matrix.scale {
+                    TernaryScale::Tensor(_) => 1,
+                    TernaryScale::Blocks(scales) => scales.len(),
+                };
+                matrix.codes.len() + 4 * scales
+            }
+            Self::Lookup(matrix) => matrix.bytes(),
+            Self::Dense(matrix) => matrix.data.len(),
+        };
+        bytes as u64
+    }
+
+    /// Returns the name of the layout in memory: `i2_s`, `tl1`, `bf16`.
+    pub fn format(&self) -> &'static str {
+        match self {
+            Self::Ternary(_) => "i2_s",
+            Self::Lookup(matrix) => matrix.packing.name(),
+            Self::Dense(matrix) => matrix.dtype.name(),
+        }
+    }
 }
 
 /// A linear layer, `y = W x + b`.
@@ -446,6 +486,38 @@ pub struct Layer {
     pub down: Linear,
     /// Gemma 3: gain of the norm behind the feed-forward block.
     pub ffn_post_norm: Option<Vec<f32>>,
+}
+
+impl Layer {
+    /// Returns the linear layers.
+    pub fn linears(&self) -> [&Linear; 7] {
+        let Self {
+            q,
+            k,
+            v,
+            o,
+            gate,
+            up,
+            down,
+            ..
+        } = self;
+        [q, k, v, o, gate, up, down]
+    }
+
+    /// Returns the linear layers, to be changed.
+    pub fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        let Self {
+            q,
+            k,
+            v,
+            o,
+            gate,
+            up,
+            down,
+            ..
+        } = self;
+        [q, k, v, o, gate, up, down]
+    }
 }
 
 /// All weights of a model.

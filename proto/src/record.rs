@@ -363,6 +363,9 @@ pub struct ModelFacts {
     pub head_format: String,
     /// The kernel chosen.
     pub kernel: String,
+    /// Whether the kernel rounds what others compute exactly: its logits are its own.
+    #[serde(default)]
+    pub lossy_kernel: bool,
     /// Version of the engine's numerics.
     pub numerics_version: u32,
     /// Parameters of the whole model.

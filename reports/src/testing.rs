@@ -607,6 +607,7 @@ pub(crate) fn facts(model: Sketch) -> ModelFacts {
         weight_format: model.format.to_owned(),
         head_format: "f16".to_owned(),
         kernel: format!("x86_64-{}-avx2", model.format),
+        lossy_kernel: false,
         numerics_version: 1,
         n_params: model.params + head,
         n_linear_params: model.params,

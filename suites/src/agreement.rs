@@ -139,20 +139,23 @@ pub enum AgreementError {
 
 /// The cells of a matrix: each kernel of this machine with each count of threads, batch size, and
 /// with and without a reused prefix.
+///
+/// Kernels of rounded tables promise no equality and are left out, and so are the scalar ones that
+/// look up: tests hold them to the others.
 pub fn matrix(threads: &[NonZeroUsize], batches: &[NonZeroUsize]) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for kernel in kernels::available() {
+    for kernel in kernels() {
         for &threads in threads {
             for &n_batch in batches {
                 cells.push(Cell {
-                    kernel: kernel.name(),
+                    kernel,
                     threads,
                     n_batch,
                     reused_prefix: false,
                 });
             }
             cells.push(Cell {
-                kernel: kernel.name(),
+                kernel,
                 threads,
                 n_batch: *batches.last().unwrap_or(&NonZeroUsize::MIN),
                 reused_prefix: true,
@@ -160,6 +163,14 @@ pub fn matrix(threads: &[NonZeroUsize], batches: &[NonZeroUsize]) -> Vec<Cell> {
         }
     }
     cells
+}
+
+/// Returns the names of the kernels that are to agree.
+fn kernels() -> impl Iterator<Item = &'static str> {
+    kernels::names().filter(|&name| {
+        let lossless = KernelChoice::Named(name).is_lossless() == Ok(true);
+        lossless && !name.starts_with("reference-")
+    })
 }
 
 /// Evaluates the prompts with the scalar reference, one token at a time on one thread, and with
@@ -451,7 +462,12 @@ mod tests {
     #[test]
     fn every_cell_agrees_with_the_reference() {
         let cells = matrix(&numbers(&[1, 2]), &numbers(&[1, 7, 32]));
-        assert_eq!(cells.len(), kernels::available().len() * 2 * 4);
+        assert_eq!(cells.len(), kernels().count() * 2 * 4);
+        assert!(kernels::available().iter().all(|kernel| {
+            let mut of_kernel = cells.iter().filter(|cell| cell.kernel == kernel.name());
+            of_kernel.next().is_some()
+        }));
+        assert!(!cells.iter().any(|cell| cell.kernel.ends_with("-int8")));
         for model in models() {
             let mut steps = 0;
             let agreement = run(&model, PROMPTS, KvType::F32, &cells, |done, total| {

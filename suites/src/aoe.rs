@@ -7,7 +7,7 @@
 
 use tritmark_engine::{
     config::ModelConfig,
-    weights::{DenseType, Matrix, Weights},
+    weights::{DenseType, Layer, Matrix, Weights},
 };
 
 /// Tokens of the sequence that the papers price.
@@ -96,21 +96,11 @@ pub enum Arithmetic {
 impl Arithmetic {
     /// Returns how a model's block linears compute, or why the papers have no price for it.
     pub fn of(weights: &Weights) -> Result<Self, String> {
-        let linears = weights.layers.iter().flat_map(|layer| {
-            [
-                &layer.q,
-                &layer.k,
-                &layer.v,
-                &layer.o,
-                &layer.gate,
-                &layer.up,
-                &layer.down,
-            ]
-        });
+        let linears = weights.layers.iter().flat_map(Layer::linears);
         let mut found = None;
         for linear in linears {
             let arithmetic = match &linear.matrix {
-                Matrix::Ternary(_) => Self::Ternary,
+                Matrix::Ternary(_) | Matrix::Lookup(_) => Self::Ternary,
                 Matrix::Dense(dense) => match dense.dtype {
                     DenseType::F32 => Self::Fp32,
                     DenseType::F16 | DenseType::Bf16 => Self::Fp16,

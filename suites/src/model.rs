@@ -28,6 +28,7 @@ pub(crate) struct Opened {
     pub(crate) tokenizer: Option<Tokenizer>,
     /// From opening the files to here.
     pub(crate) load_ns: u64,
+    lossy_kernel: bool,
     source: load::ModelSource,
     path: PathBuf,
 }
@@ -39,21 +40,24 @@ impl Opened {
         context: &Context<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Self, SuiteError> {
-        let kernel: KernelChoice = job.kernel.parse().map_err(|source| SuiteError::Kernel {
+        let cannot = |source| SuiteError::Kernel {
             name: job.kernel.clone(),
             source,
-        })?;
+        };
+        let kernel: KernelChoice = job.kernel.parse().map_err(cannot)?;
         sink.progress("loading", 0, 1).map_err(SuiteError::Sink)?;
         let path = match &job.model.source {
             ModelSource::Path(path) => path.clone(),
             ModelSource::Synth(synth) => cached(synth, &context.cache_dir, sink)?,
         };
         let start_ns = context.clock.now_ns();
-        let loaded =
+        let mut loaded =
             load::load(&path, &LoadOptions::default()).map_err(|source| SuiteError::Load {
                 path: path.clone(),
                 source: Box::new(source),
             })?;
+        loaded.pack(&kernel).map_err(cannot)?;
+        let lossy_kernel = !kernel.is_lossless().map_err(cannot)?;
         let tokenizer = match &loaded.vocab {
             VocabSource::None => None,
             vocab => Some(Tokenizer::new(vocab).map_err(SuiteError::Tokenizer)?),
@@ -76,6 +80,7 @@ impl Opened {
             engine,
             tokenizer,
             load_ns,
+            lossy_kernel,
             source: loaded.source,
             path,
         })
@@ -127,6 +132,7 @@ impl Opened {
             weight_format,
             head_format,
             kernel: self.engine.kernel_name().to_owned(),
+            lossy_kernel: self.lossy_kernel,
             numerics_version: NUMERICS_VERSION,
             n_params,
             n_linear_params,

@@ -50,6 +50,7 @@ struct Row {
     weight_bytes: u64,
     n_params: u64,
     format: String,
+    bits_per_weight: f64,
     kernel: &'static str,
     head: &'static str,
     kv: &'static str,
@@ -112,7 +113,7 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
     } else {
         args.threads.clone()
     };
-    let model = load::load(&args.engine.model, &LoadOptions::default())
+    let mut model = load::load(&args.engine.model, &LoadOptions::default())
         .or_exit(Exit::Usage, || {
             format!("cannot load {}", args.engine.model.display())
         })?;
@@ -123,6 +124,10 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
             test.capacity()
         )));
     }
+    // Once, for the engines of all numbers of threads.
+    model.pack(&kernel).or_exit(Exit::Usage, || {
+        format!("cannot use kernel `{}`", args.engine.kernel)
+    })?;
     let shape = reference::Shape::of(&model.config);
     let mut printer = print::Printer::new(args.output);
     for threads in threads {
@@ -175,6 +180,7 @@ fn row(
         weight_bytes: model.source.weight_bytes,
         n_params: model.source.n_params,
         format: model.source.linear_format.clone(),
+        bits_per_weight: model.source.bits_per_weight,
         kernel: engine.kernel_name(),
         head: match engine.screen() {
             Some(_) => "screened",
@@ -271,6 +277,7 @@ mod tests {
             weight_bytes: 1,
             n_params: 1,
             format: "i2_s".to_owned(),
+            bits_per_weight: 2.0,
             kernel: "reference",
             head: "full",
             kv: "f32",

@@ -1,7 +1,7 @@
 //! What this build knows: suites, tasks, kernels, shapes.
 
 use tritmark_engine::{
-    kernels,
+    kernels::{self, KernelChoice},
     synth::{self, Shape},
 };
 use tritmark_proto::job::SuiteSpec;
@@ -24,12 +24,17 @@ pub(super) fn suites(as_json: bool) -> Outcome {
 }
 
 pub(super) fn kernels(as_json: bool) -> Outcome {
-    let kernels: Vec<_> = kernels::available()
-        .iter()
+    let kernels: Vec<_> = kernels::names()
         .enumerate()
-        .map(|(rank, kernel)| {
-            let remark = if rank == 0 { "auto takes this one" } else { "" };
-            (kernel.name().to_owned(), remark.to_owned())
+        .map(|(rank, name)| {
+            let remark = if rank == 0 {
+                "auto takes this one"
+            } else if KernelChoice::Named(name).is_lossless() == Ok(false) {
+                "rounds its tables: not bit-identical"
+            } else {
+                ""
+            };
+            (name.to_owned(), remark.to_owned())
         })
         .collect();
     names(["kernel", "remark"], &kernels, as_json)

@@ -4,13 +4,27 @@
 //! these lists to theirs.
 
 /// Kernels: full name and the short form a person may type.
-pub const KERNELS: [(&str, &str); 6] = [
+///
+/// Behind those that multiply come those that look up sums in tables.
+pub const KERNELS: [(&str, &str); 18] = [
     ("reference", "scalar"),
     ("x86_64-avx2", "avx2"),
     ("x86_64-avx512vnni", "avx512vnni"),
     ("aarch64-neon", "neon"),
     ("aarch64-dotprod", "dotprod"),
     ("aarch64-i8mm", "i8mm"),
+    ("x86_64-avx2-tl1", "avx2-tl1"),
+    ("x86_64-avx2-tl1-int8", "avx2-tl1-int8"),
+    ("x86_64-avx2-tl2", "avx2-tl2"),
+    ("x86_64-avx2-tl2-int8", "avx2-tl2-int8"),
+    ("x86_64-avx2-tmac", "avx2-tmac"),
+    ("x86_64-avx2-tmac-int8", "avx2-tmac-int8"),
+    ("reference-tl1", "scalar-tl1"),
+    ("reference-tl1-int8", "scalar-tl1-int8"),
+    ("reference-tl2", "scalar-tl2"),
+    ("reference-tl2-int8", "scalar-tl2-int8"),
+    ("reference-tmac", "scalar-tmac"),
+    ("reference-tmac-int8", "scalar-tmac-int8"),
 ];
 
 /// The kernel that leaves the choice to the agent's CPU.

@@ -66,6 +66,7 @@ fn linear(layer: &Linear, x: &[f64]) -> Vector {
         Matrix::Dense(matrix) => (0..matrix.rows)
             .map(|row| dot(&dense_row(matrix, row), x))
             .collect(),
+        Matrix::Lookup(_) => unreachable!("the weights are as they were made"),
         Matrix::Ternary(matrix) => {
             let absmax = x.iter().fold(1e-5, |m: f64, x| m.max(x.abs()));
             let q: Vector = x

@@ -67,6 +67,64 @@ fn logits_are_bit_equal_over_kernels_threads_batches_and_cuts() {
 }
 
 #[test]
+fn kernels_that_look_up_exact_sums_give_the_bits_of_multiplication() {
+    for (name, config, weights) in tiny_models(7).into_iter().take(3) {
+        let tokens = TestRng::new(8).tokens(70, config.vocab_size);
+        let engine = |kernel, threads| {
+            Engine::new(config.clone(), weights.clone(), &options(kernel, threads)).unwrap()
+        };
+        let expected = logit_bits(&mut engine("reference", 1), &tokens, 70);
+        for kernel in kernels::names() {
+            let choice = KernelChoice::Named(kernel);
+            let Some(lookup) = choice.lookup().unwrap() else {
+                continue;
+            };
+            for (threads, piece) in [(1, 1), (1, 33), (2, 70)] {
+                // Plain loops over every index are slow.
+                if kernel.starts_with("reference") && (threads, piece) != (2, 70) {
+                    continue;
+                }
+                let mut engine = engine(kernel, threads);
+                assert_eq!(engine.kernel_name(), kernel);
+                let packed = engine.weights().layers[0].down.matrix.format();
+                let one_scale = name != "bitnet-blocks";
+                assert_eq!(packed == lookup.packing.name(), one_scale, "{name}");
+                let found = logit_bits(&mut engine, &tokens, piece);
+                let equal = lookup.is_lossless() || !one_scale;
+                assert_eq!(
+                    found == expected,
+                    equal,
+                    "{name}: {kernel}, {threads}, {piece}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_packed_for_one_kernel_can_be_packed_for_another() {
+    let (config, weights) = tiny_model(3);
+    let tokens = TestRng::new(8).tokens(9, config.vocab_size);
+    let run = |weights: &Weights, kernel| {
+        let mut engine = Engine::new(config.clone(), weights.clone(), &options(kernel, 1)).unwrap();
+        let bits = logit_bits(&mut engine, &tokens, 9);
+        (bits, engine.weights().clone())
+    };
+    let (expected, _) = run(&weights, "reference");
+    let mut weights = weights;
+    for kernel in [
+        "reference-tl2",
+        "reference-tl1",
+        "reference-tmac",
+        "reference",
+    ] {
+        let (found, packed) = run(&weights, kernel);
+        assert!(found == expected, "{kernel}");
+        weights = packed;
+    }
+}
+
+#[test]
 fn keys_and_values_in_f16_give_the_same_bits_everywhere_and_others_than_f32() {
     let (config, weights) = tiny_model(3);
     let tokens = TestRng::new(4).tokens(37, config.vocab_size);

@@ -450,33 +450,3 @@ proptest! {
         check_attention(&mut TestRng::new(seed), group, 2 * half_dim, n_keys);
     }
 }
-
-#[test]
-fn names_long_and_short_lead_to_kernels() {
-    for kernel in available() {
-        assert_eq!(by_name(kernel.name()).unwrap().name(), kernel.name());
-    }
-    assert_eq!(available().last().unwrap().name(), "reference");
-    assert_eq!(by_name("scalar").unwrap().name(), "reference");
-    assert_eq!("auto".parse(), Ok(KernelChoice::Auto));
-    assert_eq!("avx2".parse(), Ok(KernelChoice::Named("x86_64-avx2")));
-    assert_eq!("i8mm".parse(), Ok(KernelChoice::Named("aarch64-i8mm")));
-    let unknown = "sse2".parse::<KernelChoice>().unwrap_err().to_string();
-    assert!(unknown.starts_with("no kernel is called `sse2`"));
-    for (long, _) in NAMES {
-        assert!(unknown.contains(long), "{long}");
-    }
-    assert_eq!(
-        KernelChoice::Auto.kernel().unwrap().name(),
-        available()[0].name()
-    );
-    let foreign = if cfg!(target_arch = "x86_64") {
-        "aarch64-neon"
-    } else {
-        "x86_64-avx2"
-    };
-    assert_eq!(
-        by_name(foreign).unwrap_err().to_string(),
-        format!("this CPU cannot run the kernel `{foreign}`")
-    );
-}

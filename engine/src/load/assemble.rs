@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Architecture, ModelConfig},
-    weights::{DenseMatrix, Layer, Linear, Matrix, TernaryMatrix, TernaryScale, Weights},
+    weights::{DenseMatrix, Layer, Linear, Matrix, TernaryScale, Weights},
 };
 
 /// A tensor's place within a layer.
@@ -257,14 +257,8 @@ impl Builder<'_> {
         } else {
             None
         };
-        let bytes = match &matrix {
-            Matrix::Dense(matrix) => matrix.data.len() as u64,
-            Matrix::Ternary(matrix) => ternary_bytes(matrix),
-        };
-        self.run_time.insert(match &matrix {
-            Matrix::Dense(matrix) => matrix.dtype.name(),
-            Matrix::Ternary(_) => "i2_s",
-        });
+        let bytes = matrix.bytes();
+        self.run_time.insert(matrix.format());
         self.source.n_params += (rows * cols) as u64;
         self.source.n_linear_params += (rows * cols) as u64;
         self.source.weight_bytes += bytes;
@@ -331,15 +325,6 @@ impl Builder<'_> {
         }
         Ok(factor)
     }
-}
-
-/// Bytes of a ternary matrix at run time: codes and scales.
-fn ternary_bytes(matrix: &TernaryMatrix) -> u64 {
-    let scales = match &matrix.scale {
-        TernaryScale::Tensor(_) => 1,
-        TernaryScale::Blocks(scales) => scales.len(),
-    };
-    (matrix.codes.len() + 4 * scales) as u64
 }
 
 /// Records the files of a model and their sizes.

@@ -2,15 +2,20 @@
 
 use super::Compute;
 use crate::{
-    kernels::{Activations, Columns},
+    kernels::{Activations, Columns, Kernel, Tables},
+    lookup::{self, Lookup},
     sampler,
     screen::{Screen, Screening},
-    threads,
+    threads::{self, ThreadPool},
     weights::{DenseMatrix, Linear, Matrix},
 };
 
-/// A thread's rows start at a multiple of this: one cache line of outputs.
-const ROW_GRAIN: usize = 16;
+/// A thread's rows start at a multiple of this: a tile of looked-up rows, and whole cache lines of
+/// outputs.
+const ROW_GRAIN: usize = lookup::TILE;
+
+/// Most tokens that have tables at once: those of 32 tokens of 7000 activations take 3.5 MB.
+const TABLE_TOKENS: usize = 32;
 
 /// The input of linear layers in both forms.
 #[derive(Clone, Copy, Debug)]
@@ -21,21 +26,11 @@ pub(crate) struct Input<'a> {
     pub(crate) int8: &'a Activations,
 }
 
-impl Matrix {
-    /// Returns the outputs.
-    pub(crate) fn rows(&self) -> usize {
-        match self {
-            Self::Ternary(matrix) => matrix.rows,
-            Self::Dense(matrix) => matrix.rows,
-        }
-    }
-}
-
 /// Returns whether any of the layers reads its input as int8.
 pub(crate) fn any_ternary<const N: usize>(layers: [&Linear; N]) -> bool {
     layers
         .iter()
-        .any(|layer| matches!(layer.matrix, Matrix::Ternary(_)))
+        .any(|layer| !matches!(layer.matrix, Matrix::Dense(_)))
 }
 
 /// Computes `out[i] = W[i] x + b[i]` for layers of one input; each thread takes a stretch of rows.
@@ -47,8 +42,14 @@ pub(crate) fn linears<const N: usize>(
     input: Input<'_>,
     out: [&mut [f32]; N],
 ) {
-    let threads = compute.pool.threads();
-    let kernel = &*compute.kernel;
+    let Compute {
+        kernel,
+        lookup,
+        tables,
+        pool,
+    } = compute;
+    let (kernel, lookup) = (&**kernel, *lookup);
+    let threads = pool.threads();
     let mut columns = std::array::from_fn::<_, N, _>(|_| None);
     for ((columns, layer), out) in columns.iter_mut().zip(layers).zip(out) {
         let rows = layer.matrix.rows();
@@ -63,22 +64,84 @@ pub(crate) fn linears<const N: usize>(
                 .map(|columns| columns.next().expect("one for each thread"))
         })
         .collect();
-    compute.pool.run(&mut parts, |_, part| {
-        for (layer, out) in layers.iter().zip(part) {
-            match &layer.matrix {
-                Matrix::Ternary(matrix) => kernel.ternary(matrix, input.int8, out),
-                Matrix::Dense(matrix) => kernel.dense(matrix, input.float, out),
+    if layers.iter().any(|layer| !is_looked_up(layer)) {
+        pool.run(&mut parts, |_, part| {
+            for (layer, out) in layers.iter().zip(part) {
+                match &layer.matrix {
+                    Matrix::Ternary(matrix) => kernel.ternary(matrix, input.int8, out),
+                    Matrix::Dense(matrix) => kernel.dense(matrix, input.float, out),
+                    Matrix::Lookup(_) => continue,
+                }
+                add_bias(layer, out);
             }
-            if let Some(bias) = &layer.bias {
-                let range = out.range();
-                for token in 0..out.tokens() {
-                    for (y, b) in out.token(token).iter_mut().zip(&bias[range.clone()]) {
-                        *y += b;
+        });
+    }
+    if layers.iter().any(|layer| is_looked_up(layer)) {
+        let lookup = lookup.expect("weights are packed for tables only if the kernel has them");
+        for first in (0..input.int8.tokens()).step_by(TABLE_TOKENS) {
+            make_tables(kernel, pool, lookup, first, input.int8, tables);
+            pool.run(&mut parts, |_, part| {
+                for (layer, out) in layers.iter().zip(part) {
+                    if let Matrix::Lookup(matrix) = &layer.matrix {
+                        kernel.look_up(matrix, tables, out);
                     }
                 }
+            });
+        }
+        for part in &mut parts {
+            for (layer, out) in layers
+                .iter()
+                .zip(part)
+                .filter(|(layer, _)| is_looked_up(layer))
+            {
+                add_bias(layer, out);
             }
         }
+    }
+}
+
+fn is_looked_up(layer: &Linear) -> bool {
+    matches!(layer.matrix, Matrix::Lookup(_))
+}
+
+/// Makes the tables of tokens `first..` of the input.
+fn make_tables(
+    kernel: &dyn Kernel,
+    pool: &mut ThreadPool,
+    lookup: Lookup,
+    first: usize,
+    input: &Activations,
+    tables: &mut Tables,
+) {
+    let tokens = TABLE_TOKENS.min(input.tokens() - first);
+    tables.reshape(lookup, first, tokens, input.cols());
+    if tokens == 1 {
+        // Not worth a wake-up of the other threads.
+        tables
+            .rows_mut()
+            .for_each(|row| kernel.make_tables(input, row));
+        return;
+    }
+    let mut rows = tables.rows_mut();
+    let threads = pool.threads();
+    let mut parts: Vec<Vec<_>> = (0..threads)
+        .map(|_| rows.by_ref().take(tokens.div_ceil(threads)).collect())
+        .collect();
+    pool.run(&mut parts, |_, rows| {
+        rows.drain(..)
+            .for_each(|row| kernel.make_tables(input, row));
     });
+}
+
+fn add_bias(layer: &Linear, out: &mut Columns<'_>) {
+    if let Some(bias) = &layer.bias {
+        let range = out.range();
+        for token in 0..out.tokens() {
+            for (y, b) in out.token(token).iter_mut().zip(&bias[range.clone()]) {
+                *y += b;
+            }
+        }
+    }
 }
 
 /// Computes the head's logits, `(n, vocab_size)`; its input is never quantized.
@@ -107,7 +170,7 @@ pub(crate) fn top(
     out: &mut Vec<(u32, f32)>,
 ) {
     if let Some((screen, screening)) = screen
-        && let Compute { kernel, pool } = &mut *compute
+        && let Compute { kernel, pool, .. } = &mut *compute
         && screening.run(screen, &**kernel, pool, x, k).is_some()
         // Rows here and there are read more slowly than all of them in a stream.
         && screening.rows.len() <= matrix.rows / 4

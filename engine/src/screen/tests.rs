@@ -13,7 +13,7 @@ use crate::{
 fn compute(kernel: Box<dyn Kernel>, threads: usize) -> Compute {
     let threads = NonZeroUsize::new(threads).unwrap();
     let pool = ThreadPool::new(threads, false).unwrap();
-    Compute { kernel, pool }
+    Compute::new(kernel, None, pool)
 }
 
 /// Compares both heads' `k` greatest logits; returns whether the screen could be used.
@@ -34,7 +34,7 @@ fn check(
     let (mut scratch, mut full, mut screened) = (Vec::new(), Vec::new(), Vec::new());
     linear::top(compute, head, None, x, k, &mut scratch, &mut full);
     // Every logit lies within its bounds.
-    let Compute { kernel, pool } = &mut *compute;
+    let Compute { kernel, pool, .. } = &mut *compute;
     let said = screening.run(screen, &**kernel, pool, x, k).is_some();
     if said {
         for (row, &logit) in scratch.iter().enumerate() {
@@ -132,7 +132,7 @@ fn a_screened_head_finds_the_full_heads_greatest_logits_to_the_bit() {
             if inputs % 2 == 0 {
                 entangle(&mut rng, &mut head);
             }
-            let Compute { kernel, pool } = &mut compute;
+            let Compute { kernel, pool, .. } = &mut compute;
             let screen = Screen::new(&head, &**kernel, pool).unwrap();
             let mut screening = Screening::default();
             let mut x = vec![0.0; cols];
@@ -161,7 +161,7 @@ fn a_screened_head_of_real_width_needs_few_rows() {
     let mut rng = TestRng::new(3);
     let head = random_dense(&mut rng, 20_000, 2_560, DenseType::F16);
     let mut compute = compute(kernels::available().swap_remove(0), 2);
-    let Compute { kernel, pool } = &mut compute;
+    let Compute { kernel, pool, .. } = &mut compute;
     let screen = Screen::new(&head, &**kernel, pool).unwrap();
     assert!(screen.bytes() < 20_000 * (2_560 + 16));
     let mut screening = Screening::default();
@@ -181,7 +181,7 @@ fn what_cannot_be_bounded_is_left_to_the_full_head() {
     let mut rng = TestRng::new(4);
     let mut compute = compute(kernels::available().swap_remove(0), 1);
     let mut head = random_dense(&mut rng, 64, 32, DenseType::F32);
-    let Compute { kernel, pool } = &mut compute;
+    let Compute { kernel, pool, .. } = &mut compute;
     let screen = Screen::new(&head, &**kernel, pool).unwrap();
     let mut screening = Screening::default();
     for bad in [f32::NAN, f32::INFINITY, 1e20] {
@@ -193,7 +193,7 @@ fn what_cannot_be_bounded_is_left_to_the_full_head() {
     let mut bytes = head.data.to_vec();
     bytes[4 * 32 * 7..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
     head.data = bytes.into();
-    let Compute { kernel, pool } = &mut compute;
+    let Compute { kernel, pool, .. } = &mut compute;
     assert!(Screen::new(&head, &**kernel, pool).is_none());
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     linear::top(
@@ -208,7 +208,7 @@ fn what_cannot_be_bounded_is_left_to_the_full_head() {
     assert!(matches!(out[..], [(7, logit)] if logit.is_nan()));
     // A head of a byte a weight gains nothing.
     let small = random_dense(&mut rng, 64, 32, DenseType::Q8_0);
-    let Compute { kernel, pool } = &mut compute;
+    let Compute { kernel, pool, .. } = &mut compute;
     assert!(Screen::new(&small, &**kernel, pool).is_none());
 }
 

@@ -158,10 +158,11 @@ fn every_module_given_the_references_input_gives_the_references_output() {
         let name = kernel.name();
         let mut modules = Modules {
             model: model.clone(),
-            compute: Compute {
+            compute: Compute::new(
                 kernel,
-                pool: ThreadPool::new(NonZeroUsize::new(2).unwrap(), false).unwrap(),
-            },
+                None,
+                ThreadPool::new(NonZeroUsize::new(2).unwrap(), false).unwrap(),
+            ),
         };
         let (mut linears, mut near_halves) = (0, 0);
         for index in [0, 3] {

@@ -359,6 +359,9 @@ pub struct ModelFacts {
     /// what a reader must know of this model file
     #[prost(string, repeated, tag = "16")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// the kernel rounds: its logits are not those of the others
+    #[prost(bool, tag = "17")]
+    pub lossy_kernel: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {

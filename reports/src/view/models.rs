@@ -80,7 +80,14 @@ fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
             units::count(facts.n_linear_params)
         )
     });
-    add("Kernel", &|facts| facts.kernel.clone());
+    add("Kernel", &|facts| {
+        let remark = if facts.lossy_kernel {
+            " (rounds: not bit-identical)"
+        } else {
+            ""
+        };
+        format!("{}{remark}", facts.kernel)
+    });
     add("Hash of the weights", &|facts| facts.weights_hash.clone());
     add("Numerics version", &|facts| {
         facts.numerics_version.to_string()
@@ -98,10 +105,13 @@ fn warnings_of(all: &[&ModelFacts]) -> Vec<String> {
         .collect();
     let mut fingerprints: BTreeMap<(&str, u32), BTreeSet<&str>> = BTreeMap::new();
     for facts in all {
-        fingerprints
+        let of_weights = fingerprints
             .entry((&facts.weights_hash, facts.numerics_version))
-            .or_default()
-            .insert(&facts.logits_fingerprint);
+            .or_default();
+        // A kernel that rounds promises no equality.
+        if !facts.lossy_kernel {
+            of_weights.insert(&facts.logits_fingerprint);
+        }
     }
     if fingerprints.values().any(|found| found.len() > 1) {
         warnings.insert(

@@ -61,11 +61,12 @@ impl Printer {
 fn markdown(row: &Row) -> String {
     let (mean, sd) = mean_sd(&row.tok_per_s());
     format!(
-        "| {} | {} | {:.2} M | {} | {} | {} | {} | {} | {} | {mean:.2} ± {sd:.2} | {} |",
+        "| {} | {} | {:.2} M | {}, {:.2} bits | {} | {} | {} | {} | {} | {mean:.2} ± {sd:.2} | {} |",
         row.model,
         out::bytes(row.weight_bytes),
         row.n_params as f64 / 1e6,
         row.format,
+        row.bits_per_weight,
         row.kernel,
         row.head,
         row.kv,
@@ -128,6 +129,7 @@ fn json(row: &Row) -> Value {
         "model_size": row.weight_bytes,
         "model_n_params": row.n_params,
         "weight_format": row.format,
+        "bits_per_weight": row.bits_per_weight,
         "kernel": row.kernel,
         "n_threads": row.threads,
         "head": row.head,

@@ -13,17 +13,19 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::super::{
-    Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
+    Activations, AttentionHead, Columns, Kernel, QuantizedRow, Tables, TablesRow, attention, dense,
     float::{self, LANES},
     isa::Isa,
-    peak, ternary,
+    lookup as look, peak, ternary,
 };
 use crate::{
+    lookup::LookupMatrix,
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
     weights::{DenseMatrix, TernaryMatrix},
 };
 
 mod bounds;
+mod lookup;
 mod trits;
 
 pub(super) use trits::add_lanes;
@@ -57,6 +59,24 @@ impl Kernel for Avx2 {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }
+    }
+
+    fn make_tables(&self, input: &Activations, row: TablesRow<'_>) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(input: &Activations, row: TablesRow<'_>) {
+            look::make(input, row);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(input, row) }
+    }
+
+    fn look_up(&self, weights: &LookupMatrix, tables: &Tables, out: &mut Columns<'_>) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(isa: Avx2, weights: &LookupMatrix, tables: &Tables, out: &mut Columns<'_>) {
+            look::product(isa, weights, tables, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(*self, weights, tables, out) }
     }
 
     fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
