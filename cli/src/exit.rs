@@ -3,9 +3,9 @@
 //! | code | meaning |
 //! | ---: | --- |
 //! | 0 | everything asked for was done |
-//! | 1 | a check that was asked for failed: `doctor` found something that stops measuring, or kernels do not `agree` |
+//! | 1 | a check that was asked for failed: `doctor` found something that stops measuring, kernels do not `agree`, or `model verify` found wrong numbers |
 //! | 2 | usage or configuration: a bad flag, a refused plan, a model file that cannot be read |
-//! | 3 | inconclusive or not comparable; kept for comparisons, no command answers with it yet |
+//! | 3 | inconclusive or not comparable: a reference that cannot judge the model it was given for |
 //! | 4 | nothing selected: the run or bundle holds no result to show |
 //! | 5 | finished with jobs or items missing, or interrupted: `run --resume` continues |
 //! | 70 | internal error |
@@ -23,7 +23,6 @@ pub(crate) enum Exit {
     /// The caller's mistake: flags, plan, files.
     Usage = 2,
     /// Not comparable.
-    #[expect(dead_code, reason = "documented for comparisons, which come later")]
     Inconclusive = 3,
     /// There is nothing to show.
     NothingSelected = 4,
@@ -144,6 +143,7 @@ mod tests {
             (Exit::Pass, 0),
             (Exit::GateFailed, 1),
             (Exit::Usage, 2),
+            (Exit::Inconclusive, 3),
             (Exit::NothingSelected, 4),
             (Exit::Incomplete, 5),
             (Exit::Internal, 70),

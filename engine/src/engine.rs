@@ -177,6 +177,18 @@ impl Engine {
         })
     }
 
+    /// Puts another kernel into its place, one with a fault in it.
+    #[cfg(test)]
+    pub(crate) fn change_kernel(
+        &mut self,
+        change: impl FnOnce(Box<dyn crate::kernels::Kernel>) -> Box<dyn crate::kernels::Kernel>,
+    ) {
+        let name = self.compute.kernel.name();
+        let choice = KernelChoice::Named(name);
+        let kernel = choice.kernel().expect("the kernel in use is there");
+        self.compute.kernel = change(kernel);
+    }
+
     /// Returns the model's shape and constants.
     pub fn config(&self) -> &ModelConfig {
         &self.config

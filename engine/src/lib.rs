@@ -5,6 +5,7 @@
 
 pub mod chat;
 pub mod config;
+pub mod convert;
 pub mod engine;
 pub mod format;
 pub mod generate;
@@ -24,6 +25,7 @@ pub mod testing;
 pub mod threads;
 pub mod tokenizer;
 pub mod validate;
+pub mod verify;
 pub mod weights;
 
 mod ops;

@@ -10,6 +10,7 @@ pub(crate) mod describe;
 mod error;
 mod gguf;
 mod hf;
+pub(crate) mod open;
 mod tensor;
 mod vocab;
 
@@ -31,17 +32,19 @@ pub use vocab::{FolderVocab, GgufVocab, VocabSource};
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Which of the byte layouts with the name I2_S a GGUF file has; the file does not say.
-    pub i2_s_block: I2sBlock,
+    pub i2_s_layout: I2sLayout,
 }
 
-/// Blocks of an I2_S file.
+/// Byte layouts under I2_S's one type number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum I2sBlock {
-    /// 128 weights in 32 bytes: the official files, and all of bitnet.cpp's x86 builds.
+pub enum I2sLayout {
+    /// 128 weights in 32 bytes: the official files, and bitnet.cpp's x86 builds by default.
     #[default]
-    Weights128,
+    Blocks128,
     /// 64 weights in 16 bytes: files made by bitnet.cpp's ARM builds since 112f853.
-    Weights64,
+    Blocks64,
+    /// One column of four rows in a byte: files made by x86 builds without `ACT_PARALLEL`.
+    RowsInFours,
 }
 
 /// A model, ready to run.
@@ -116,15 +119,7 @@ pub fn weights_hash(files: &[PathBuf]) -> io::Result<String> {
 ///
 /// The files must not be changed or shortened while the model lives: parts of them stay mapped.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    let metadata = std::fs::metadata(path).map_err(|source| LoadError::Open {
-        path: path.to_owned(),
-        source,
-    })?;
-    if metadata.is_dir() {
-        hf::load(path)
-    } else {
-        gguf::load(path, options)
-    }
+    open::open(path, options)?.load()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub use split::{Pieces, Split};
 pub use vocabulary::VocabularyError;
 
 use crate::load::VocabSource;
+pub(crate) use json::byte_level_parts;
 use library::Library;
 use native::{Model, Native};
 

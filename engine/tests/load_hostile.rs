@@ -7,7 +7,7 @@ use half::f16;
 use proptest::prelude::*;
 use tritmark_engine::{
     format::gguf::{Gguf, Layout, Metadata, TensorType, Value},
-    load::{I2sBlock, LoadError, LoadOptions, LoadedModel, load},
+    load::{I2sLayout, LoadError, LoadOptions, LoadedModel, load},
     quant::{i2_s, tq2_0},
     synth::{self, Format, Shape},
     weights::{Matrix, TernaryMatrix, TernaryScale},
@@ -314,13 +314,15 @@ fn floats_of_a_ternary_model_are_taken_as_they_are_or_quantised() {
 }
 
 #[test]
-fn narrow_i2_s_blocks_are_read_only_when_asked_for() {
+fn other_i2_s_layouts_are_read_only_when_asked_for() {
     let mut file = File::tiny(Format::I2S);
     let codes = &mut file.part(GATE).bytes[..256 * 256 / 4];
     codes.fill(0b0101_0101);
     codes[16] = 0b1001_0101; // the second block of 64: weight 64
-    let row = |block| {
-        let options = LoadOptions { i2_s_block: block };
+    let row = |layout| {
+        let options = LoadOptions {
+            i2_s_layout: layout,
+        };
         let mut row = vec![0; 256];
         i2_s::unpack_row(
             &gate(&file.load_as(&options).unwrap()).i2_s_rows()[..64],
@@ -328,8 +330,59 @@ fn narrow_i2_s_blocks_are_read_only_when_asked_for() {
         );
         row.iter().position(|&trit| trit != 0)
     };
-    assert_eq!(row(I2sBlock::Weights128), Some(16));
-    assert_eq!(row(I2sBlock::Weights64), Some(64));
+    assert_eq!(row(I2sLayout::Blocks128), Some(16));
+    assert_eq!(row(I2sLayout::Blocks64), Some(64));
+    // Column 16 of the first of four rows.
+    assert_eq!(row(I2sLayout::RowsInFours), Some(16));
+    // The second of four rows shares the byte there, and is a row of its own elsewhere.
+    let codes = &mut file.part(GATE).bytes[..256 * 256 / 4];
+    codes[16] = 0b0110_0101;
+    let first = |layout| {
+        let options = LoadOptions {
+            i2_s_layout: layout,
+        };
+        let mut row = vec![0; 256];
+        let rows = gate(&file.load_as(&options).unwrap()).i2_s_rows();
+        let nth = rows.chunks(64).position(|codes| !i2_s::is_all_zero(codes));
+        i2_s::unpack_row(&rows[64 * nth.unwrap()..][..64], &mut row);
+        (nth, row.iter().position(|&trit| trit != 0))
+    };
+    assert_eq!(first(I2sLayout::Blocks128), (Some(0), Some(48)));
+    assert_eq!(first(I2sLayout::Blocks64), (Some(0), Some(80)));
+    assert_eq!(first(I2sLayout::RowsInFours), (Some(1), Some(16)));
+}
+
+#[test]
+fn types_whose_numbers_two_programs_gave_away_are_refused_by_both_names() {
+    let bytes = File::tiny(Format::I2S).bytes();
+    // The type of a tensor stands behind its name and its two dimensions.
+    let name = bytes
+        .windows(GATE.len())
+        .position(|window| window == GATE.as_bytes())
+        .unwrap();
+    let at = name + GATE.len() + 4 + 2 * 8;
+    assert_eq!(bytes[at..at + 4], 36_u32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    for (id, words) in [
+        (37_u32, "type 37 (bitnet.cpp's i8_s)"),
+        (38, "bitnet.cpp's tl1"),
+        (39, "bitnet.cpp's tl2 or llama.cpp's mxfp4"),
+        (40, "llama.cpp's nvfp4"),
+        (41, "llama.cpp's q1_0"),
+        (42, "llama.cpp's q2_0"),
+        (135, "iq_bn"),
+        (9_999, "type 9999,"),
+    ] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 4].copy_from_slice(&id.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let error = chain(&load(&path, &LoadOptions::default()).unwrap_err());
+        assert!(
+            error.contains(words) && error.contains(GATE),
+            "{id}: {error}"
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 use serde_json::json;
-use tritmark_engine::load::{self, LoadOptions};
+use tritmark_engine::load;
 use tritmark_suites::agreement::{self, Agreement, Outcome as CellOutcome, Prompts};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn exec(args: &Agree) -> Outcome {
-    let model = load::load(&args.model, &LoadOptions::default()).or_exit(Exit::Usage, || {
+    let model = load::load(&args.model, &args.i2s_layout.into()).or_exit(Exit::Usage, || {
         format!("cannot load {}", args.model.display())
     })?;
     let longest = args.max_len.get() as usize + args.n_gen as usize;

@@ -11,7 +11,7 @@ use tritmark_engine::{
     engine::{Engine, EngineOptions},
     generate::{self, Params},
     kernels::KernelChoice,
-    load::{self, LoadOptions, VocabSource},
+    load::{self, VocabSource},
     sampler::Sampling,
     tokenizer::{Special, Tokenizer},
 };
@@ -33,7 +33,7 @@ pub(crate) fn exec(args: &Generate) -> Outcome {
     let cannot_load = || format!("cannot load {}", path.display());
 
     let start = Instant::now();
-    let model = load::load(path, &LoadOptions::default()).or_exit(Exit::Usage, cannot_load)?;
+    let model = load::load(path, &args.i2s_layout.into()).or_exit(Exit::Usage, cannot_load)?;
     if model.vocab == VocabSource::None {
         return Err(Fault::usage(format!(
             "{} has no vocabulary",

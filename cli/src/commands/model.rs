@@ -1,7 +1,9 @@
-//! `tritmark model`: looks into model files and makes them.
+//! `tritmark model`: looks into model files, checks them and makes them.
 
+mod convert;
 mod inspect;
 mod synth;
+mod verify;
 
 use crate::{
     args::{Model, ModelCommand},
@@ -10,7 +12,14 @@ use crate::{
 
 pub(crate) fn exec(args: Model) -> Outcome {
     match args.command {
-        ModelCommand::Inspect { model, print } => inspect::exec(&model, print.json),
+        ModelCommand::Inspect {
+            model,
+            i2s_layout,
+            print,
+        } => inspect::exec(&model, &i2s_layout.into(), print.json),
+        ModelCommand::Convert(args) => convert::exec(&args),
+        ModelCommand::Export(args) => convert::export(&args),
+        ModelCommand::Verify(args) => verify::exec(&args),
         ModelCommand::Synth {
             shape,
             format,

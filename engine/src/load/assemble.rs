@@ -17,7 +17,7 @@ use crate::{
 
 /// A tensor's place within a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     AttnNorm,
     Q,
     K,
@@ -46,10 +46,13 @@ pub(super) struct Names {
     pub(super) scales: &'static [&'static str],
 }
 
+/// What becomes of the floats of a linear of this name.
+type FloatRule = dyn Fn(&str) -> Option<FromFloats>;
+
 /// What becomes of a linear, by how it is stored.
-pub(super) struct Rules<'a> {
+pub(super) struct Rules {
     /// Whether this linear's floats become trits, and how.
-    pub(super) from_floats: &'a dyn Fn(&str) -> Option<FromFloats>,
+    pub(super) from_floats: Box<FloatRule>,
     /// Whether separate scales also belong to floats; packed trits always have one.
     pub(super) float_scales: bool,
     /// Whether the separate scale of packed trits is the inverse of what a trit is worth.
@@ -61,6 +64,7 @@ pub(super) struct Rules<'a> {
 }
 
 /// The tensors of a model's files, each to be taken once.
+#[derive(Clone)]
 pub(super) struct Tensors {
     /// The file or folder, for errors.
     pub(super) path: PathBuf,
@@ -89,17 +93,10 @@ pub(super) fn assemble(
     config: &ModelConfig,
     tensors: &mut Tensors,
     names: &Names,
-    rules: &Rules<'_>,
+    rules: &Rules,
     source: &mut ModelSource,
 ) -> Result<Weights, LoadError> {
-    let mut builder = Builder {
-        tensors,
-        names,
-        rules,
-        source,
-        stored: BTreeSet::new(),
-        run_time: BTreeSet::new(),
-    };
+    let mut builder = Builder::new(tensors, names, rules, source);
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let embedding = builder.dense(names.embedding, vocab, hidden)?;
     let output_norm = builder.norm(&format!("{}.weight", names.output_norm), hidden)?;
@@ -155,16 +152,33 @@ fn warn_of_the_rest(tensors: &Tensors, source: &mut ModelSource) {
     }
 }
 
-struct Builder<'a> {
+/// Takes tensors one by one.
+pub(super) struct Builder<'a> {
     tensors: &'a mut Tensors,
     names: &'a Names,
-    rules: &'a Rules<'a>,
+    rules: &'a Rules,
     source: &'a mut ModelSource,
     stored: BTreeSet<&'static str>,
     run_time: BTreeSet<&'static str>,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        tensors: &'a mut Tensors,
+        names: &'a Names,
+        rules: &'a Rules,
+        source: &'a mut ModelSource,
+    ) -> Self {
+        Self {
+            tensors,
+            names,
+            rules,
+            source,
+            stored: BTreeSet::new(),
+            run_time: BTreeSet::new(),
+        }
+    }
+
     fn layer(&mut self, config: &ModelConfig, nth: usize) -> Result<Layer, LoadError> {
         let (hidden, ffn) = (config.hidden_size, config.ffn_size);
         let (q_size, kv_size) = (
@@ -217,7 +231,7 @@ impl Builder<'_> {
         present.then(|| self.norm(name, len)).transpose()
     }
 
-    fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+    pub(super) fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let mut gain = self.vector(name, len)?;
         for x in &mut gain {
             *x += self.rules.gain_offset;
@@ -225,7 +239,7 @@ impl Builder<'_> {
         Ok(gain)
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let values = self.tensors.vector(name, len)?;
         self.source.n_params += len as u64;
         self.source.weight_bytes += 4 * len as u64;
@@ -233,7 +247,12 @@ impl Builder<'_> {
     }
 
     /// The embedding or the head.
-    fn dense(&mut self, stem: &str, rows: usize, cols: usize) -> Result<DenseMatrix, LoadError> {
+    pub(super) fn dense(
+        &mut self,
+        stem: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<DenseMatrix, LoadError> {
         let matrix = self
             .tensors
             .need(&format!("{stem}.weight"))?
@@ -266,7 +285,12 @@ impl Builder<'_> {
         Ok(Linear { matrix, bias })
     }
 
-    fn matrix(&mut self, stem: &str, rows: usize, cols: usize) -> Result<Matrix, LoadError> {
+    pub(super) fn matrix(
+        &mut self,
+        stem: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, LoadError> {
         let tensor = self.tensors.need(&format!("{stem}.weight"))?;
         self.stored.insert(tensor.encoding.name());
         let from_floats = (self.rules.from_floats)(stem);

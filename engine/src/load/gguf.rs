@@ -5,8 +5,9 @@ use std::{path::Path, sync::Arc};
 use memmap2::Mmap;
 
 use super::{
-    GgufVocab, LoadError, LoadOptions, LoadedModel, ModelSource, VocabSource,
-    assemble::{Names, Part, Rules, Tensors, add_files, assemble},
+    GgufVocab, LoadError, LoadOptions, ModelSource, VocabSource,
+    assemble::{Names, Part, Rules, Tensors, add_files},
+    open::Open,
     tensor::{Encoding, FromFloats, Tensor},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     weights::{Bytes, DenseType},
 };
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     embedding: "token_embd",
     output_norm: "output_norm",
     head: "output",
@@ -47,9 +48,9 @@ const NAMES: Names = Names {
 };
 
 /// Divisors of the rotary frequencies, `(head_dim / 2)`.
-const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
-pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
+pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Open, LoadError> {
     let map = mmap::map(path).map_err(|source| LoadError::Open {
         path: path.to_owned(),
         source,
@@ -93,19 +94,21 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Lo
     }
     let ternary = config.architecture == Architecture::Bitnet;
     let rules = Rules {
-        from_floats: &|_| ternary.then_some(FromFloats::ExactOrAbsmean),
+        from_floats: Box::new(move |_| ternary.then_some(FromFloats::ExactOrAbsmean)),
         float_scales: true,
         packed_scale_is_inverse: false,
         tied: None,
         // The converter has added Gemma's 1.
         gain_offset: 0.0,
     };
-    let weights = assemble(&config, &mut tensors, &NAMES, &rules, &mut source)?;
-    Ok(LoadedModel {
+    Ok(Open {
         config,
-        weights,
+        tensors,
+        names: NAMES,
+        rules,
         source,
         vocab,
+        gguf: Some(gguf),
     })
 }
 
@@ -130,7 +133,7 @@ fn tensors(path: &Path, map: &Arc<Mmap>, gguf: &Gguf, options: &LoadOptions) -> 
                 TensorType::Q6K => Encoding::Dense(DenseType::Q6K),
                 TensorType::Tq1_0 => Encoding::Tq1_0,
                 TensorType::Tq2_0 => Encoding::Tq2_0,
-                TensorType::I2S => Encoding::I2S(options.i2_s_block),
+                TensorType::I2S => Encoding::I2S(options.i2_s_layout),
             },
             bytes: Bytes::Mapped {
                 map: Arc::clone(map),

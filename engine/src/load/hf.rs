@@ -10,8 +10,9 @@ use std::{
 use safetensors::Dtype;
 
 use super::{
-    FolderVocab, LoadError, LoadedModel, ModelSource, VocabSource,
-    assemble::{Names, Part, Rules, Tensors, add_files, assemble},
+    FolderVocab, LoadError, ModelSource, VocabSource,
+    assemble::{Names, Part, Rules, Tensors, add_files},
+    open::Open,
     tensor::{Encoding, FromFloats, Tensor},
 };
 use crate::{
@@ -71,7 +72,7 @@ fn part_name(layer: usize, part: Part, attn_sub_norm: &str, ffn_sub_norm: &str) 
     format!("model.layers.{layer}.{module}{name}")
 }
 
-pub(super) fn load(folder: &Path) -> Result<LoadedModel, LoadError> {
+pub(super) fn open(folder: &Path) -> Result<Open, LoadError> {
     let config_path = folder.join("config.json");
     let config = read_json(&config_path, hf::parse_config)?;
     let mut paths = vec![config_path];
@@ -98,13 +99,17 @@ pub(super) fn load(folder: &Path) -> Result<LoadedModel, LoadError> {
     for shard in &shards {
         shard.add_tensors(&mut tensors.by_name);
     }
-    let from_floats = |linear: &str| {
-        let ternary = ternary.as_ref()?;
-        ternary.converts(linear).then_some(FromFloats::Absmean)
-    };
     let ternary_or_none = ternary.clone().unwrap_or_default();
+    let names = match model.architecture {
+        Architecture::Gemma3 => GEMMA3_NAMES,
+        _ if ternary_or_none.one_bit_llm_names => ONE_BIT_LLM_NAMES,
+        _ => NAMES,
+    };
     let rules = Rules {
-        from_floats: &from_floats,
+        from_floats: Box::new(move |linear| {
+            let ternary = ternary.as_ref()?;
+            ternary.converts(linear).then_some(FromFloats::Absmean)
+        }),
         float_scales: false,
         packed_scale_is_inverse: ternary_or_none.scale_is_inverse,
         tied: Some(tie_word_embeddings),
@@ -114,17 +119,14 @@ pub(super) fn load(folder: &Path) -> Result<LoadedModel, LoadError> {
             0.0
         },
     };
-    let names = match model.architecture {
-        Architecture::Gemma3 => GEMMA3_NAMES,
-        _ if ternary_or_none.one_bit_llm_names => ONE_BIT_LLM_NAMES,
-        _ => NAMES,
-    };
-    let weights = assemble(&model, &mut tensors, &names, &rules, &mut source)?;
-    Ok(LoadedModel {
+    Ok(Open {
         config: model,
-        weights,
+        tensors,
+        names,
+        rules,
         source,
         vocab,
+        gguf: None,
     })
 }
 

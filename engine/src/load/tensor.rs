@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use half::{bf16, f16};
 
-use super::{I2sBlock, LoadError};
+use super::{I2sLayout, LoadError};
 use crate::{
     quant::{TQ_BLOCK, absmean, hf_packed, i2_s, tq1_0, tq2_0},
     weights::{AlignedBytes, Bytes, DenseMatrix, DenseType, TernaryMatrix, TernaryScale},
@@ -16,7 +16,7 @@ pub(super) enum Encoding {
     Dense(DenseType),
     Tq1_0,
     Tq2_0,
-    I2S(I2sBlock),
+    I2S(I2sLayout),
     /// Hugging Face's two bits a weight, four rows a byte.
     Packed,
     /// Some other element type, by its name.
@@ -150,8 +150,13 @@ impl Tensor {
             rows
         };
         self.check_shape(&[stored_rows, cols])?;
+        if self.encoding == Encoding::I2S(I2sLayout::RowsInFours) && !rows.is_multiple_of(4) {
+            return Err(self.fault(format!(
+                "cannot be I2_S with rows in fours: {rows} outputs are not a multiple of 4"
+            )));
+        }
         let (codes, mut scale) = match self.encoding {
-            Encoding::I2S(block) => self.i2_s_codes(rows, cols, block),
+            Encoding::I2S(layout) => self.i2_s_codes(rows, cols, layout),
             Encoding::Tq2_0 => self.tq_codes(tq2_0::BLOCK_BYTES, tq2_0::block_to_i2_s),
             Encoding::Tq1_0 => self.tq_codes(tq1_0::BLOCK_BYTES, tq1_0::block_to_i2_s),
             Encoding::Packed => {
@@ -185,7 +190,7 @@ impl Tensor {
         Ok(matrix)
     }
 
-    fn i2_s_codes(&self, rows: usize, cols: usize, block: I2sBlock) -> (Bytes, TernaryScale) {
+    fn i2_s_codes(&self, rows: usize, cols: usize, layout: I2sLayout) -> (Bytes, TernaryScale) {
         let run_bytes = rows * cols / 4;
         let run = &self.bytes[..run_bytes];
         let scale = f32::from_le_bytes(
@@ -193,13 +198,16 @@ impl Tensor {
                 .first_chunk()
                 .expect("the reader counted the 32 bytes behind the codes"),
         );
-        let codes = match block {
-            I2sBlock::Weights128 if cols.is_multiple_of(128) => part(&self.bytes, run_bytes),
-            I2sBlock::Weights128 => {
+        let codes = match layout {
+            I2sLayout::Blocks128 if cols.is_multiple_of(128) => part(&self.bytes, run_bytes),
+            I2sLayout::Blocks128 => {
                 filled(rows, cols, |out| i2_s::run_to_rows(run, rows, cols, out))
             }
-            I2sBlock::Weights64 => filled(rows, cols, |out| {
+            I2sLayout::Blocks64 => filled(rows, cols, |out| {
                 i2_s::narrow_block_to_rows(run, rows, cols, out);
+            }),
+            I2sLayout::RowsInFours => filled(rows, cols, |out| {
+                i2_s::fours_to_rows(run, rows, cols, out);
             }),
         };
         (codes, TernaryScale::Tensor(scale))

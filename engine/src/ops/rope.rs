@@ -118,6 +118,30 @@ fn frequencies(config: &ModelConfig) -> Vec<f32> {
     }
 }
 
+/// Returns the divisors of the frequencies that do what Llama 3's rule does, `(head_dim / 2)`; None
+/// under another rule.
+pub(crate) fn llama3_factors(config: &ModelConfig) -> Option<Vec<f32>> {
+    if !matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) {
+        return None;
+    }
+    let plain = frequencies(&ModelConfig {
+        rope_scaling: RopeScaling::None,
+        rope_freq_factors: None,
+        ..config.clone()
+    });
+    let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
+    let factor = |&frequency: &f32| {
+        let scaled = scale(frequency, config.rope_scaling);
+        match config.rope_scaling {
+            // As it is, or divided by the rule's own factor: to the bit.
+            _ if same(scaled, frequency) => 1.0,
+            RopeScaling::Llama3 { factor, .. } if same(scaled, frequency / factor) => factor,
+            _ => frequency / scaled,
+        }
+    };
+    Some(plain.iter().map(factor).collect())
+}
+
 /// Applies a scaling rule to one frequency (HF `modeling_rope_utils.py`).
 fn scale(frequency: f32, scaling: RopeScaling) -> f32 {
     match scaling {
@@ -197,5 +221,41 @@ mod tests {
         config.rope_freq_factors = Some(vec![2.0; config.head_dim / 2]);
         let halved: Vec<f32> = plain.iter().map(|f| f / 2.0).collect();
         assert_eq!(frequencies(&config), halved);
+    }
+
+    #[test]
+    fn divisors_do_what_llama_3s_rule_does() {
+        let config = ModelConfig {
+            head_dim: 64,
+            rope_theta: 500_000.0,
+            rope_scaling: RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_context: 256,
+            },
+            ..tiny_config()
+        };
+        let factors = llama3_factors(&config).unwrap();
+        assert!(
+            factors.contains(&1.0) && factors.contains(&8.0),
+            "{factors:?}"
+        );
+        assert!(
+            factors.iter().any(|factor| (1.5..7.5).contains(factor)),
+            "{factors:?}"
+        );
+        let divided = ModelConfig {
+            rope_scaling: RopeScaling::None,
+            rope_freq_factors: Some(factors),
+            ..config.clone()
+        };
+        for (ruled, divided) in frequencies(&config).iter().zip(frequencies(&divided)) {
+            assert!(
+                (ruled / divided - 1.0).abs() <= f32::EPSILON,
+                "{ruled} {divided}"
+            );
+        }
+        assert_eq!(llama3_factors(&tiny_config()), None);
     }
 }

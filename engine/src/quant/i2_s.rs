@@ -5,7 +5,8 @@
 //! byte `p` is `w[p] << 6 | w[32 + p] << 4 | w[64 + p] << 2 | w[96 + p]`. A file packs the whole
 //! matrix as one run; at run time each row begins a block and is padded with code 1 (zero).
 //! ARM builds of bitnet.cpp since 112f853 write blocks of 64 under the same type number
-//! ([`narrow_block_to_rows`]); nothing in a file tells which.
+//! ([`narrow_block_to_rows`]), and x86 builds without `ACT_PARALLEL` four rows in a byte
+//! ([`fours_to_rows`]); nothing in a file tells which.
 
 use super::{code, trit};
 use crate::weights::{TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TernaryMatrix};
@@ -69,6 +70,26 @@ pub fn run_to_rows(run: &[u8], rows: usize, cols: usize, codes: &mut [u8]) {
 /// As [`run_to_rows`].
 pub fn narrow_block_to_rows(run: &[u8], rows: usize, cols: usize, codes: &mut [u8]) {
     repack_run(run, rows, cols, codes, 16);
+}
+
+/// Does the same for bytes that hold one column of four rows: byte `c` of the rows `4g..4g + 4` is
+/// `w[4g][c] << 6 | w[4g + 1][c] << 4 | w[4g + 2][c] << 2 | w[4g + 3][c]`.
+///
+/// # Panics
+/// If `rows` is not a multiple of four, or `run` does not hold `rows * cols` weights.
+pub fn fours_to_rows(run: &[u8], rows: usize, cols: usize, codes: &mut [u8]) {
+    assert_eq!(rows % 4, 0);
+    assert_eq!(run.len() * 4, rows * cols);
+    let mut trits = vec![0; cols];
+    let row_bytes = TernaryMatrix::row_bytes(cols);
+    for (row, codes) in codes.chunks_exact_mut(row_bytes).enumerate() {
+        let shift = 6 - 2 * (row % 4);
+        let bytes = &run[row / 4 * cols..][..cols];
+        for (value, byte) in trits.iter_mut().zip(bytes) {
+            *value = trit((byte >> shift) & 3);
+        }
+        pack_row(&trits, codes);
+    }
 }
 
 /// Blocks of `4 * width` weights in `width` bytes.
@@ -163,6 +184,24 @@ mod tests {
         let mut expected = [0; 128];
         (expected[1], expected[17], expected[49]) = (1, -1, 1);
         assert_eq!(trits, expected);
+    }
+
+    #[test]
+    fn rows_in_fours_share_a_byte() {
+        // Column 1 of rows 4 to 7 is 1, −1, 0, 1.
+        let mut run = [ZEROS; 2 * 64];
+        run[64 + 1] = 0b10_00_01_10;
+        let mut codes = [0; 8 * 32];
+        fours_to_rows(&run, 8, 64, &mut codes);
+        for (row, expected) in [0, 0, 0, 0, 1, -1, 0, 1].into_iter().enumerate() {
+            let mut trits = [0; 64];
+            unpack_row(&codes[row * 32..][..32], &mut trits);
+            assert_eq!(
+                (trits[0], trits[1], trits[2]),
+                (0, expected, 0),
+                "row {row}"
+            );
+        }
     }
 
     proptest! {

@@ -53,6 +53,67 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer, TokenizerError> {
         })
 }
 
+/// A byte-level vocabulary as GGUF files have it.
+pub(crate) struct ByteLevelParts {
+    /// llama.cpp's name of the splitting rule.
+    pub(crate) pre: &'static str,
+    /// Texts in GPT-2's alphabet, and ids.
+    pub(crate) tokens: Vec<(String, u32)>,
+    /// Texts found before anything else, ids, and whether they are special.
+    pub(crate) added: Vec<(String, u32, bool)>,
+    /// `left right`, best first.
+    pub(crate) merges: Vec<String>,
+    /// What is put before a text.
+    pub(crate) prefix: Vec<u32>,
+}
+
+/// Reads the parts of a `tokenizer.json` that is a byte-level BPE GGUF's rules have words for; None
+/// of another kind.
+pub(crate) fn byte_level_parts(path: &Path) -> Result<Option<ByteLevelParts>, TokenizerError> {
+    let bytes = read_file(path)?;
+    let Ok(file) = serde_json::from_slice::<File>(&bytes) else {
+        return Ok(None);
+    };
+    let Some(pipeline) = file.pipeline() else {
+        return Ok(None);
+    };
+    let Pipeline {
+        split,
+        nfc,
+        prefix,
+        suffix,
+    } = pipeline;
+    // What the names stand for besides the rule.
+    let (pre, ignores_merges, normalizes) = match split {
+        Split::Llama3 => ("llama-bpe", true, false),
+        Split::Qwen2 => ("qwen2", false, true),
+        Split::Gpt2 => ("gpt-2", false, false),
+    };
+    if (ignores_merges, normalizes) != (file.model.ignore_merges, nfc) || !suffix.is_empty() {
+        return Ok(None);
+    }
+    let merges = file.model.merges.iter().enumerate().map(|(index, merge)| {
+        let (left, right) = merge.parts(index)?;
+        Ok(format!("{left} {right}"))
+    });
+    let merges = merges
+        .collect::<Result<_, _>>()
+        .map_err(|source| TokenizerError::Vocabulary {
+            origin: path.display().to_string(),
+            source,
+        })?;
+    let added = file.added_tokens.into_iter();
+    Ok(Some(ByteLevelParts {
+        pre,
+        tokens: file.model.vocab,
+        added: added
+            .map(|token| (token.content, token.id, token.special))
+            .collect(),
+        merges,
+        prefix,
+    }))
+}
+
 /// Reads a whole file of a plausible size.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     let failed = |source| TokenizerError::Read {

@@ -7,7 +7,6 @@ use tritmark_engine::generate::{End, Generation, Params, Step, generate};
 use crate::{
     common,
     models::{MODELS, Model, engine, kernel_names, prompts, tokenizer},
-    statistics::Limits,
 };
 
 #[test]
@@ -23,10 +22,7 @@ fn greedy_text_is_the_references_up_to_its_first_near_tie() {
     {
         let path = data.join("golden/models").join(file);
         let tokenizer = tokenizer(&path);
-        let near_tie = match limits {
-            Limits::Exact { .. } => 1e-3,
-            Limits::Statistical { .. } => 0.2,
-        };
+        let near_tie = limits.near_tie();
         let (mut compared, mut whole) = (0, 0);
         let prompts = prompts(&data, reference);
         let mut best: Vec<Generation> = Vec::new();

@@ -1,6 +1,6 @@
 //! Logits and log-probabilities of the prompts.
 
-use tritmark_engine::{engine::EngineOptions, kv_cache::KvType};
+use tritmark_engine::{engine::EngineOptions, kv_cache::KvType, verify::statistics::Differences};
 
 use crate::{
     common,
@@ -8,7 +8,7 @@ use crate::{
         BITNET_CPP, MODELS, Model, Outputs, all_logits, engine, engine_with, kernel_names, options,
         prompts,
     },
-    statistics::{Differences, Limits, max_abs, token_logprobs},
+    statistics::{Limits, check, check_but, max_abs, token_logprobs},
 };
 
 /// Tokens of the longest prompt that the slower kernels evaluate: the results are bit-equal, so
@@ -66,7 +66,7 @@ fn logits_and_log_probabilities_are_the_references_on_every_kernel() {
                 best.push(logits);
             }
             if rank == 0 {
-                differences.check(limits, &format!("{file} {kernel}"));
+                check(&differences, limits, &format!("{file} {kernel}"));
             }
         }
     }
@@ -79,39 +79,10 @@ fn keys_and_values_in_f16_stay_within_their_own_limits() {
     };
     for (file, others, limits) in [
         // 29 of 30 were the same with the engine whose distances are published.
-        (
-            "bitnet-tiny-packed",
-            1,
-            Limits::Statistical {
-                median_kl: 6e-5,
-                p99: 0.045,
-                // What was published for one engine with such a cache, with room for another.
-                worst_kl: 3e-4,
-                p50: 0.006,
-                max: 0.2,
-            },
-        ),
-        (
-            "llama-tiny",
-            0,
-            Limits::Exact {
-                max_logit_difference: 3e-3,
-            },
-        ),
-        (
-            "qwen2-tiny",
-            0,
-            Limits::Exact {
-                max_logit_difference: 3e-3,
-            },
-        ),
-        (
-            "gemma3-tiny",
-            0,
-            Limits::Exact {
-                max_logit_difference: 3e-3,
-            },
-        ),
+        ("bitnet-tiny-packed", 1, Limits::ternary(KvType::F16)),
+        ("llama-tiny", 0, Limits::dense(KvType::F16)),
+        ("qwen2-tiny", 0, Limits::dense(KvType::F16)),
+        ("gemma3-tiny", 0, Limits::dense(KvType::F16)),
     ] {
         let outputs = Outputs::read(&data, &format!("{file}.f32"));
         let options = EngineOptions {
@@ -134,7 +105,7 @@ fn keys_and_values_in_f16_stay_within_their_own_limits() {
             );
         }
         let what = format!("{file}, keys and values in f16");
-        differences.check_but(limits, &what, others);
+        check_but(&differences, limits, &what, others);
     }
 }
 
@@ -166,7 +137,7 @@ fn logits_of_every_position_are_the_references() {
         }
         assert_eq!(positions, 1 + 6 + 15 + 9);
         let limits = MODELS[0].limits;
-        differences.check(limits, &format!("every position on {kernel}"));
+        check(&differences, limits, &format!("every position on {kernel}"));
     }
 }
 
@@ -203,7 +174,7 @@ fn the_files_of_bitnet_cpp_give_bitnet_cpps_logits() {
             compared += 1;
         }
         assert!(compared >= 16, "{compared} prompts");
-        differences.check(limits, reference);
+        check(&differences, limits, reference);
     }
 }
 

@@ -5,6 +5,7 @@ use std::{num::NonZeroUsize, path::Path};
 use tritmark_engine::{
     engine::{Engine, EngineOptions, Logits},
     kernels::{self, KernelChoice},
+    kv_cache::KvType,
     load::{LoadOptions, load},
     tokenizer::Tokenizer,
 };
@@ -24,9 +25,7 @@ pub(crate) struct Model {
     pub(crate) limits: Limits,
 }
 
-const FULL_PRECISION: Limits = Limits::Exact {
-    max_logit_difference: 1e-4,
-};
+const FULL_PRECISION: Limits = Limits::dense(KvType::F32);
 
 /// Every model whose outputs a public program printed.
 pub(crate) const MODELS: [Model; 9] = [

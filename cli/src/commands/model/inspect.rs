@@ -10,8 +10,8 @@ use crate::{
     out,
 };
 
-pub(super) fn exec(path: &Path, as_json: bool) -> Outcome {
-    let model = load::load(path, &LoadOptions::default())
+pub(super) fn exec(path: &Path, options: &LoadOptions, as_json: bool) -> Outcome {
+    let model = load::load(path, options)
         .or_exit(Exit::Usage, || format!("cannot load {}", path.display()))?;
     let hash = model
         .source

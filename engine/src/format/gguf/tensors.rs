@@ -170,6 +170,7 @@ pub(super) fn foreign_name(id: u32) -> &'static str {
         16..=23 | 29 => " (an iq type)",
         24..=27 => " (an integer type)",
         28 => " (f64)",
+        37 => " (bitnet.cpp's i8_s)",
         38 => " (bitnet.cpp's tl1)",
         // Both programs gave these numbers away.
         39 => " (bitnet.cpp's tl2 or llama.cpp's mxfp4)",
