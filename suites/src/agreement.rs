@@ -144,7 +144,7 @@ pub enum AgreementError {
 /// look up: tests hold them to the others.
 pub fn matrix(threads: &[NonZeroUsize], batches: &[NonZeroUsize]) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for kernel in kernels() {
+    for kernel in agreeing() {
         for &threads in threads {
             for &n_batch in batches {
                 cells.push(Cell {
@@ -166,7 +166,7 @@ pub fn matrix(threads: &[NonZeroUsize], batches: &[NonZeroUsize]) -> Vec<Cell> {
 }
 
 /// Returns the names of the kernels that are to agree.
-fn kernels() -> impl Iterator<Item = &'static str> {
+fn agreeing() -> impl Iterator<Item = &'static str> {
     kernels::names().filter(|&name| {
         let lossless = KernelChoice::Named(name).is_lossless() == Ok(true);
         lossless && !name.starts_with("reference-")
@@ -462,7 +462,7 @@ mod tests {
     #[test]
     fn every_cell_agrees_with_the_reference() {
         let cells = matrix(&numbers(&[1, 2]), &numbers(&[1, 7, 32]));
-        assert_eq!(cells.len(), kernels().count() * 2 * 4);
+        assert_eq!(cells.len(), agreeing().count() * 2 * 4);
         assert!(kernels::available().iter().all(|kernel| {
             let mut of_kernel = cells.iter().filter(|cell| cell.kernel == kernel.name());
             of_kernel.next().is_some()
