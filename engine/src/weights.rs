@@ -66,7 +66,7 @@ impl From<Vec<u8>> for Bytes {
 /// An owned buffer whose bytes start at a multiple of 64.
 ///
 /// A large one lies in huge pages where the system gives them: a stream of weights then needs one
-/// entry of the TLB for every 2 MiB of it. Weights lie side by side in [regions](crate::pages).
+/// entry of the TLB for every 2 MiB of it. Weights lie side by side in regions.
 pub struct AlignedBytes {
     memory: Memory,
     len: usize,
@@ -319,13 +319,13 @@ pub enum DenseType {
     /// ggml Q4_0: blocks of 32, an f16 scale and 16 bytes of nibbles (18 bytes), value = d * (q − 8);
     /// byte `j` holds weight `j` low and weight `j + 16` high.
     Q4_0,
-    /// ggml `Q5_0`: blocks of 32, 22 bytes ([`q5_0`](crate::quant::q5_0)).
+    /// ggml `Q5_0`: blocks of 32, 22 bytes ([`q5_0`]).
     Q5_0,
-    /// ggml `Q4_K`: blocks of 256, 144 bytes ([`q4_k`](crate::quant::q4_k)).
+    /// ggml `Q4_K`: blocks of 256, 144 bytes ([`q4_k`]).
     Q4K,
-    /// ggml `Q5_K`: blocks of 256, 176 bytes ([`q5_k`](crate::quant::q5_k)).
+    /// ggml `Q5_K`: blocks of 256, 176 bytes ([`q5_k`]).
     Q5K,
-    /// ggml `Q6_K`: blocks of 256, 210 bytes ([`q6_k`](crate::quant::q6_k)).
+    /// ggml `Q6_K`: blocks of 256, 210 bytes ([`q6_k`]).
     Q6K,
 }
 
