@@ -16,7 +16,7 @@ use super::Format;
 pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 
 /// Bytes that are copied at a time.
-const CHUNK: usize = 1 << 20;
+pub(super) const CHUNK: usize = 1 << 20;
 
 /// Which row of the source stands in a row of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +47,6 @@ pub(super) enum BlockScale {
     Inside,
     /// It stands in a tensor of its own, and blocks have a scale of 1.
     Beside,
-}
-
-/// Writes bytes as they are.
-pub(super) fn copy(bytes: &[u8], sink: Sink<'_>) {
-    for chunk in bytes.chunks(CHUNK) {
-        if !sink(chunk) {
-            return;
-        }
-    }
 }
 
 /// Writes a ternary matrix, which was found to fit the format.

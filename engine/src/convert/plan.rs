@@ -102,12 +102,17 @@ impl<'a> Plan<'a> {
     pub(super) fn encode(&self, nth: usize, sink: Sink<'_>) -> Result<(), ConvertError> {
         match &self.contents[nth] {
             Content::Copy(bytes) => {
-                encode::copy(bytes, sink);
-                bytes.release(0, bytes.len());
+                for (nth, chunk) in bytes.chunks(encode::CHUNK).enumerate() {
+                    if !sink(chunk) {
+                        break;
+                    }
+                    // Read once: the file's pages need not stay resident.
+                    bytes.release(nth * encode::CHUNK, chunk.len());
+                }
             }
             Content::Floats(values) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-                encode::copy(&bytes, sink);
+                sink(&bytes);
             }
             Content::Ternary {
                 layer,
