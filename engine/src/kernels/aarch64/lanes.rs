@@ -132,7 +132,7 @@ pub(super) fn prefetch(address: *const u8) {
         asm!(
             "prfm pldl1keep, [{address}]",
             address = in(reg) address,
-            options(nomem, nostack, preserves_flags)
+            options(readonly, nostack, preserves_flags)
         );
     }
 }
