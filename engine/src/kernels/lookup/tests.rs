@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     kernels::{Activations, Kernel, reference::Reference, tested},
-    lookup::{Entries, Packing},
+    lookup::{Entries, Lookup, Packing, TILE},
     testing::{TestRng, pack_ternary, random_ternary},
     weights::{TernaryMatrix, TernaryScale},
 };
@@ -140,7 +140,8 @@ fn products_are_those_of_multiplication_for_all_sizes_round_the_tiles() {
 #[test]
 fn many_rows_are_taken_in_stretches() {
     let mut rng = TestRng::new(12);
-    for (rows, tokens) in [(STRETCH * TILE + 40, 1), (300, 35)] {
+    // More tiles, and more tokens, than have sums at a time.
+    for (rows, tokens) in [(128 * TILE + 40, 1), (300, 35)] {
         let matrix = random_ternary(&mut rng, rows, 50, false);
         check(&matrix, &random_codes(&mut rng, tokens * 50));
     }
