@@ -7,8 +7,7 @@
 
 use half::f16;
 
-use super::{super::isa::Isa, formats::Format};
-use crate::quant::q4_k::scale_and_min;
+use super::{super::isa::Isa, LANES, formats::Format};
 
 /// Units of 32 weights in a block.
 const UNITS: usize = 8;
@@ -19,7 +18,7 @@ pub(super) struct Q4K;
 impl Format for Q4K {
     const UNITS: usize = UNITS;
     type Block = [u8; 144];
-    type Shared = [[f32; 2]; UNITS];
+    type Shared = [f32; LANES];
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> (&[Self::Block], &[u8]) {
@@ -45,7 +44,7 @@ impl Format for Q4K {
                 codes[half][j] = nibbles[half][j] >> (nth % 2 * 4) & 15;
             }
         }
-        scale_less_min(isa, &codes, shared[nth])
+        scale_less_min(isa, &codes, [shared[nth], shared[UNITS + nth]])
     }
 }
 
@@ -55,7 +54,7 @@ pub(super) struct Q5K;
 impl Format for Q5K {
     const UNITS: usize = UNITS;
     type Block = [u8; 176];
-    type Shared = [[f32; 2]; UNITS];
+    type Shared = [f32; LANES];
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> (&[Self::Block], &[u8]) {
@@ -83,7 +82,7 @@ impl Format for Q5K {
                 codes[half][j] = nibble | (fifths[half][j] >> nth & 1) << 4;
             }
         }
-        scale_less_min(isa, &codes, shared[nth])
+        scale_less_min(isa, &codes, [shared[nth], shared[UNITS + nth]])
     }
 }
 
@@ -93,7 +92,7 @@ pub(super) struct Q6K;
 impl Format for Q6K {
     const UNITS: usize = UNITS;
     type Block = [u8; 210];
-    type Shared = [[f32; 2]; UNITS];
+    type Shared = [f32; LANES];
 
     #[inline(always)]
     fn blocks(row: &[u8]) -> (&[Self::Block], &[u8]) {
@@ -104,13 +103,8 @@ impl Format for Q6K {
     #[inline(always)]
     fn shared<I: Isa>(isa: I, block: &Self::Block) -> Self::Shared {
         let d = isa.half(f16::from_le_bytes([block[208], block[209]]));
-        let mut scales = [[0.0; 2]; UNITS];
-        for nth in 0..UNITS {
-            for half in 0..2 {
-                scales[nth][half] = d * f32::from(block[192 + 2 * nth + half].cast_signed());
-            }
-        }
-        scales
+        let (scales, _) = block[192..].as_chunks();
+        scaled(isa, &scales[0], isa.splat(d))
     }
 
     #[inline(always)]
@@ -131,25 +125,54 @@ impl Format for Q6K {
                 codes[half][j] = (nibble | pair << 4).wrapping_sub(32);
             }
         }
-        let [first, second] = shared[nth];
         [
-            isa.mul(isa.splat(first), isa.load_i8(&codes[0])),
-            isa.mul(isa.splat(second), isa.load_i8(&codes[1])),
+            isa.mul(isa.splat(shared[2 * nth]), isa.load_i8(&codes[0])),
+            isa.mul(isa.splat(shared[2 * nth + 1]), isa.load_i8(&codes[1])),
         ]
     }
 }
 
-/// Returns `d · scale` and `−dmin · min` of each unit.
+/// Returns `d · scale` of each unit, then `−dmin · min` of each.
 #[inline(always)]
-fn scales_and_mins<I: Isa>(isa: I, block: &[u8]) -> [[f32; 2]; UNITS] {
-    let d = isa.half(f16::from_le_bytes([block[0], block[1]]));
-    let dmin = isa.half(f16::from_le_bytes([block[2], block[3]]));
-    let mut shared = [[0.0; 2]; UNITS];
-    for nth in 0..UNITS {
-        let (scale, min) = scale_and_min(&block[4..16], nth);
-        shared[nth] = [d * f32::from(scale), -(dmin * f32::from(min))];
+fn scales_and_mins<I: Isa>(isa: I, block: &[u8]) -> [f32; LANES] {
+    let mut factors = [isa.half(f16::from_le_bytes([block[0], block[1]])); LANES];
+    factors[UNITS..].fill(-isa.half(f16::from_le_bytes([block[2], block[3]])));
+    let codes = six_bits(&block[4..].as_chunks().0[0]);
+    scaled(isa, &codes, isa.load(&factors))
+}
+
+/// Returns codes times factors.
+///
+/// On lanes by name: left to the compiler, several rows' codes become lanes of one register, whose
+/// products it then scatters.
+#[inline(always)]
+fn scaled<I: Isa>(isa: I, codes: &[u8; LANES], factors: I::Lanes) -> [f32; LANES] {
+    let mut products = [0.0; LANES];
+    isa.store(isa.mul(isa.load_i8(codes), factors), &mut products);
+    products
+}
+
+/// Unpacks eight scales and eight mins at once, as [`scale_and_min`] does one.
+///
+/// [`scale_and_min`]: crate::quant::q4_k::scale_and_min
+#[inline(always)]
+fn six_bits(bytes: &[u8; 12]) -> [u8; LANES] {
+    const SIX: u32 = 0x3f3f_3f3f;
+    const FOUR: u32 = 0x0f0f_0f0f;
+    const NEXT_TWO: u32 = 0x3030_3030;
+    let word = |i: usize| u32::from_le_bytes(bytes.as_chunks().0[i]);
+    let (scales, mins, both) = (word(0), word(1), word(2));
+    let words = [
+        scales & SIX,
+        both & FOUR | scales >> 2 & NEXT_TWO,
+        mins & SIX,
+        both >> 4 & FOUR | mins >> 2 & NEXT_TWO,
+    ];
+    let mut codes = [0; LANES];
+    for (codes, word) in codes.as_chunks_mut().0.iter_mut().zip(words) {
+        *codes = word.to_le_bytes();
     }
-    shared
+    codes
 }
 
 /// Returns `scale · code − min` of 32 codes.
