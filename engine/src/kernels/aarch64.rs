@@ -75,7 +75,7 @@ impl<L: Level> Kernel for Arm<L> {
 
     fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
         // 16 lanes are four registers: 16 of sums, 8 of inputs, 4 of a row.
-        dense::product::<_, 3, 2>(self.lanes, weights, input, out);
+        dense::product::<_, 4, 6>(self.lanes, weights, input, out);
     }
 
     fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {

@@ -1,18 +1,24 @@
 //! Dense products on any [`Isa`]: weights of every type widen to f32 exactly, then meet f32 inputs.
 
+use std::ops::Range;
+
 use super::{Columns, float, float::LANES, isa::Isa, screen};
 use crate::{
     screen::{PADDING, ScreenRows},
-    weights::{AlignedBytes, DenseMatrix, DenseType},
+    weights::{DenseMatrix, DenseType},
 };
 
+#[cfg(test)]
+mod bench;
 mod blocks;
 mod formats;
 mod k_blocks;
+mod tiles;
 
 use formats::{Format, UNIT};
 
 pub(super) use formats::bf16_to_f32;
+pub(super) use tiles::tile;
 
 /// Evaluates an expression with `$format` standing for the [`Format`] of a type.
 macro_rules! with_format {
@@ -67,7 +73,7 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
     out: &mut Columns<'_>,
 ) {
     if out.tokens() != 1 {
-        tokens::<I, R, T>(isa, weights, input, out);
+        tiles::product::<I, R, T>(isa, weights, input, out);
         return;
     }
     with_format!(weights.dtype, F => one_token::<I, F>(isa, weights, input, out));
@@ -98,9 +104,10 @@ pub(super) fn screen_rows<I: Isa>(
 ) {
     let mut values = vec![0.0; head.cols.next_multiple_of(PADDING)];
     for nth in 0..out.scales.len() {
-        let row = row(head, first + nth);
-        let lanes = &mut values[..head.cols.next_multiple_of(LANES)];
-        with_format!(head.dtype, F => widen::<I, F>(isa, row, 0, head.cols, lanes));
+        let (lanes, _) = values.as_chunks_mut();
+        widen(isa, head, first + nth, 0..head.cols, |nth, values| {
+            isa.store(values, &mut lanes[nth]);
+        });
         screen::quantize_row(&values, nth, out);
     }
 }
@@ -195,187 +202,45 @@ fn dots<I: Isa, F: Format, const R: usize>(isa: I, rows: [&[u8]; R], x: &[f32]) 
     dots
 }
 
-/// Columns that are widened at a time: a panel of 12 rows and the inputs of a tile fit in L1.
-const PANEL_COLS: usize = 512;
-/// Tiles of rows in a panel: what is read of the inputs from L2 serves all of them.
-const PANEL_TILES: usize = 4;
-
-/// Matrix times several vectors.
-///
-/// A panel of rows is widened to f32 a stretch of columns at a time, and meets tiles of `R` rows
-/// and `T` tokens; their lanes are kept from one stretch to the next, so that each dot product is
-/// summed in the order of a whole row.
+/// Widens columns of a row, the first a block's, and hands on 16 at a time with their number; behind
+/// the last column come zeros.
 #[inline(always)]
-fn tokens<I: Isa, const R: usize, const T: usize>(
+fn widen<I: Isa>(
     isa: I,
     weights: &DenseMatrix,
-    input: &[f32],
-    out: &mut Columns<'_>,
+    nth: usize,
+    cols: Range<usize>,
+    each: impl FnMut(usize, I::Lanes),
 ) {
-    // Tokens whose lanes stay in L2 together with their inputs.
-    const PASS: usize = 48;
-    let cols = weights.cols;
-    let range = out.range();
-    let n_tokens = out.tokens();
-    let panel_rows = R * PANEL_TILES;
-
-    let mut panel = AlignedBytes::zeroed(panel_rows * PANEL_COLS * 4);
-    let panel: &mut [f32] = bytemuck::cast_slice_mut(panel.as_mut_slice());
-    let pass = PASS.min(n_tokens).next_multiple_of(T);
-    // (stretch, token, columns of the stretch), the last columns padded with zeros to 16.
-    let mut packed = AlignedBytes::zeroed(pass * cols.next_multiple_of(LANES) * 4);
-    let packed: &mut [f32] = bytemuck::cast_slice_mut(packed.as_mut_slice());
-    let mut lanes = AlignedBytes::zeroed(pass * panel_rows * LANES * 4);
-    let (lanes, _) = bytemuck::cast_slice_mut::<u8, f32>(lanes.as_mut_slice()).as_chunks_mut();
-
-    for start in (0..n_tokens).step_by(PASS) {
-        let end = n_tokens.min(start + PASS);
-        pack(&input[start * cols..end * cols], cols, pass, packed);
-        for first in range.clone().step_by(panel_rows) {
-            let n_rows = panel_rows.min(range.end - first);
-            lanes.fill([0.0; LANES]);
-            for col in (0..cols).step_by(PANEL_COLS) {
-                let n_cols = PANEL_COLS.min(cols - col);
-                let width = n_cols.next_multiple_of(LANES);
-                for r in 0..n_rows {
-                    let out = &mut panel[r * width..][..width];
-                    let row = row(weights, first + r);
-                    with_format!(weights.dtype, F => widen::<I, F>(isa, row, col, n_cols, out));
-                }
-                let rows = &panel[..n_rows.next_multiple_of(R) * width];
-                let tokens = &packed[col * pass..][..(end - start).next_multiple_of(T) * width];
-                add_panel::<I, R, T>(isa, rows, tokens, width, lanes);
-            }
-            fold_panel::<I, R, T>(isa, lanes, end - start, n_rows, |token, row, sum| {
-                out.set(start + token, first + row, sum);
-            });
-        }
-    }
+    let row = row(weights, nth);
+    with_format!(weights.dtype, F => widen_as::<I, F>(isa, F::cols(row, cols.start, cols.len()), cols.len(), each));
 }
 
-/// Copies tokens, `(n, cols)`, stretch by stretch: `(stretch, pass, columns of the stretch)`.
 #[inline(always)]
-fn pack(input: &[f32], cols: usize, pass: usize, packed: &mut [f32]) {
-    for col in (0..cols).step_by(PANEL_COLS) {
-        let n_cols = PANEL_COLS.min(cols - col);
-        let width = n_cols.next_multiple_of(LANES);
-        for (packed, x) in packed[col * pass..]
-            .chunks_exact_mut(width)
-            .zip(input.chunks_exact(cols))
-        {
-            packed[..n_cols].copy_from_slice(&x[col..col + n_cols]);
-        }
-    }
-}
-
-/// Adds the products of a panel with all tokens to their lanes, `(tile of tokens, tile of rows, T, R)`.
-#[inline(always)]
-fn add_panel<I: Isa, const R: usize, const T: usize>(
+fn widen_as<I: Isa, F: Format>(
     isa: I,
-    rows: &[f32],
-    tokens: &[f32],
-    width: usize,
-    lanes: &mut [[f32; LANES]],
+    bytes: &[u8],
+    n_cols: usize,
+    mut each: impl FnMut(usize, I::Lanes),
 ) {
-    let mut tiles = lanes.chunks_exact_mut(R * T);
-    for x in tokens.chunks_exact(T * width) {
-        let mut n_tiles = 0;
-        for w in rows.chunks_exact(R * width) {
-            let lanes = tiles.next().expect("lanes for each tile");
-            tile::<I, R, T>(isa, w, x, width, lanes);
-            n_tiles += 1;
-        }
-        // Panels at the end of the rows have fewer tiles.
-        for _ in n_tiles..PANEL_TILES {
-            tiles.next();
-        }
-    }
-}
-
-/// Folds the lanes of the tokens and rows that exist.
-#[inline(always)]
-fn fold_panel<I: Isa, const R: usize, const T: usize>(
-    isa: I,
-    lanes: &[[f32; LANES]],
-    n_tokens: usize,
-    n_rows: usize,
-    mut each: impl FnMut(usize, usize, f32),
-) {
-    for token in 0..n_tokens {
-        for row in 0..n_rows {
-            let tile = token / T * PANEL_TILES + row / R;
-            let sum = isa.load(&lanes[tile * R * T + token % T * R + row % R]);
-            each(token, row, isa.fold(sum));
-        }
-    }
-}
-
-/// Widens the columns from `col` on of a row to f32, the tail padded with zeros to a multiple of 16.
-#[inline(always)]
-fn widen<I: Isa, F: Format>(isa: I, row: &[u8], col: usize, n_cols: usize, out: &mut [f32]) {
-    let (blocks, rest) = F::blocks(F::cols(row, col, n_cols));
-    let (chunks, tail) = out.as_chunks_mut::<UNIT>();
-    for (block, units) in blocks.iter().zip(chunks.chunks_exact_mut(F::UNITS)) {
+    let (blocks, rest) = F::blocks(bytes);
+    let mut nth = 0;
+    for block in blocks {
         let shared = F::shared(isa, block);
-        for (u, out) in units.iter_mut().enumerate() {
-            let (halves, _) = out.as_chunks_mut::<LANES>();
-            for (lanes, out) in F::widen(isa, block, &shared, u).into_iter().zip(halves) {
-                isa.store(lanes, out);
+        for u in 0..F::UNITS {
+            for lanes in F::widen(isa, block, &shared, u) {
+                each(nth, lanes);
+                nth += 1;
             }
         }
     }
     let cols_left = n_cols % UNIT;
     if cols_left > 0 {
-        // `out` is a multiple of 16 long: the last unit may be a whole or a half one.
-        let last = if tail.is_empty() {
-            chunks.last_mut().expect("a row has columns").as_mut_slice()
-        } else {
-            tail
-        };
-        last.fill(0.0);
+        let mut last = [0.0; UNIT];
         F::widen_rest(rest, &mut last[..cols_left]);
-    }
-}
-
-/// Adds the products of `R` rows with `T` tokens to their lanes, `(T, R)`.
-#[inline(always)]
-fn tile<I: Isa, const R: usize, const T: usize>(
-    isa: I,
-    w: &[f32],
-    x: &[f32],
-    width: usize,
-    lanes: &mut [[f32; LANES]],
-) {
-    let n = width / LANES;
-    let mut w_chunks = [&[][..]; R];
-    for r in 0..R {
-        w_chunks[r] = &w[r * width..].as_chunks::<LANES>().0[..n];
-    }
-    let mut x_chunks = [&[][..]; T];
-    for t in 0..T {
-        x_chunks[t] = &x[t * width..].as_chunks::<LANES>().0[..n];
-    }
-    let mut sums = [[isa.zero(); R]; T];
-    for t in 0..T {
-        for r in 0..R {
-            sums[t][r] = isa.load(&lanes[t * R + r]);
-        }
-    }
-    for i in 0..n {
-        let mut x = [isa.zero(); T];
-        for t in 0..T {
-            x[t] = isa.load(&x_chunks[t][i]);
-        }
-        for r in 0..R {
-            let w = isa.load(&w_chunks[r][i]);
-            for t in 0..T {
-                sums[t][r] = isa.mul_add(w, x[t], sums[t][r]);
-            }
-        }
-    }
-    for t in 0..T {
-        for r in 0..R {
-            isa.store(sums[t][r], &mut lanes[t * R + r]);
+        for lanes in &last.as_chunks().0[..cols_left.div_ceil(LANES)] {
+            each(nth, isa.load(lanes));
+            nth += 1;
         }
     }
 }

@@ -8,6 +8,8 @@ use super::float::LANES;
 pub(super) trait Isa: Copy {
     /// Sixteen floats in registers.
     type Lanes: Copy;
+    /// Lanes of one register.
+    const PART: usize;
 
     /// Returns zeros.
     fn zero(self) -> Self::Lanes;
@@ -35,6 +37,9 @@ pub(super) trait Isa: Copy {
     fn load_i8(self, bytes: &[u8; 16]) -> Self::Lanes;
     /// Reads 16 bytes of two nibbles: the low nibbles − 8, and the high nibbles − 8.
     fn load_nibbles(self, bytes: &[u8; 16]) -> [Self::Lanes; 2];
+    /// Adds the products of `R` rows with `T` tokens to their lanes, `(part, R, T, PART)`; both lie as
+    /// [`dense::tiles`](super::dense::tiles) says.
+    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]);
     /// Asks for the cache line `offset` bytes behind the start of `bytes`; it need not be readable.
     fn prefetch(self, bytes: &[u8], offset: usize);
 }

@@ -19,7 +19,7 @@ use std::{
 
 use half::f16;
 
-use super::super::{float::LANES, isa::Isa};
+use super::super::{dense, float::LANES, isa::Isa};
 
 /// NEON; exists only where `detect` saw it.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,7 @@ type Quad = [float32x4_t; 4];
 
 impl Isa for Neon {
     type Lanes = Quad;
+    const PART: usize = 4;
 
     #[inline(always)]
     fn zero(self) -> Quad {
@@ -119,6 +120,19 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
+    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
+        // SAFETY, of all three: `self` can only come from `detect`.
+        dense::tile::<_, 4, R, T>(
+            |values| unsafe { quad::load_four(values) },
+            |sums, values| unsafe { quad::store_four(sums, values) },
+            |a, b, c| unsafe { quad::mul_add_four(a, b, c) },
+            rows,
+            tokens,
+            lanes,
+        );
+    }
+
+    #[inline(always)]
     fn prefetch(self, bytes: &[u8], offset: usize) {
         prefetch(bytes.as_ptr().wrapping_add(offset));
     }
@@ -140,13 +154,14 @@ pub(super) fn prefetch(address: *const u8) {
 /// 16 float lanes in four registers.
 pub(super) mod quad {
     use super::{
-        LANES, Quad, array, f16, int8x16_t, uint8x16_t, uint16x8_t, vadd_f32, vaddq_f32, vandq_u8,
-        vcvt_f32_f16, vcvt_high_f32_f16, vcvtq_f32_s32, vdup_n_u16, vdupq_n_f32, vdupq_n_s8,
-        vdupq_n_u8, vfmaq_f32, vget_high_f32, vget_low_f16, vget_low_f32, vget_low_s8,
-        vget_low_s16, vget_low_u16, vgetq_lane_f32, vld1q_f32, vld1q_u8, vmovl_high_s8,
-        vmovl_high_s16, vmovl_s8, vmovl_s16, vmulq_f32, vpadds_f32, vreinterpret_f16_u16,
-        vreinterpretq_f16_u16, vreinterpretq_f32_u8, vreinterpretq_f32_u32, vreinterpretq_s8_u8,
-        vreinterpretq_u16_u8, vshll_high_n_u16, vshll_n_u16, vshrq_n_u8, vst1q_f32, vsubq_s8,
+        LANES, Quad, array, f16, float32x4_t, int8x16_t, uint8x16_t, uint16x8_t, vadd_f32,
+        vaddq_f32, vandq_u8, vcvt_f32_f16, vcvt_high_f32_f16, vcvtq_f32_s32, vdup_n_u16,
+        vdupq_n_f32, vdupq_n_s8, vdupq_n_u8, vfmaq_f32, vget_high_f32, vget_low_f16, vget_low_f32,
+        vget_low_s8, vget_low_s16, vget_low_u16, vgetq_lane_f32, vld1q_f32, vld1q_u8,
+        vmovl_high_s8, vmovl_high_s16, vmovl_s8, vmovl_s16, vmulq_f32, vpadds_f32,
+        vreinterpret_f16_u16, vreinterpretq_f16_u16, vreinterpretq_f32_u8, vreinterpretq_f32_u32,
+        vreinterpretq_s8_u8, vreinterpretq_u16_u8, vshll_high_n_u16, vshll_n_u16, vshrq_n_u8,
+        vst1q_f32, vsubq_s8,
     };
 
     #[inline]
@@ -159,10 +174,7 @@ pub(super) mod quad {
     #[target_feature(enable = "neon")]
     pub(super) fn load(values: &[f32; LANES]) -> Quad {
         let (fours, _) = values.as_chunks::<4>();
-        array::from_fn(|i| {
-            // SAFETY: `fours[i]` is four readable floats.
-            unsafe { vld1q_f32(fours[i].as_ptr()) }
-        })
+        array::from_fn(|i| load_four(&fours[i]))
     }
 
     #[inline]
@@ -170,15 +182,34 @@ pub(super) mod quad {
     pub(super) fn store(lanes: Quad, values: &mut [f32; LANES]) {
         let (fours, _) = values.as_chunks_mut::<4>();
         for i in 0..4 {
-            // SAFETY: `fours[i]` is four writable floats.
-            unsafe { vst1q_f32(fours[i].as_mut_ptr(), lanes[i]) }
+            store_four(lanes[i], &mut fours[i]);
         }
     }
 
     #[inline]
     #[target_feature(enable = "neon")]
+    pub(super) fn load_four(values: &[f32; 4]) -> float32x4_t {
+        // SAFETY: `values` is four readable floats.
+        unsafe { vld1q_f32(values.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn store_four(lanes: float32x4_t, values: &mut [f32; 4]) {
+        // SAFETY: `values` is four writable floats.
+        unsafe { vst1q_f32(values.as_mut_ptr(), lanes) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn mul_add_four(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        vfmaq_f32(c, a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
     pub(super) fn mul_add(a: Quad, b: Quad, c: Quad) -> Quad {
-        array::from_fn(|i| vfmaq_f32(c[i], a[i], b[i]))
+        array::from_fn(|i| mul_add_four(a[i], b[i], c[i]))
     }
 
     #[inline]

@@ -26,6 +26,7 @@ use crate::{
 
 mod bounds;
 mod lookup;
+mod tile;
 mod trits;
 
 pub(super) use trits::add_lanes;
@@ -82,8 +83,8 @@ impl Kernel for Avx2 {
     fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(isa: Avx2, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
-            // 16 lanes are two registers: 12 of sums, the rest for two tokens' inputs.
-            dense::product::<_, 3, 2>(isa, weights, input, out);
+            // 12 sums, 3 tokens and a row: the 16 registers.
+            dense::product::<_, { tile::ROWS }, { tile::TOKENS }>(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, input, out) }
@@ -202,6 +203,7 @@ type Pair = (__m256, __m256);
 
 impl Isa for Avx2 {
     type Lanes = Pair;
+    const PART: usize = 8;
 
     #[inline(always)]
     fn zero(self) -> Pair {
@@ -279,6 +281,13 @@ impl Isa for Avx2 {
     fn load_nibbles(self, bytes: &[u8; 16]) -> [Pair; 2] {
         // SAFETY: `self` can only come from `detect`.
         unsafe { pair::load_nibbles(bytes) }
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
+        const { assert!(R == tile::ROWS && T == tile::TOKENS) };
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { tile::add(rows, tokens, lanes) }
     }
 
     #[inline(always)]

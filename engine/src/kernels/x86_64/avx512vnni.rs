@@ -195,6 +195,7 @@ fn load_256(bytes: &[u8; 32]) -> __m256i {
 
 impl Isa for Avx512Vnni {
     type Lanes = __m512;
+    const PART: usize = LANES;
 
     #[inline(always)]
     fn zero(self) -> __m512 {
@@ -272,6 +273,18 @@ impl Isa for Avx512Vnni {
     fn load_nibbles(self, bytes: &[u8; 16]) -> [__m512; 2] {
         // SAFETY: `self` can only come from `detect`.
         unsafe { wide::load_nibbles(bytes) }
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
+        dense::tile::<_, LANES, R, T>(
+            |values| self.load(values),
+            |sums, values| self.store(sums, values),
+            |a, b, c| self.mul_add(a, b, c),
+            rows,
+            tokens,
+            lanes,
+        );
     }
 
     #[inline(always)]
