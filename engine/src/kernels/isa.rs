@@ -42,4 +42,6 @@ pub(super) trait Isa: Copy {
     fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]);
     /// Asks for the cache line `offset` bytes behind the start of `bytes`; it need not be readable.
     fn prefetch(self, bytes: &[u8], offset: usize);
+    /// As [`prefetch`](Isa::prefetch), but not into L1: for what is read after other work.
+    fn prefetch_l2(self, bytes: &[u8], offset: usize);
 }

@@ -136,6 +136,19 @@ impl Isa for Neon {
     fn prefetch(self, bytes: &[u8], offset: usize) {
         prefetch(bytes.as_ptr().wrapping_add(offset));
     }
+
+    #[inline(always)]
+    fn prefetch_l2(self, bytes: &[u8], offset: usize) {
+        let address = bytes.as_ptr().wrapping_add(offset);
+        // SAFETY: as in [`prefetch`].
+        unsafe {
+            asm!(
+                "prfm pldl2keep, [{address}]",
+                address = in(reg) address,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+    }
 }
 
 /// Asks for a cache line; the address need not be readable. The intrinsic is still unstable.

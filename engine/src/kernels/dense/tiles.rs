@@ -67,16 +67,19 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
                         scatter::<I, R>(isa, x, i, nth % R, tile);
                     });
                 }
-                let next = Next::of(weights, &rows, col + n_cols);
+                let ahead = Ahead::new(weights, &rows, col + n_cols);
                 let rows = &panel[..rows.len().next_multiple_of(R) * width];
                 let tokens = &packed[col * pass..][..(end - start).next_multiple_of(T) * width];
-                add_panel::<I, R, T>(isa, rows, tokens, width, &next, lanes);
+                add_panel::<I, R, T>(isa, rows, tokens, width, ahead, lanes);
             }
             for (token, t) in (start..end).zip(0..) {
-                for (nth, r) in rows.clone().enumerate() {
-                    let tile = (t / T * PANEL_TILES + nth / R) * R * T * LANES;
-                    let tile = &lanes[tile..][..R * T * LANES];
-                    out.set(token, r, fold::<I, R, T>(isa, tile, nth % R, t % T));
+                let of_tile = &lanes[t / T * PANEL_TILES * R * T * LANES..];
+                let out = &mut out.token(token)[first - range.start..][..rows.len()];
+                let tiles = of_tile.chunks_exact(R * T * LANES);
+                for (tile, out) in tiles.zip(out.chunks_mut(R)) {
+                    for (r, out) in out.iter_mut().enumerate() {
+                        *out = fold::<I, R, T>(isa, tile, r, t % T);
+                    }
                 }
             }
         }
@@ -154,43 +157,58 @@ fn pack<I: Isa, const T: usize>(
     }
 }
 
-/// The bytes that are widened after those at hand: the rows' next columns, or the next rows.
-struct Next<'a> {
+/// What is widened after what is at hand, the rows' next columns or the next rows: it is asked for
+/// while tiles are computed.
+struct Ahead<'a> {
     data: &'a [u8],
-    first: usize,
-    rows: usize,
+    /// Bytes of a row, and those of them that will be widened.
     row_bytes: usize,
     bytes: usize,
+    /// Where the next row's bytes start, how many of them were asked for, and how many rows are left.
+    first: usize,
+    asked: usize,
+    rows: usize,
 }
 
-impl<'a> Next<'a> {
-    fn of(weights: &'a DenseMatrix, rows: &Range<usize>, col: usize) -> Self {
+impl<'a> Ahead<'a> {
+    const LINE: usize = 64;
+
+    fn new(weights: &'a DenseMatrix, rows: &Range<usize>, col: usize) -> Self {
         let row_bytes = weights.dtype.row_bytes(weights.cols);
-        let stretch = weights.dtype.row_bytes(STRETCH);
-        let (row, first) = if col < weights.cols {
+        let (row, start) = if col < weights.cols {
             (rows.start, weights.dtype.row_bytes(col))
         } else {
             (rows.end, 0)
         };
         Self {
             data: &weights.data,
-            first: row * row_bytes + first,
-            rows: rows.len(),
             row_bytes,
-            bytes: stretch.min(row_bytes - first.min(row_bytes)),
+            bytes: weights.dtype.row_bytes(STRETCH).min(row_bytes - start),
+            first: row * row_bytes + start,
+            asked: 0,
+            rows: rows.len(),
         }
     }
 
-    /// Asks for the `nth` of `n` shares.
+    /// Returns how many lines there are.
+    fn lines(&self) -> usize {
+        self.rows * self.bytes.div_ceil(Self::LINE)
+    }
+
+    /// Asks for the next `n` lines.
     #[inline(always)]
-    fn prefetch<I: Isa>(&self, isa: I, nth: usize, n: usize) {
-        const LINE: usize = 64;
-        let per_row = self.bytes.div_ceil(LINE);
-        let lines = self.rows * per_row;
-        let share = lines.div_ceil(n);
-        for line in nth * share..lines.min((nth + 1) * share) {
-            let offset = line / per_row * self.row_bytes + line % per_row * LINE;
-            isa.prefetch(self.data, self.first + offset);
+    fn ask<I: Isa>(&mut self, isa: I, n: usize) {
+        for _ in 0..n {
+            if self.rows == 0 {
+                return;
+            }
+            isa.prefetch_l2(self.data, self.first + self.asked);
+            self.asked += Self::LINE;
+            if self.asked >= self.bytes {
+                self.asked = 0;
+                self.first += self.row_bytes;
+                self.rows -= 1;
+            }
         }
     }
 }
@@ -202,13 +220,13 @@ fn add_panel<I: Isa, const R: usize, const T: usize>(
     rows: &[f32],
     tokens: &[f32],
     width: usize,
-    next: &Next<'_>,
+    mut ahead: Ahead<'_>,
     lanes: &mut [f32],
 ) {
-    let n = tokens.len() / (T * width);
+    let share = ahead.lines().div_ceil(tokens.len() / (T * width));
     let of_tokens = lanes.chunks_exact_mut(PANEL_TILES * R * T * LANES);
-    for (nth, (x, lanes)) in tokens.chunks_exact(T * width).zip(of_tokens).enumerate() {
-        next.prefetch(isa, nth, n);
+    for (x, lanes) in tokens.chunks_exact(T * width).zip(of_tokens) {
+        ahead.ask(isa, share);
         let tiles = lanes.chunks_exact_mut(R * T * LANES);
         for (w, lanes) in rows.chunks_exact(R * width).zip(tiles) {
             isa.tile::<R, T>(w, x, lanes);

@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C: every x86-64 server and desktop CPU since 2013 (Intel) and 2015 (AMD).
 
 use std::arch::x86_64::{
-    __m128i, __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtph_ps,
+    __m128i, __m256, _MM_HINT_T0, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtph_ps,
     _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set1_epi8,
     _mm_shuffle_ps, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm256_add_ps,
     _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
@@ -198,6 +198,13 @@ pub(super) fn prefetch(address: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }
 
+/// Asks for a cache line, into L2; the address need not be readable.
+#[inline]
+#[target_feature(enable = "sse")]
+pub(super) fn prefetch_l2(address: *const u8) {
+    _mm_prefetch::<_MM_HINT_T1>(address.cast());
+}
+
 /// 16 lanes: 0..8 and 8..16.
 type Pair = (__m256, __m256);
 
@@ -294,6 +301,12 @@ impl Isa for Avx2 {
     fn prefetch(self, bytes: &[u8], offset: usize) {
         // SAFETY: `self` can only come from `detect`.
         unsafe { prefetch(bytes.as_ptr().wrapping_add(offset)) }
+    }
+
+    #[inline(always)]
+    fn prefetch_l2(self, bytes: &[u8], offset: usize) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { prefetch_l2(bytes.as_ptr().wrapping_add(offset)) }
     }
 }
 

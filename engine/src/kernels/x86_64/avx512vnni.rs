@@ -19,7 +19,7 @@ use super::{
         isa::Isa,
         peak, ternary,
     },
-    avx2::{pair, prefetch},
+    avx2::{pair, prefetch, prefetch_l2},
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
@@ -291,6 +291,12 @@ impl Isa for Avx512Vnni {
     fn prefetch(self, bytes: &[u8], offset: usize) {
         // SAFETY: `self` can only come from `detect`.
         unsafe { prefetch(bytes.as_ptr().wrapping_add(offset)) }
+    }
+
+    #[inline(always)]
+    fn prefetch_l2(self, bytes: &[u8], offset: usize) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { prefetch_l2(bytes.as_ptr().wrapping_add(offset)) }
     }
 }
 
