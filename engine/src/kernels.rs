@@ -102,11 +102,14 @@ pub trait Kernel: fmt::Debug + Send + Sync {
         screen::quantize_rows_in_order(head, first, out);
     }
 
-    /// Bounds the logits of some rows of a screened head.
-    ///
-    /// Kernels may differ in the last bits of a bound, which changes no result.
+    /// Bounds the logits of some rows of a screened head by the upper bits of its codes.
     fn screen(&self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
         screen::screen_in_order(screen, input, bounds);
+    }
+
+    /// Computes `l·u` of some rows of a screened head.
+    fn screen_low(&self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+        screen::low_in_order(screen, input, rows, sums);
     }
 
     /// Computes softmax attention of one token's query heads over one key/value head.

@@ -1,16 +1,23 @@
-//! The screened head: the greatest logits of a large vocabulary, exactly, from half of the bytes.
+//! The screened head: the greatest logits of a large vocabulary, exactly, from fewer bytes.
 //!
-//! Beside the head `W` stands a copy in int8, `w = s q + e` for each row. It gives every logit up to
-//! a proven bound; only the rows whose bound reaches the k-th greatest are evaluated with the full
+//! Beside the head `W` stands a copy in int8, `w = s q + e` for each row, which gives every logit up
+//! to a proven bound. It lies in two planes, the upper six bits of the codes and the lower two. The
+//! upper plane is read for all rows; the lower one only for those whose bound reaches the k-th
+//! greatest; and only the rows whose narrower bound then still reaches it are evaluated with the full
 //! head. Their logits are the full head's, bit for bit, and no other row can be among the `k`
 //! greatest: the result is that of the full head, whatever the weights and inputs.
+//!
+//! # The codes
+//! `c = q + 128 = 4 h + l` with `h` of six bits and `l` of two. Without its lower bits a code counts
+//! for the middle of what it may be, `q' = 4 h + 1.5 − 128`, and `w = s q' + e'`.
 //!
 //! # The bound
 //! Let `x = t u + d` be the input with integers `u`, and `I = q·u`, which is summed exactly. Then
 //! `w·x = s t I + s q·d + e·x`, so that by Cauchy and Schwarz
 //! `|w·x − s t I| ≤ ‖s q‖ ‖d‖ + ‖e‖ ‖x‖`. The full head's own rounding (`n / 16 + 5` roundings of
 //! at most `2^-24` each on the way of any product) adds at most `γ ‖w‖ ‖x‖`, and the few float
-//! steps from `I` to the bound at most `2^-20 ‖s q‖ ‖t u‖`. Norms are rounded upwards.
+//! steps from `I` to the bound at most `2^-20 ‖s q‖ ‖t u‖`. Norms are rounded upwards. The same
+//! holds for `q'` and `e'`, where `‖s q'‖ ≤ ‖s q‖ + ‖e‖ + ‖e'‖`.
 
 use crate::{
     kernels::Kernel,
@@ -18,8 +25,19 @@ use crate::{
     weights::{AlignedBytes, DenseMatrix},
 };
 
-/// A row of the copy is padded with zeros to a multiple of this.
-pub(crate) const PADDING: usize = 32;
+/// Columns of a block of codes, to a multiple of which a row is padded.
+pub(crate) const PADDING: usize = 128;
+/// A block's upper bits: byte `j` holds `h[j]`, `h[32 + j]` and `h[64 + j]`, in each third of the
+/// block, with two bits of `h[96 + j]` above, the lowest two first.
+pub(crate) type High = [u8; 96];
+/// A block's lower bits: byte `j` holds `l[j]`, `l[32 + j]`, `l[64 + j]` and `l[96 + j]`, from the
+/// lowest bit on.
+pub(crate) type Low = [u8; 32];
+
+/// What `q` is less than `c`.
+const OFFSET: f64 = 128.0;
+/// What the lower bits count for where they are not read.
+const MIDDLE: f64 = 1.5;
 
 /// Inputs, scales and norms are below this, so that no bound and no logit overflows.
 const LARGEST: f32 = 1e15;
@@ -29,12 +47,16 @@ const LARGEST: f32 = 1e15;
 pub struct Screen {
     cols: usize,
     stride: usize,
-    // (rows, stride) int8, the padding zero
-    codes: AlignedBytes,
+    // (rows, stride / 128) High
+    high: AlignedBytes,
+    // (rows, stride / 128) Low
+    low: AlignedBytes,
     // (rows): s
     scales: Vec<f32>,
     // (rows): at least ‖e‖
     errors: Vec<f32>,
+    // (rows): at least ‖e'‖
+    coarse_errors: Vec<f32>,
     // (rows): at least ‖s q‖
     norms: Vec<f32>,
 }
@@ -42,30 +64,40 @@ pub struct Screen {
 /// Some rows of a [`Screen`], for writing.
 #[derive(Debug)]
 pub struct ScreenRows<'a> {
-    /// `(rows, stride)` int8.
-    pub codes: &'a mut [i8],
+    /// `(rows, stride / 128)` blocks.
+    pub high: &'a mut [High],
+    /// `(rows, stride / 128)` blocks.
+    pub low: &'a mut [Low],
     /// `s`.
     pub scales: &'a mut [f32],
     /// At least ‖w − s q‖.
     pub errors: &'a mut [f32],
+    /// At least ‖w − s q'‖.
+    pub coarse_errors: &'a mut [f32],
     /// At least ‖s q‖.
     pub norms: &'a mut [f32],
 }
 
 impl ScreenRows<'_> {
-    /// Splits the rows into pieces of `rows`, each row `stride` long.
-    fn chunks(&mut self, rows: usize, stride: usize) -> impl Iterator<Item = ScreenRows<'_>> {
-        self.codes
-            .chunks_mut(rows * stride)
+    /// Splits the rows into pieces of `rows`, each row `blocks` long.
+    fn chunks(&mut self, rows: usize, blocks: usize) -> impl Iterator<Item = ScreenRows<'_>> {
+        self.high
+            .chunks_mut(rows * blocks)
+            .zip(self.low.chunks_mut(rows * blocks))
             .zip(self.scales.chunks_mut(rows))
             .zip(self.errors.chunks_mut(rows))
+            .zip(self.coarse_errors.chunks_mut(rows))
             .zip(self.norms.chunks_mut(rows))
-            .map(|(((codes, scales), errors), norms)| ScreenRows {
-                codes,
-                scales,
-                errors,
-                norms,
-            })
+            .map(
+                |(((((high, low), scales), errors), coarse_errors), norms)| ScreenRows {
+                    high,
+                    low,
+                    scales,
+                    errors,
+                    coarse_errors,
+                    norms,
+                },
+            )
     }
 }
 
@@ -74,6 +106,10 @@ impl ScreenRows<'_> {
 pub struct ScreenInput {
     /// `u`, padded with zeros to a row's stride.
     pub codes: Vec<i16>,
+    /// The digits of `u`, `(stride)` each: `u = 128 a + b` with `a` first, and `|b| ≤ 64`.
+    pub digits: [Vec<i8>; 2],
+    // The sum of `u`
+    sum: f64,
     /// `t`.
     pub unit: f32,
     /// What a row's ‖e‖ counts for: ‖x‖ and the roundings.
@@ -87,6 +123,8 @@ pub struct ScreenInput {
 pub struct Bounds<'a> {
     /// The first row.
     pub first: usize,
+    /// `h·u`.
+    pub sums: &'a mut [i32],
     /// At most the logits.
     pub lower: &'a mut [f32],
     /// At least the logits.
@@ -110,34 +148,31 @@ impl Screen {
         if largest_code(stride) < 127 {
             return None;
         }
+        let blocks = stride / PADDING;
         let mut screen = Self {
             cols: head.cols,
             stride,
-            codes: AlignedBytes::for_weights(head.rows * stride),
+            high: AlignedBytes::for_weights(head.rows * blocks * size_of::<High>()),
+            low: AlignedBytes::for_weights(head.rows * blocks * size_of::<Low>()),
             scales: vec![0.0; head.rows],
             errors: vec![0.0; head.rows],
+            coarse_errors: vec![0.0; head.rows],
             norms: vec![0.0; head.rows],
         };
-        let Self {
-            codes,
-            scales,
-            errors,
-            norms,
-            ..
-        } = &mut screen;
         let per_part = head.rows.div_ceil(pool.threads()).max(1);
-        let codes: &mut [i8] = bytemuck::cast_slice_mut(codes.as_mut_slice());
         let mut all = ScreenRows {
-            codes,
-            scales,
-            errors,
-            norms,
+            high: bytemuck::cast_slice_mut(screen.high.as_mut_slice()),
+            low: bytemuck::cast_slice_mut(screen.low.as_mut_slice()),
+            scales: &mut screen.scales,
+            errors: &mut screen.errors,
+            coarse_errors: &mut screen.coarse_errors,
+            norms: &mut screen.norms,
         };
-        let mut parts: Vec<_> = all.chunks(per_part, stride).collect();
+        let mut parts: Vec<_> = all.chunks(per_part, blocks).collect();
         let row_bytes = head.dtype.row_bytes(head.cols);
         pool.run(&mut parts, |nth, part| {
             let mut first = nth * per_part;
-            for mut rows in part.chunks(ROWS, stride) {
+            for mut rows in part.chunks(ROWS, blocks) {
                 let n = rows.scales.len();
                 kernel.screen_rows(head, first, &mut rows);
                 // The file's pages were read once; from now on few rows of it will be.
@@ -148,41 +183,82 @@ impl Screen {
         drop(parts);
         // False of what is not a number, too.
         let bounded = |values: &[f32]| values.iter().all(|&x| x < LARGEST);
-        (bounded(&screen.scales) && bounded(&screen.errors) && bounded(&screen.norms))
-            .then_some(screen)
+        let all_bounded = bounded(&screen.scales)
+            && bounded(&screen.errors)
+            && bounded(&screen.coarse_errors)
+            && bounded(&screen.norms);
+        all_bounded.then_some(screen)
     }
 
     /// Returns the bytes of the copy and its bounds.
     pub fn bytes(&self) -> usize {
-        self.codes.len() + 4 * (self.scales.len() + self.errors.len() + self.norms.len())
+        self.high.len() + self.low.len() + 4 * 4 * self.scales.len()
     }
 
-    /// Returns the int8 values of a row, padded with zeros to a multiple of 32.
+    /// Returns the bytes that are read for every input; the lower bits of the rows that these leave
+    /// come on top.
+    pub fn streamed_bytes(&self) -> usize {
+        self.bytes() - self.low.len()
+    }
+
+    /// Returns the upper bits of a row's codes.
     ///
     /// # Panics
     /// If there is no such row.
     #[inline]
-    pub fn codes(&self, row: usize) -> &[i8] {
-        bytemuck::cast_slice(&self.codes[row * self.stride..][..self.stride])
+    pub(crate) fn high(&self, row: usize) -> &[High] {
+        let blocks = self.stride / PADDING;
+        &bytemuck::cast_slice(&self.high)[row * blocks..][..blocks]
     }
 
-    /// Returns the bounds of a row's logit, given the sum of the products of the codes.
+    /// Returns the lower bits of a row's codes.
     ///
-    /// The sum may be off by `2^-21` of the product of the codes' norms.
+    /// # Panics
+    /// If there is no such row.
     #[inline]
-    pub(crate) fn bounds(&self, row: usize, sum: f32, input: &ScreenInput) -> (f32, f32) {
-        let value = sum * input.unit * self.scales[row];
+    pub(crate) fn low(&self, row: usize) -> &[Low] {
+        let blocks = self.stride / PADDING;
+        &bytemuck::cast_slice(&self.low)[row * blocks..][..blocks]
+    }
+
+    /// Bounds logits by `h·u`.
+    #[expect(clippy::inline_always, reason = "compiled for the ISA of each kernel")]
+    #[inline(always)]
+    pub(crate) fn bound(&self, input: &ScreenInput, bounds: &mut Bounds<'_>) {
+        let n = bounds.sums.len();
+        let rows = bounds.first..bounds.first + n;
+        let scales = &self.scales[rows.clone()];
+        let errors = &self.errors[rows.clone()];
+        let coarse_errors = &self.coarse_errors[rows.clone()];
+        let norms = &self.norms[rows];
+        let (lower, upper) = (&mut bounds.lower[..n], &mut bounds.upper[..n]);
+        let constant = (OFFSET - MIDDLE) * input.sum;
+        for i in 0..n {
+            let sum = 4.0 * f64::from(bounds.sums[i]) - constant;
+            let value = sum as f32 * input.unit * scales[i];
+            let norm = norms[i] + (errors[i] + coarse_errors[i]);
+            let error = coarse_errors[i] * input.error_weight + norm * input.norm_weight;
+            lower[i] = value - error;
+            upper[i] = value + error;
+        }
+    }
+
+    /// Returns the bounds of a row's logit, given `h·u` and `l·u`.
+    fn narrow_bounds(&self, row: usize, sums: [i32; 2], input: &ScreenInput) -> (f32, f32) {
+        let [high, low] = sums.map(f64::from);
+        let sum = 4.0 * high + low - OFFSET * input.sum;
+        let value = sum as f32 * input.unit * self.scales[row];
         let error = self.errors[row] * input.error_weight + self.norms[row] * input.norm_weight;
         (value - error, value + error)
     }
 }
 
-/// Returns the greatest magnitude of an input's integer that keeps every sum of `stride / 8`
-/// products with int8 values in i32: what a lane of the narrowest kernel adds up.
+/// Returns the greatest magnitude of an input's integer that keeps every sum of `stride` products
+/// with six bits in i32, and its digits in int8.
 fn largest_code(stride: usize) -> i32 {
-    let products = stride.div_ceil(8).max(1);
-    let largest = i32::MAX as usize / (127 * products);
-    i32::try_from(largest).map_or(0, |largest| largest.min(i32::from(i16::MAX)))
+    const OF_DIGITS: i32 = 127 * 128;
+    let largest = i32::MAX as usize / (63 * stride.max(1));
+    i32::try_from(largest).map_or(0, |largest| largest.min(OF_DIGITS))
 }
 
 impl ScreenInput {
@@ -200,14 +276,23 @@ impl ScreenInput {
         self.unit = (absmax / largest).max(1e-30);
         self.codes.clear();
         self.codes.resize(screen.stride, 0);
-        let (mut norm, mut rest) = (0.0_f64, 0.0_f64);
+        let (mut norm, mut rest, mut sum) = (0.0_f64, 0.0_f64, 0.0_f64);
         for (code, &x) in self.codes.iter_mut().zip(x) {
             let rounded = (x / self.unit).round_ties_even().clamp(-largest, largest);
             *code = rounded as i16;
             let (x, unit) = (f64::from(x), f64::from(self.unit));
             norm += x * x;
             rest += (x - unit * f64::from(rounded)).powi(2);
+            sum += f64::from(rounded);
         }
+        self.sum = sum;
+        let upper = |code: i16| (code + 64) >> 7;
+        let codes = self.codes.iter();
+        let [a, b] = &mut self.digits;
+        a.clear();
+        a.extend(codes.clone().map(|&code| upper(code) as i8));
+        b.clear();
+        b.extend(codes.map(|&code| (code - (upper(code) << 7)) as i8));
         let (norm, rest) = (norm.sqrt(), rest.sqrt());
         let roundings = (x.len() / 16 + 5) as f64 * UNIT;
         let gamma = roundings / (1.0 - roundings) + 16.0 * UNIT;
@@ -224,12 +309,17 @@ impl ScreenInput {
 #[derive(Debug, Default)]
 pub(crate) struct Screening {
     input: ScreenInput,
+    // (rows): h·u
+    sums: Vec<i32>,
     // (rows)
     lower: Vec<f32>,
     // (rows)
     upper: Vec<f32>,
     // One for each thread: its greatest lower bounds, ascending.
     greatest: Vec<Vec<f32>>,
+    // Of the rows that the upper bits leave: l·u, and the narrower bounds.
+    low_sums: Vec<i32>,
+    narrow: Vec<(f32, f32)>,
     /// The rows found, ascending.
     pub(crate) rows: Vec<u32>,
 }
@@ -244,27 +334,47 @@ impl Screening {
         x: &[f32],
         k: usize,
     ) -> Option<()> {
+        debug_assert_eq!(x.len(), screen.cols);
+        self.input.set(screen, x)?;
+        self.greatest.resize_with(pool.threads(), Vec::new);
+        self.bound_all(screen, kernel, pool, k);
+        let least = self.kth_greatest(k);
+        self.rows.clear();
+        let reaching = self
+            .upper
+            .iter()
+            .zip(0..)
+            .filter(|(upper, _)| **upper >= least);
+        self.rows.extend(reaching.map(|(_, row)| row));
+        self.bound_narrowly(screen, kernel, pool, k);
+        let least = self.kth_greatest(k);
+        let mut narrow = self.narrow.iter();
+        self.rows
+            .retain(|_| narrow.next().is_some_and(|(_, upper)| *upper >= least));
+        Some(())
+    }
+
+    /// Bounds all logits by the upper bits.
+    fn bound_all(&mut self, screen: &Screen, kernel: &dyn Kernel, pool: &mut ThreadPool, k: usize) {
         struct Part<'a> {
             bounds: Bounds<'a>,
             greatest: &'a mut Vec<f32>,
         }
-        debug_assert_eq!(x.len(), screen.cols);
-        self.input.set(screen, x)?;
         let n_rows = screen.scales.len();
+        self.sums.resize(n_rows, 0);
         self.lower.resize(n_rows, 0.0);
         self.upper.resize(n_rows, 0.0);
-        self.greatest.resize_with(pool.threads(), Vec::new);
         let ends = threads::ends(n_rows, pool.threads(), 16);
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(pool.threads());
+        let mut sums = &mut self.sums[..];
         let (mut lower, mut upper, mut first) = (&mut self.lower[..], &mut self.upper[..], 0);
         for (end, greatest) in ends.zip(&mut self.greatest) {
-            let (own_lower, rest_lower) = lower.split_at_mut(end - first);
-            let (own_upper, rest_upper) = upper.split_at_mut(end - first);
-            (lower, upper) = (rest_lower, rest_upper);
+            let n = end - first;
             let bounds = Bounds {
                 first,
-                lower: own_lower,
-                upper: own_upper,
+                sums: sums.split_off_mut(..n).expect("a sum for each row"),
+                lower: lower.split_off_mut(..n).expect("a bound for each row"),
+                upper: upper.split_off_mut(..n).expect("a bound for each row"),
             };
             parts.push(Part { bounds, greatest });
             first = end;
@@ -277,17 +387,59 @@ impl Screening {
                 keep_greatest(greatest, lower, k);
             }
         });
+    }
+
+    /// Bounds the logits of `rows` by all bits.
+    fn bound_narrowly(
+        &mut self,
+        screen: &Screen,
+        kernel: &dyn Kernel,
+        pool: &mut ThreadPool,
+        k: usize,
+    ) {
+        struct Part<'a> {
+            rows: &'a [u32],
+            low_sums: &'a mut [i32],
+            narrow: &'a mut [(f32, f32)],
+            greatest: &'a mut Vec<f32>,
+        }
+        let n_rows = self.rows.len();
+        self.low_sums.clear();
+        self.low_sums.resize(n_rows, 0);
+        self.narrow.clear();
+        self.narrow.resize(n_rows, (0.0, 0.0));
+        self.greatest.iter_mut().for_each(Vec::clear);
+        let each = n_rows.div_ceil(pool.threads()).max(1);
+        let mut parts: Vec<Part<'_>> = self
+            .rows
+            .chunks(each)
+            .zip(self.low_sums.chunks_mut(each))
+            .zip(self.narrow.chunks_mut(each))
+            .zip(&mut self.greatest)
+            .map(|(((rows, low_sums), narrow), greatest)| Part {
+                rows,
+                low_sums,
+                narrow,
+                greatest,
+            })
+            .collect();
+        let (input, sums) = (&self.input, &self.sums);
+        pool.run(&mut parts, |_, part| {
+            kernel.screen_low(screen, input, part.rows, part.low_sums);
+            let low_sums = part.rows.iter().zip(&*part.low_sums);
+            for ((&row, &low), bounds) in low_sums.zip(&mut *part.narrow) {
+                let row = row as usize;
+                *bounds = screen.narrow_bounds(row, [sums[row], low], input);
+                keep_greatest(part.greatest, bounds.0, k);
+            }
+        });
+    }
+
+    /// Returns the `k`th greatest of the lower bounds that were seen.
+    fn kth_greatest(&self, k: usize) -> f32 {
         let mut all: Vec<f32> = self.greatest.concat();
         all.sort_unstable_by(|a, b| b.total_cmp(a));
-        let least = all.get(k - 1).copied().unwrap_or(f32::NEG_INFINITY);
-        self.rows.clear();
-        let reaching = self
-            .upper
-            .iter()
-            .zip(0..)
-            .filter(|(upper, _)| **upper >= least);
-        self.rows.extend(reaching.map(|(_, row)| row));
-        Some(())
+        all.get(k - 1).copied().unwrap_or(f32::NEG_INFINITY)
     }
 }
 

@@ -244,8 +244,8 @@ fn run(weights: &Weights, config: &ModelConfig, shape: Shape) {
     }
 }
 
-/// Decode reads 1.178 GB a token with the full head, 0.849 GB with a screened one: at 25 GB/s no
-/// more than 21 and 29 tok/s.
+/// Decode reads 1.178 GB a token with the full head, 0.769 GB with a screened one: at 25 GB/s no
+/// more than 21 and 33 tok/s.
 #[test]
 #[ignore = "bench"]
 fn bench_2b4t_decode() {

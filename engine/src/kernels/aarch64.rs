@@ -91,6 +91,11 @@ impl<L: Level> Kernel for Arm<L> {
         unsafe { bounds::of_rows(screen, input, bounds) }
     }
 
+    fn screen_low(&self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+        // SAFETY: `lanes` can only come from `detect`.
+        unsafe { bounds::low_of_rows(screen, input, rows, sums) }
+    }
+
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
         attention::attend(self.lanes, head, scores, out);
     }

@@ -103,12 +103,13 @@ pub(super) fn screen_rows<I: Isa>(
     out: &mut ScreenRows<'_>,
 ) {
     let mut values = vec![0.0; head.cols.next_multiple_of(PADDING)];
+    let mut codes = vec![0; values.len()];
     for nth in 0..out.scales.len() {
         let (lanes, _) = values.as_chunks_mut();
         widen(isa, head, first + nth, 0..head.cols, |nth, values| {
             isa.store(values, &mut lanes[nth]);
         });
-        screen::quantize_row(&values, nth, out);
+        screen::quantize_row(&values, nth, &mut codes, out);
     }
 }
 

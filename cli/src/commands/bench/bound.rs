@@ -62,7 +62,7 @@ impl Machine {
         } = test;
         if n_prompt == 0 {
             let head = match engine.screen() {
-                Some(screen) => screen.bytes(),
+                Some(screen) => screen.streamed_bytes(),
                 None => engine.weights().head().data.len(),
             };
             let depth = (n_depth + n_gen / 2) as f64;

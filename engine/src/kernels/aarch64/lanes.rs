@@ -121,11 +121,19 @@ impl Isa for Neon {
 
     #[inline(always)]
     fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
-        // SAFETY, of all three: `self` can only come from `detect`.
         dense::tile::<_, 4, R, T>(
-            |values| unsafe { quad::load_four(values) },
-            |sums, values| unsafe { quad::store_four(sums, values) },
-            |a, b, c| unsafe { quad::mul_add_four(a, b, c) },
+            |values| {
+                // SAFETY: `self` can only come from `detect`.
+                unsafe { quad::load_four(values) }
+            },
+            |sums, values| {
+                // SAFETY: as above.
+                unsafe { quad::store_four(sums, values) }
+            },
+            |a, b, c| {
+                // SAFETY: as above.
+                unsafe { quad::mul_add_four(a, b, c) }
+            },
             rows,
             tokens,
             lanes,

@@ -24,7 +24,7 @@ use crate::{
     weights::{DenseMatrix, TernaryMatrix},
 };
 
-mod bounds;
+pub(super) mod bounds;
 mod lookup;
 mod tile;
 mod trits;
@@ -111,6 +111,11 @@ impl Kernel for Avx2 {
     fn screen(&self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
         // SAFETY: `self` can only come from `detect`.
         unsafe { bounds::of_rows(screen, input, bounds) }
+    }
+
+    fn screen_low(&self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { bounds::low_of_rows(screen, input, rows, sums) }
     }
 
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {

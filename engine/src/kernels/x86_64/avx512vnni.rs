@@ -108,6 +108,11 @@ impl Kernel for Avx512Vnni {
         unsafe { bounds::of_rows(screen, input, bounds) }
     }
 
+    fn screen_low(&self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { bounds::low_of_rows(screen, input, rows, sums) }
+    }
+
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
         fn run(isa: Avx512Vnni, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {

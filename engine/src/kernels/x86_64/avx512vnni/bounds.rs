@@ -1,48 +1,75 @@
-//! Bounds of a screened head's logits with AVX-512 VNNI: int8 rows widened to i16 meet the i16
-//! input in `vpdpwssd`.
+//! Sums of a screened head's codes with AVX-512 VNNI: codes meet the two digits of the input in
+//! `vpdpbusd`, 32 at a time.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_cvtepi8_epi16, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_loadu_si512,
-    _mm512_reduce_add_ps, _mm512_setzero_si512,
+    __m256i, _mm256_add_epi32, _mm256_dpbusd_epi32, _mm256_setzero_si256, _mm256_slli_epi32,
 };
 
-use super::{super::avx2::prefetch, load_256};
+use super::super::avx2::{
+    bounds::{Digits, add_lanes, digits, load, unpack, unpack_low},
+    prefetch,
+};
 use crate::screen::{Bounds, Screen, ScreenInput};
 
 /// How far ahead memory is asked for, bytes.
 const AHEAD: usize = 4096;
 
 /// Bounds the logits of the rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
 pub(super) fn of_rows(screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
-    let rows = bounds.first..;
-    for ((lower, upper), row) in bounds.lower.iter_mut().zip(&mut *bounds.upper).zip(rows) {
-        let sum = dot(screen.codes(row), &input.codes);
-        (*lower, *upper) = screen.bounds(row, sum, input);
-    }
-}
-
-/// The dot product of a row with an input, off by at most `2^-21` of the products' magnitudes:
-/// each lane is exact in i32, and only their sum is in f32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn dot(row: &[i8], input: &[i16]) -> f32 {
-    let (row, _) = row.as_chunks::<32>();
-    let (input, _) = input.as_chunks::<32>();
-    let mut sum = _mm512_setzero_si512();
-    for (nth, (q, u)) in row.iter().zip(input).enumerate() {
-        let q: &[u8; 32] = bytemuck::cast_ref(q);
-        if nth % 2 == 0 {
-            prefetch(q.as_ptr().wrapping_add(AHEAD));
+    let [a, b] = digits(input);
+    for (row, sum) in (bounds.first..).zip(&mut *bounds.sums) {
+        let mut sums = Sums::new();
+        for ((block, a), b) in screen.high(row).iter().zip(a).zip(b) {
+            prefetch(block.as_ptr().wrapping_add(AHEAD));
+            // Two lines hold less than a block and a half.
+            prefetch(block.as_ptr().wrapping_add(AHEAD + 48));
+            sums.add(unpack(block), a, b);
         }
-        sum = _mm512_dpwssd_epi32(sum, _mm512_cvtepi8_epi16(load_256(q)), load(u));
+        *sum = sums.total();
     }
-    _mm512_reduce_add_ps(_mm512_cvtepi32_ps(sum))
+    screen.bound(input, bounds);
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(values: &[i16; 32]) -> __m512i {
-    // SAFETY: `values` is 64 readable bytes, and loadu asks no alignment.
-    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+/// Sums the lower bits of some rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn low_of_rows(screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+    let [a, b] = digits(input);
+    for (&row, sum) in rows.iter().zip(sums) {
+        let mut sums = Sums::new();
+        for ((block, a), b) in screen.low(row as usize).iter().zip(a).zip(b) {
+            sums.add(unpack_low(block), a, b);
+        }
+        *sum = sums.total();
+    }
+}
+
+/// Sums of the products with either digit, for both halves of the columns.
+struct Sums([[__m256i; 2]; 2]);
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new() -> Self {
+        Self([[_mm256_setzero_si256(); 2]; 2])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512vl,avx512vnni,avx2")]
+    fn add(&mut self, codes: [__m256i; 4], a: &Digits, b: &Digits) {
+        for (sums, digits) in self.0.iter_mut().zip([a, b]) {
+            let (digits, _) = digits.as_chunks::<32>();
+            for i in 0..4 {
+                let digits = load(bytemuck::cast_ref(&digits[i]));
+                sums[i % 2] = _mm256_dpbusd_epi32(sums[i % 2], codes[i], digits);
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn total(self) -> i32 {
+        let [a, b] = self.0.map(|[even, odd]| _mm256_add_epi32(even, odd));
+        add_lanes(_mm256_add_epi32(_mm256_slli_epi32::<7>(a), b))
+    }
 }
