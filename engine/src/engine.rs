@@ -1,6 +1,6 @@
 //! The façade: a model, a kernel and threads, ready to evaluate tokens.
 
-use std::{io, num::NonZeroUsize, path::Path};
+use std::{fmt::Write as _, io, num::NonZeroUsize, path::Path};
 
 use thiserror::Error;
 
@@ -344,6 +344,16 @@ impl Engine {
         hasher.finalize_xof().fill(&mut hash);
         hash
     }
+}
+
+/// Returns bytes as two hexadecimal digits each: a fingerprint as it is told and stored.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]

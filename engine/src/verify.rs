@@ -13,12 +13,10 @@ mod numbers;
 pub mod statistics;
 mod vocabulary;
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use crate::{
-    engine::{Engine, EngineError, EngineOptions, ForwardError, NUMERICS_VERSION},
+    engine::{Engine, EngineError, EngineOptions, ForwardError, NUMERICS_VERSION, hex},
     kernels::{self, KernelChoice},
     load::LoadedModel,
 };
@@ -274,15 +272,6 @@ fn verdict(checks: &[Check]) -> Verdict {
     } else {
         Verdict::Pass
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]
