@@ -19,7 +19,7 @@ use tritmark_engine::{
     synth::{self, Shape},
     tokenizer::{Special, Tokenizer},
     verify::{Golden, Verdict, verify},
-    weights::{Matrix, TernaryScale, Weights},
+    weights::{Layer, Matrix, TernaryScale, Weights},
 };
 
 const TINY: Shape = Shape {
@@ -80,24 +80,15 @@ fn fingerprint(path: &Path) -> [u8; 16] {
 
 /// Codes and scales of every linear.
 fn linears(weights: &Weights) -> Vec<(Vec<u8>, TernaryScale)> {
-    let mut found = Vec::new();
-    for layer in &weights.layers {
-        for linear in [
-            &layer.q,
-            &layer.k,
-            &layer.v,
-            &layer.o,
-            &layer.gate,
-            &layer.up,
-            &layer.down,
-        ] {
+    let linears = weights.layers.iter().flat_map(Layer::linears);
+    linears
+        .map(|linear| {
             let Matrix::Ternary(matrix) = &linear.matrix else {
                 panic!("a ternary model");
             };
-            found.push((matrix.i2_s_rows(), matrix.scale.clone()));
-        }
-    }
-    found
+            (matrix.i2_s_rows(), matrix.scale.clone())
+        })
+        .collect()
 }
 
 /// The bytes of every tensor, by name.

@@ -136,22 +136,9 @@ impl Kernel for Faulty {
     }
 }
 
-fn each_linear(model: &mut LoadedModel, mut change: impl FnMut(&mut Linear)) {
-    for layer in &mut model.weights.layers {
-        let Layer {
-            q,
-            k,
-            v,
-            o,
-            gate,
-            up,
-            down,
-            ..
-        } = layer;
-        for linear in [q, k, v, o, gate, up, down] {
-            change(linear);
-        }
-    }
+fn each_linear(model: &mut LoadedModel, change: impl FnMut(&mut Linear)) {
+    let layers = model.weights.layers.iter_mut();
+    layers.flat_map(Layer::linears_mut).for_each(change);
 }
 
 fn ternary_of(linear: &Linear) -> &TernaryMatrix {
