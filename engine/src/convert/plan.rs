@@ -15,7 +15,7 @@ use crate::{
     format::gguf::{Gguf, Layout, TensorType},
     load::{
         I2sLayout,
-        open::{LINEARS, Open, Part, ROPE_FREQS, gguf_part, gguf_scales},
+        open::{LINEARS, NORMS, Open, Part, ROPE_FREQS, gguf_part, gguf_scales},
     },
     ops::rope,
     quant::TQ_BLOCK,
@@ -185,26 +185,14 @@ impl<'a> Plan<'a> {
     fn of_folder(&mut self) -> Result<(), ConvertError> {
         let source = self.source;
         let config = &source.config;
-        let hidden = config.hidden_size;
-        let q_width = config.n_heads * config.head_dim;
         let embedding = "model.embed_tokens.weight";
         self.embedding("token_embd.weight", embedding, source.embedding()?)?;
         if let Some(factors) = rope::llama3_factors(config) {
             self.floats(ROPE_FREQS, factors)?;
         }
         for layer in 0..config.n_layers {
-            for (part, len) in [
-                (Part::AttnNorm, hidden),
-                (Part::QNorm, config.head_dim),
-                (Part::KNorm, config.head_dim),
-                (Part::AttnSubNorm, q_width),
-                (Part::AttnPostNorm, hidden),
-                (Part::FfnNorm, hidden),
-                (Part::FfnSubNorm, config.ffn_size),
-                (Part::FfnPostNorm, hidden),
-            ] {
-                if describe::has_norm(config, part) {
-                    let gain = source.norm(layer, part, len)?;
+            for part in NORMS {
+                if let Some(gain) = source.norm(layer, part)? {
                     self.floats(&format!("{}.weight", gguf_part(layer, part)), gain)?;
                 }
             }
