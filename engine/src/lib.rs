@@ -31,3 +31,4 @@ pub mod weights;
 mod ops;
 mod pages;
 mod transformer;
+mod whole_file;
