@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     format::gguf::TensorType,
-    load::{self, LoadOptions},
+    load::{self, LoadError, LoadOptions},
     whole_file::write_whole,
 };
 
@@ -172,19 +172,25 @@ pub fn convert(
             ..plan.report()
         }),
         Err(WriteError::Io(source)) => Err(write_error(source)),
-        Err(WriteError::Convert(error)) => Err(error),
+        Err(WriteError::Load(error)) => Err(error.into()),
     }
 }
 
 /// What may go wrong while a file is written.
 enum WriteError {
     Io(io::Error),
-    Convert(ConvertError),
+    Load(LoadError),
 }
 
 impl From<io::Error> for WriteError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<LoadError> for WriteError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
     }
 }
 
@@ -200,18 +206,7 @@ fn write(
     progress(0, total);
     for nth in 0..plan.layout().tensors().len() {
         let len = plan.layout().tensors()[nth].len;
-        let mut failed = None;
-        plan.encode(nth, &mut |bytes: &[u8]| match writer.write(bytes) {
-            Ok(()) => true,
-            Err(error) => {
-                failed = Some(error);
-                false
-            }
-        })
-        .map_err(WriteError::Convert)?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        plan.encode(nth, &mut |bytes: &[u8]| writer.write(bytes))?;
         done += len;
         progress(done, total);
     }

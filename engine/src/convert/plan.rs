@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    ConvertError, Format, Options, Report, describe,
+    ConvertError, Format, Options, Report, WriteError, describe,
     encode::{self, BlockScale, RowOrder, Sink},
     vocabulary,
 };
@@ -99,20 +99,18 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the bytes of the `nth` tensor.
-    pub(super) fn encode(&self, nth: usize, sink: Sink<'_>) -> Result<(), ConvertError> {
+    pub(super) fn encode(&self, nth: usize, sink: Sink<'_>) -> Result<(), WriteError> {
         match &self.contents[nth] {
             Content::Copy(bytes) => {
                 for (nth, chunk) in bytes.chunks(encode::CHUNK).enumerate() {
-                    if !sink(chunk) {
-                        break;
-                    }
+                    sink(chunk)?;
                     // Read once: the file's pages need not stay resident.
                     bytes.release(nth * encode::CHUNK, chunk.len());
                 }
             }
             Content::Floats(values) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-                sink(&bytes);
+                sink(&bytes)?;
             }
             Content::Ternary {
                 layer,
@@ -123,10 +121,10 @@ impl<'a> Plan<'a> {
                 let Matrix::Ternary(matrix) = self.source.linear(*layer, *part)? else {
                     unreachable!("it was ternary when the plan was made");
                 };
-                encode::ternary(&matrix, self.options.format, *order, *block_scale, sink);
+                encode::ternary(&matrix, self.options.format, *order, *block_scale, sink)?;
             }
-            Content::Dense(matrix, format, order) => encode::dense(matrix, *format, *order, sink),
-            Content::Reordered(matrix, order) => encode::reordered(matrix, *order, sink),
+            Content::Dense(matrix, format, order) => encode::dense(matrix, *format, *order, sink)?,
+            Content::Reordered(matrix, order) => encode::reordered(matrix, *order, sink)?,
         }
         Ok(())
     }
