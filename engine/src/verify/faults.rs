@@ -47,7 +47,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// Quantizes anew, each token by the scale that `scale` makes of all tokens' ones.
+    /// Quantizes anew, every token by the least of all tokens' scales.
     fn requantized(input: &Activations) -> Activations {
         let common = (0..input.tokens()).map(|token| input.scale(token));
         let common = common.fold(f32::INFINITY, f32::min);
