@@ -16,7 +16,7 @@ mod vocabulary;
 use serde::Serialize;
 
 use crate::{
-    engine::{Engine, EngineError, EngineOptions, ForwardError, NUMERICS_VERSION, hex},
+    engine::{Engine, EngineError, EngineOptions, ForwardError, HeadChoice, NUMERICS_VERSION, hex},
     kernels::{self, KernelChoice},
     load::LoadedModel,
 };
@@ -190,6 +190,8 @@ pub fn verify(
     let engine = |kernel: KernelChoice| {
         let options = EngineOptions {
             kernel,
+            // All logits are asked for: a screen would be made for nothing.
+            head: HeadChoice::Full,
             ..options.engine.clone()
         };
         Engine::new(model.config.clone(), model.weights.clone(), &options)
