@@ -224,7 +224,7 @@ impl LookupMatrix {
         let TernaryScale::Tensor(scale) = *scale else {
             return None;
         };
-        let mut codes = AlignedBytes::zeroed(Self::code_bytes(rows, cols, packing));
+        let mut codes = AlignedBytes::for_weights(Self::code_bytes(rows, cols, packing));
         let mut negatives = match packing {
             Packing::Tl2 => vec![0; rows.next_multiple_of(TILE)],
             Packing::Tl1 | Packing::Tmac => Vec::new(),
