@@ -7,6 +7,7 @@ pub mod chat;
 pub mod config;
 pub mod convert;
 pub mod engine;
+pub mod errors;
 pub mod format;
 pub mod generate;
 pub mod inspect;

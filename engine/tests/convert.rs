@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what helpers cannot do ends the test")]
 
 use std::{
-    error::Error,
     fs,
     path::{Path, PathBuf},
 };
@@ -13,6 +12,7 @@ use proptest::prelude::*;
 use tritmark_engine::{
     convert::{ConvertError, Format, Options, Report, convert},
     engine::{Engine, EngineOptions},
+    errors::chain,
     format::gguf::{Gguf, Layout, Metadata, TensorType, Value},
     load::{I2sLayout, LoadOptions, LoadedModel, load},
     quant::{i2_s, tq2_0},
@@ -50,17 +50,6 @@ fn loaded(path: &Path) -> LoadedModel {
 
 fn converted(input: &Path, output: &Path, options: &Options) -> Report {
     convert(input, output, options, |_, _| {}).unwrap_or_else(|error| panic!("{}", chain(&error)))
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 fn refusal(input: &Path, options: &Options) -> String {
