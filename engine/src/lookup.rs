@@ -22,7 +22,7 @@ use crate::{
     quant::i2_s,
     weights::{
         AlignedBytes, Bytes, Layer, Matrix, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TERNARY_GROUP,
-        TernaryMatrix, TernaryScale, Weights,
+        TernaryMatrix, TernaryScale, Weights, ZERO_CODES,
     },
 };
 
@@ -199,9 +199,6 @@ pub struct LookupMatrix {
     // TL2: how many signs each row has, `(rows)`; empty otherwise.
     negatives: Vec<i32>,
 }
-
-/// Four codes of zero.
-const ZEROS: u8 = 0b01_01_01_01;
 
 impl LookupMatrix {
     /// Returns the bytes of a matrix's indexes and signs, the padding included.
@@ -395,7 +392,7 @@ fn transpose(matrix: &TernaryMatrix, tile: usize, packing: Packing, out: &mut Ve
     let rows = tile * TILE..matrix.rows.min((tile + 1) * TILE);
     for (nth, block) in blocks.iter_mut().enumerate() {
         // Bytes before their four codes are taken apart: a quarter of the moves.
-        let mut packed = [[ZEROS; TILE]; TERNARY_BLOCK_BYTES];
+        let mut packed = [[ZERO_CODES; TILE]; TERNARY_BLOCK_BYTES];
         if nth < matrix.cols.div_ceil(TERNARY_BLOCK) {
             for row in rows.clone() {
                 let bytes = &matrix.group(row / TERNARY_GROUP)[nth][row % TERNARY_GROUP];
