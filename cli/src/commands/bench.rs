@@ -109,7 +109,7 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
         return Err(Fault::usage("nothing to time: -p and -n are both 0"));
     }
     let threads = if args.threads.is_empty() {
-        vec![std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)]
+        vec![super::threads(None)]
     } else {
         args.threads.clone()
     };
