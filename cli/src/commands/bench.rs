@@ -88,9 +88,7 @@ impl Row {
             depth => format!("{name} @ d{depth}"),
         }
     }
-}
 
-impl Row {
     /// The mean speed's share of the machine's bound, and what bounds it.
     fn share(&self) -> Option<(f64, &'static str)> {
         let bound = self.bound?;
