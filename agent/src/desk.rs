@@ -10,6 +10,7 @@ use tritmark_proto::{
     job::{AttemptId, Job},
     wire::{self, agent_message, coordinator_message},
 };
+use tritmark_suites::chain;
 
 use crate::{
     runner::{Assignment, News, Said},
@@ -591,16 +592,4 @@ fn permanent(message: impl Into<String>) -> Failure {
         message: message.into(),
         stderr: String::new(),
     }
-}
-
-/// Returns the error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += ": ";
-        text += &error.to_string();
-        source = error.source();
-    }
-    text
 }

@@ -28,10 +28,11 @@ use tritmark_proto::{
         coordinator_message::Kind,
     },
 };
+use tritmark_suites::chain;
 
 use crate::{
     backoff::{self, Backoff},
-    desk::{Action, Desk, chain},
+    desk::{Action, Desk},
     runner::{Runner, Said},
     spool::{Flushed, SpoolError},
 };

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tritmark_agent::{AgentConfig, AgentError, StateError, default_state_dir, run_until};
-use tritmark_suites::worker::worker_main;
+use tritmark_suites::{chain, worker::worker_main};
 
 /// One machine of the fleet: takes jobs from a coordinator and measures.
 ///
@@ -61,14 +61,7 @@ fn main() -> ExitCode {
     match agent(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut message = error.to_string();
-            let mut source = error.source();
-            while let Some(error) = source {
-                message += ": ";
-                message += &error.to_string();
-                source = error.source();
-            }
-            eprintln!("tritmark-agent: {message}");
+            eprintln!("tritmark-agent: {}", chain(error.as_ref()));
             exit_code(error.as_ref())
         }
     }

@@ -9,10 +9,12 @@ use tritmark_proto::{
     job::{AttemptId, Job},
     record::Record,
 };
-use tritmark_suites::worker::{WorkerProgress, WorkerRequest};
+use tritmark_suites::{
+    chain,
+    worker::{WorkerProgress, WorkerRequest},
+};
 
 use crate::{
-    desk::chain,
     lock::{Hold, MachineLock},
     worker::{self, Worker, WorkerCommand, infrastructure},
 };

@@ -8,7 +8,6 @@ mod completions;
 mod coordinator;
 mod doctor;
 mod generate;
-
 mod inventory;
 mod json;
 mod ls;
@@ -20,7 +19,7 @@ mod submit;
 mod watch;
 mod worker;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, num::NonZeroUsize, process::ExitCode, thread};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,4 +65,11 @@ async fn interrupt() -> Outcome<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// Returns the threads asked for, or one a core.
+fn threads(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
+    wanted
+        .or_else(|| thread::available_parallelism().ok())
+        .unwrap_or(NonZeroUsize::MIN)
 }

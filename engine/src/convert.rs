@@ -22,7 +22,8 @@ use serde::Serialize;
 
 use crate::{
     format::gguf::TensorType,
-    load::{self, LoadOptions},
+    load::{self, LoadError, LoadOptions},
+    whole_file::write_whole,
 };
 
 pub use error::ConvertError;
@@ -165,33 +166,20 @@ pub fn convert(
     }
     let source = load::open::open(input, &options.load)?;
     let plan = plan::Plan::new(input, &source, options)?;
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", std::process::id()));
-    let temporary = output.with_file_name(name);
-    let written = write(&plan, &temporary, &mut progress).and_then(|file_bytes| {
-        fs::rename(&temporary, output)?;
-        Ok(file_bytes)
-    });
-    match written {
+    match write_whole(output, |file| write(&plan, file, &mut progress)) {
         Ok(file_bytes) => Ok(Report {
             file_bytes,
             ..plan.report()
         }),
-        Err(error) => {
-            // Nothing more can be done if this fails too.
-            let _ = fs::remove_file(&temporary);
-            Err(match error {
-                WriteError::Io(source) => write_error(source),
-                WriteError::Convert(error) => error,
-            })
-        }
+        Err(WriteError::Io(source)) => Err(write_error(source)),
+        Err(WriteError::Load(error)) => Err(error.into()),
     }
 }
 
 /// What may go wrong while a file is written.
 enum WriteError {
     Io(io::Error),
-    Convert(ConvertError),
+    Load(LoadError),
 }
 
 impl From<io::Error> for WriteError {
@@ -200,36 +188,29 @@ impl From<io::Error> for WriteError {
     }
 }
 
+impl From<LoadError> for WriteError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}
+
 fn write(
     plan: &plan::Plan<'_>,
-    path: &Path,
+    file: &File,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<u64, WriteError> {
-    let file = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
+    let out = BufWriter::with_capacity(1 << 20, file);
     let total = plan.layout().data_bytes();
-    let mut writer = plan.layout().begin(file)?;
+    let mut writer = plan.layout().begin(out)?;
     let mut done = 0;
     progress(0, total);
     for nth in 0..plan.layout().tensors().len() {
         let len = plan.layout().tensors()[nth].len;
-        let mut failed = None;
-        plan.encode(nth, &mut |bytes: &[u8]| match writer.write(bytes) {
-            Ok(()) => true,
-            Err(error) => {
-                failed = Some(error);
-                false
-            }
-        })
-        .map_err(WriteError::Convert)?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        plan.encode(nth, &mut |bytes: &[u8]| writer.write(bytes))?;
         done += len;
         progress(done, total);
     }
     progress(total, total);
-    let mut file = writer.finish();
-    file.flush()?;
-    file.get_ref().sync_all()?;
-    Ok(file.get_ref().metadata()?.len())
+    writer.finish().flush()?;
+    Ok(file.metadata()?.len())
 }

@@ -1,6 +1,6 @@
 //! The façade: a model, a kernel and threads, ready to evaluate tokens.
 
-use std::{io, num::NonZeroUsize, path::Path};
+use std::{fmt::Write as _, io, num::NonZeroUsize, path::Path};
 
 use thiserror::Error;
 
@@ -336,14 +336,29 @@ impl Engine {
         let mut logits = Vec::new();
         self.forward(&mut cache, &prompt, Logits::All, &mut logits)
             .expect("the prompt is within the vocabulary and the cache");
-        let mut hasher = blake3::Hasher::new();
-        for logit in logits {
-            hasher.update(&logit.to_le_bytes());
-        }
-        let mut hash = [0; 16];
-        hasher.finalize_xof().fill(&mut hash);
-        hash
+        hash_logits(&logits)
     }
+}
+
+/// Returns the first 128 bits of the blake3 hash of logits, as little-endian f32.
+pub fn hash_logits(logits: &[f32]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for logit in logits {
+        hasher.update(&logit.to_le_bytes());
+    }
+    let mut hash = [0; 16];
+    hasher.finalize_xof().fill(&mut hash);
+    hash
+}
+
+/// Returns bytes as two hexadecimal digits each: a fingerprint as it is told and stored.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     quant::i2_s,
     weights::{
         AlignedBytes, Bytes, Layer, Matrix, TERNARY_BLOCK, TERNARY_BLOCK_BYTES, TERNARY_GROUP,
-        TernaryMatrix, TernaryScale, Weights,
+        TernaryMatrix, TernaryScale, Weights, ZERO_CODES,
     },
 };
 
@@ -200,9 +200,6 @@ pub struct LookupMatrix {
     negatives: Vec<i32>,
 }
 
-/// Four codes of zero.
-const ZEROS: u8 = 0b01_01_01_01;
-
 impl LookupMatrix {
     /// Returns the bytes of a matrix's indexes and signs, the padding included.
     pub const fn code_bytes(rows: usize, cols: usize, packing: Packing) -> usize {
@@ -224,7 +221,7 @@ impl LookupMatrix {
         let TernaryScale::Tensor(scale) = *scale else {
             return None;
         };
-        let mut codes = AlignedBytes::zeroed(Self::code_bytes(rows, cols, packing));
+        let mut codes = AlignedBytes::for_weights(Self::code_bytes(rows, cols, packing));
         let mut negatives = match packing {
             Packing::Tl2 => vec![0; rows.next_multiple_of(TILE)],
             Packing::Tl1 | Packing::Tmac => Vec::new(),
@@ -395,7 +392,7 @@ fn transpose(matrix: &TernaryMatrix, tile: usize, packing: Packing, out: &mut Ve
     let rows = tile * TILE..matrix.rows.min((tile + 1) * TILE);
     for (nth, block) in blocks.iter_mut().enumerate() {
         // Bytes before their four codes are taken apart: a quarter of the moves.
-        let mut packed = [[ZEROS; TILE]; TERNARY_BLOCK_BYTES];
+        let mut packed = [[ZERO_CODES; TILE]; TERNARY_BLOCK_BYTES];
         if nth < matrix.cols.div_ceil(TERNARY_BLOCK) {
             for row in rows.clone() {
                 let bytes = &matrix.group(row / TERNARY_GROUP)[nth][row % TERNARY_GROUP];

@@ -11,13 +11,14 @@ mod shapes;
 mod source;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use crate::format::gguf::{
-    GgufError, Layout, Metadata, TensorInfo, TensorType, TensorWriter, Value,
+use crate::{
+    format::gguf::{GgufError, Layout, Metadata, TensorInfo, TensorType, TensorWriter, Value},
+    whole_file::write_whole,
 };
 
 pub use shapes::{Shape, shape, shapes};
@@ -161,7 +162,7 @@ pub enum SynthError {
     /// The file system said no.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file, or its temporary name.
+        /// The file.
         path: PathBuf,
         /// Why.
         #[source]
@@ -192,29 +193,22 @@ pub fn write(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(), SynthError> {
     let layout = layout(shape, format, seed)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = write_file(&layout, shape, seed, &temporary, &mut progress)
-        .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|source| {
-        // Nothing more can be done if this fails too.
-        let _ = fs::remove_file(&temporary);
-        SynthError::Write {
-            path: path.to_owned(),
-            source,
-        }
+    write_whole(path, |file| {
+        write_tensors(&layout, shape, seed, file, &mut progress)
+    })
+    .map_err(|source| SynthError::Write {
+        path: path.to_owned(),
+        source,
     })
 }
 
-fn write_file(
+fn write_tensors(
     layout: &Layout,
     shape: &Shape,
     seed: u64,
-    path: &Path,
+    file: &File,
     progress: &mut impl FnMut(u64, u64),
 ) -> io::Result<()> {
-    let file = File::create_new(path)?;
     let total = layout.data_bytes();
     let mut writer = layout.begin(file)?;
     let mut done = 0;
@@ -226,7 +220,8 @@ fn write_file(
         })?;
     }
     progress(total, total);
-    writer.finish().sync_all()
+    writer.finish();
+    Ok(())
 }
 
 struct Counter(u64);
@@ -327,7 +322,7 @@ fn metadata(shape: &Shape, format: Format, seed: u64) -> Metadata {
 }
 
 fn write_tensor(
-    writer: &mut TensorWriter<'_, File>,
+    writer: &mut TensorWriter<'_, &File>,
     tensor: &TensorInfo,
     shape: &Shape,
     seed: u64,

@@ -13,12 +13,10 @@ mod numbers;
 pub mod statistics;
 mod vocabulary;
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use crate::{
-    engine::{Engine, EngineError, EngineOptions, ForwardError, NUMERICS_VERSION},
+    engine::{Engine, EngineError, EngineOptions, ForwardError, HeadChoice, NUMERICS_VERSION, hex},
     kernels::{self, KernelChoice},
     load::LoadedModel,
 };
@@ -192,6 +190,8 @@ pub fn verify(
     let engine = |kernel: KernelChoice| {
         let options = EngineOptions {
             kernel,
+            // All logits are asked for: a screen would be made for nothing.
+            head: HeadChoice::Full,
             ..options.engine.clone()
         };
         Engine::new(model.config.clone(), model.weights.clone(), &options)
@@ -274,15 +274,6 @@ fn verdict(checks: &[Check]) -> Verdict {
     } else {
         Verdict::Pass
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ pub struct TernaryMatrix {
 }
 
 /// Four codes of zero.
-const ZERO_CODES: u8 = 0b01_01_01_01;
+pub(crate) const ZERO_CODES: u8 = 0b01_01_01_01;
 
 impl TernaryMatrix {
     /// Returns the bytes of one row of `cols` weights.

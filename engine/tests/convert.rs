@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what helpers cannot do ends the test")]
 
 use std::{
-    error::Error,
     fs,
     path::{Path, PathBuf},
 };
@@ -13,13 +12,14 @@ use proptest::prelude::*;
 use tritmark_engine::{
     convert::{ConvertError, Format, Options, Report, convert},
     engine::{Engine, EngineOptions},
+    errors::chain,
     format::gguf::{Gguf, Layout, Metadata, TensorType, Value},
     load::{I2sLayout, LoadOptions, LoadedModel, load},
     quant::{i2_s, tq2_0},
     synth::{self, Shape},
     tokenizer::{Special, Tokenizer},
     verify::{Golden, Verdict, verify},
-    weights::{Matrix, TernaryScale, Weights},
+    weights::{Layer, Matrix, TernaryScale, Weights},
 };
 
 const TINY: Shape = Shape {
@@ -52,17 +52,6 @@ fn converted(input: &Path, output: &Path, options: &Options) -> Report {
     convert(input, output, options, |_, _| {}).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
 fn refusal(input: &Path, options: &Options) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.gguf");
@@ -80,24 +69,15 @@ fn fingerprint(path: &Path) -> [u8; 16] {
 
 /// Codes and scales of every linear.
 fn linears(weights: &Weights) -> Vec<(Vec<u8>, TernaryScale)> {
-    let mut found = Vec::new();
-    for layer in &weights.layers {
-        for linear in [
-            &layer.q,
-            &layer.k,
-            &layer.v,
-            &layer.o,
-            &layer.gate,
-            &layer.up,
-            &layer.down,
-        ] {
+    let linears = weights.layers.iter().flat_map(Layer::linears);
+    linears
+        .map(|linear| {
             let Matrix::Ternary(matrix) = &linear.matrix else {
                 panic!("a ternary model");
             };
-            found.push((matrix.i2_s_rows(), matrix.scale.clone()));
-        }
-    }
-    found
+            (matrix.i2_s_rows(), matrix.scale.clone())
+        })
+        .collect()
 }
 
 /// The bytes of every tensor, by name.

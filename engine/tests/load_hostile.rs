@@ -1,11 +1,12 @@
 //! Files that are wrong in one place: the loader names the place, and never panics.
 #![expect(clippy::unwrap_used, reason = "what helpers cannot do ends the test")]
 
-use std::{error::Error, fs, path::Path};
+use std::{fs, path::Path};
 
 use half::f16;
 use proptest::prelude::*;
 use tritmark_engine::{
+    errors::chain,
     format::gguf::{Gguf, Layout, Metadata, TensorType, Value},
     load::{I2sLayout, LoadError, LoadOptions, LoadedModel, load},
     quant::{i2_s, tq2_0},
@@ -102,17 +103,6 @@ impl File {
     fn error(&self) -> String {
         chain(&self.load().unwrap_err())
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 fn gate(model: &LoadedModel) -> &TernaryMatrix {

@@ -12,11 +12,14 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 use tritmark_engine::{
-    engine::{Engine, EngineError, EngineOptions, ForwardError, Logits, NUMERICS_VERSION},
+    engine::{
+        Engine, EngineError, EngineOptions, ForwardError, Logits, NUMERICS_VERSION, hash_logits,
+    },
     kernels::{self, KernelChoice},
     kv_cache::KvType,
     load::LoadedModel,
     sampler,
+    verify::statistics,
 };
 
 /// What is evaluated.
@@ -284,7 +287,7 @@ impl Runner {
             positions: Vec::new(),
             tokens: Vec::new(),
         };
-        let tokens = self.walk(prompt, |logits| trace.positions.push(hash(logits)))?;
+        let tokens = self.walk(prompt, |logits| trace.positions.push(hash_logits(logits)))?;
         trace.tokens = tokens;
         Ok(trace)
     }
@@ -368,16 +371,6 @@ fn random_prompt(prompts: Prompts, prompt: u32, vocab_size: usize) -> Vec<u32> {
         .collect()
 }
 
-fn hash(logits: &[f32]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for logit in logits {
-        hasher.update(&logit.to_bits().to_le_bytes());
-    }
-    let mut hash = [0; 16];
-    hasher.finalize_xof().fill(&mut hash);
-    hash
-}
-
 fn fingerprint(traces: &[Trace]) -> String {
     let mut hasher = blake3::Hasher::new();
     for Trace { positions, tokens } in traces {
@@ -402,24 +395,12 @@ fn parted(prompt: u32, position: usize, theirs: &[f32], ours: &[f32]) -> Parted 
         prompt,
         position: position as u32,
         max_abs: differences.fold(0.0, f32::max),
-        kl: divergence(theirs, ours),
+        // Of nearly equal ones rounding may leave less than 0.
+        kl: statistics::kl(theirs, ours).max(0.0),
         margin,
         expected: most_likely(theirs),
         found: most_likely(ours),
     }
-}
-
-/// Returns the Kullback–Leibler divergence of `q` from `p`, given as logits, in nats.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let log_softmax = |logits: &[f32]| -> Vec<f64> {
-        let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        let sum: f64 = logits.iter().map(|&x| (f64::from(x) - max).exp()).sum();
-        let log = max + sum.ln();
-        logits.iter().map(|&x| f64::from(x) - log).collect()
-    };
-    let (p, q) = (log_softmax(p), log_softmax(q));
-    let terms = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q));
-    terms.sum::<f64>().max(0.0)
 }
 
 #[cfg(test)]
@@ -536,6 +517,6 @@ mod tests {
         let p = [0.0, 0.0];
         let q = [0.0, 3.0_f32.ln()];
         let expected = 0.5 * (2.0_f64.ln() + (2.0_f64 / 3.0).ln());
-        assert!((divergence(&p, &q) - expected).abs() < 1e-6);
+        assert!((parted(0, 0, &p, &q).kl - expected).abs() < 1e-6);
     }
 }

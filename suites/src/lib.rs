@@ -25,6 +25,7 @@ use tritmark_proto::{
 };
 
 pub use error::SuiteError;
+pub use tritmark_engine::errors::chain;
 
 use clock::Clock;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tritmark_engine::{
-    engine::{Engine, EngineOptions, HeadChoice, NUMERICS_VERSION},
+    engine::{Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
     kernels::KernelChoice,
     load::{self, LoadOptions, VocabSource},
     synth::{self, Format},
@@ -146,15 +146,6 @@ impl Opened {
             warnings,
         })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Returns the file of a synthetic model, which is made where it is missing.

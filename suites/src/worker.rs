@@ -6,7 +6,6 @@
 //! a process that crashed or was killed.
 
 use std::{
-    error::Error,
     io::{self, BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::ExitCode,
@@ -14,6 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use tritmark_engine::errors::chain;
 use tritmark_proto::{
     bundle::FailureClass,
     job::Job,
@@ -136,20 +136,8 @@ fn do_job<W: Write>(request: &WorkerRequest, events: &mut Events<W>) -> Result<(
     };
     crate::run(&request.job, &context, events).map_err(|error| WorkerFailed {
         class: error.class(),
-        message: with_causes(&error),
+        message: chain(&error),
     })
-}
-
-/// Returns an error's text and its causes', in one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Writes events, numbers records and says when they were made.

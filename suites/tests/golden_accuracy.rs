@@ -23,6 +23,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use tritmark_engine::{
+    engine::hex,
     load::{LoadOptions, load},
     tokenizer::Tokenizer,
 };
@@ -103,11 +104,6 @@ fn spec(data: &Path, task: &Task, run: &GoldenTask, n_items: usize) -> AccuracyS
         num_fewshot: run.n_shot,
         add_bos: true,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.concat()
 }
 
 fn check_prompt(tokenizer: &Tokenizer, prompt: &Prompt, item: &GoldenItem) {

@@ -5,9 +5,9 @@ use tritmark_proto::{
     job::AttemptId,
     wire::{self, agent_message::Kind},
 };
+use tritmark_suites::chain;
 
 use crate::{
-    desk::chain,
     spool::{AttemptSpool, Flush, Flushed, SpoolError},
     worker::infrastructure,
 };

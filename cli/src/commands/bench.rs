@@ -88,9 +88,7 @@ impl Row {
             depth => format!("{name} @ d{depth}"),
         }
     }
-}
 
-impl Row {
     /// The mean speed's share of the machine's bound, and what bounds it.
     fn share(&self) -> Option<(f64, &'static str)> {
         let bound = self.bound?;
@@ -109,7 +107,7 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
         return Err(Fault::usage("nothing to time: -p and -n are both 0"));
     }
     let threads = if args.threads.is_empty() {
-        vec![std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)]
+        vec![super::threads(None)]
     } else {
         args.threads.clone()
     };

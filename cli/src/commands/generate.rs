@@ -1,7 +1,6 @@
 //! `tritmark generate`: continues a text; the text on stdout as it comes, a timing line on stderr.
 
 use std::{
-    num::NonZeroUsize,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
@@ -18,6 +17,7 @@ use tritmark_engine::{
 
 use crate::{
     args::Generate,
+    commands::threads,
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -41,12 +41,8 @@ pub(crate) fn exec(args: &Generate) -> Outcome {
         )));
     }
     let tokenizer = Tokenizer::new(&model.vocab).or_exit(Exit::Usage, cannot_load)?;
-    let threads = args
-        .threads
-        .or_else(|| std::thread::available_parallelism().ok())
-        .unwrap_or(NonZeroUsize::MIN);
     let options = EngineOptions {
-        threads,
+        threads: threads(args.threads),
         kernel,
         head: args.engine.head.into(),
         kv: args.engine.kv.into(),

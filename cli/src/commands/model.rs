@@ -5,6 +5,8 @@ mod inspect;
 mod synth;
 mod verify;
 
+use indicatif::{ProgressBar, ProgressStyle};
+
 use crate::{
     args::{Model, ModelCommand},
     exit::Outcome,
@@ -27,4 +29,12 @@ pub(crate) fn exec(args: Model) -> Outcome {
             output,
         } => synth::exec(&shape, &format, seed, &output),
     }
+}
+
+/// Returns a bar for the bytes of a file, hidden by itself where stderr is no terminal.
+fn bar_of_bytes() -> ProgressBar {
+    ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}")
+            .expect("the template is a constant of this file"),
+    )
 }

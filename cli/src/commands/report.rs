@@ -1,6 +1,9 @@
 //! `tritmark report`: the report of a run that a coordinator holds, or of a bundle folder.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tritmark_proto::bundle::MANIFEST;
 use tritmark_reports::summary::Status;
@@ -56,16 +59,20 @@ async fn fetch(run: &str, out: Option<PathBuf>, target: &Target) -> Outcome<Path
     });
     let incoming = out.join("bundle.new");
     let bundle = out.join("bundle");
-    for old in [&incoming, &bundle] {
-        if old.exists() {
-            std::fs::remove_dir_all(old)
-                .or_exit(Exit::Usage, || format!("cannot replace {}", old.display()))?;
-        }
-        if old == &incoming {
-            client.fetch_bundle(run, &incoming).await?;
-        }
-    }
-    std::fs::rename(&incoming, &bundle)
+    make_room(&incoming)?;
+    client.fetch_bundle(run, &incoming).await?;
+    // Only now: the old one stays if nothing comes.
+    make_room(&bundle)?;
+    fs::rename(&incoming, &bundle)
         .or_exit(Exit::Usage, || format!("cannot write {}", bundle.display()))?;
     Ok(out)
+}
+
+fn make_room(folder: &Path) -> Outcome<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).or_exit(Exit::Usage, || {
+            format!("cannot replace {}", folder.display())
+        })?;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `tritmark watch`: follows a run until it has ended.
 
+use tonic::Streaming;
 use tritmark_proto::{
     job::RunId,
     wire::{self, run_event::Kind},
@@ -34,50 +35,45 @@ pub(crate) async fn follow(
     quiet: bool,
 ) -> Outcome<wire::RunSummary> {
     // The stream is opened before the jobs are listed, so that no change falls between the two.
-    let mut events = client.watch(run).await?;
+    let events = client.watch(run).await?;
     let mut progress = Progress::new(&client.jobs(run).await?, quiet);
-    let mut last = None;
-    while let Some(event) = events
-        .message()
-        .await
-        .map_err(|status| fault(&status, &format!("cannot watch run {run}")))?
-    {
-        progress.event(&event);
-        if let Some(Kind::Summary(summary)) = event.kind {
-            let has_ended = summary.ended_unix_ns.is_some();
-            last = Some(summary);
-            if has_ended {
-                break;
-            }
-        }
-    }
+    let last = until_ended(events, run, |event| {
+        progress.event(event);
+        Ok(())
+    })
+    .await?;
     progress.finish();
     ended(last)
 }
 
 async fn follow_as_json(client: &mut Client, run: RunId) -> Outcome<wire::RunSummary> {
-    let mut events = client.watch(run).await?;
-    let mut last = None;
+    let events = client.watch(run).await?;
+    ended(until_ended(events, run, |event| out::json_line(&json::event(event))).await?)
+}
+
+/// Hands every event to `each` until the run or the stream has ended; returns the run's end.
+async fn until_ended(
+    mut events: Streaming<wire::RunEvent>,
+    run: RunId,
+    mut each: impl FnMut(&wire::RunEvent) -> Outcome<()>,
+) -> Outcome<Option<wire::RunSummary>> {
     while let Some(event) = events
         .message()
         .await
         .map_err(|status| fault(&status, &format!("cannot watch run {run}")))?
     {
-        out::json_line(&json::event(&event))?;
-        if let Some(Kind::Summary(summary)) = event.kind {
-            let has_ended = summary.ended_unix_ns.is_some();
-            last = Some(summary);
-            if has_ended {
-                break;
-            }
+        each(&event)?;
+        if let Some(Kind::Summary(summary)) = event.kind
+            && summary.ended_unix_ns.is_some()
+        {
+            return Ok(Some(summary));
         }
     }
-    ended(last)
+    Ok(None)
 }
 
-fn ended(last: Option<wire::RunSummary>) -> Outcome<wire::RunSummary> {
-    last.filter(|summary| summary.ended_unix_ns.is_some())
-        .ok_or_else(|| Fault::temporary("the coordinator went away before the run had ended"))
+fn ended(end: Option<wire::RunSummary>) -> Outcome<wire::RunSummary> {
+    end.ok_or_else(|| Fault::temporary("the coordinator went away before the run had ended"))
 }
 
 /// Returns the exit code that a run's last state leads to.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{ConvertError, Format};
 use crate::{
-    config::{Activation, Architecture, ModelConfig, RopeScaling},
+    config::{Activation, Architecture, RopeScaling},
     format::gguf::{Gguf, Metadata, Value},
-    load::open::{Open, Part},
+    load::open::Open,
 };
 
 /// Names of architectures by family; each means the first one's graph, but for `bitnet`'s
@@ -154,13 +154,4 @@ pub(super) fn of_config(
         metadata.set(format!("{architecture}.{key}"), Value::F32(value));
     }
     Ok(metadata)
-}
-
-/// Returns whether a family's layers have a norm.
-pub(super) fn has_norm(config: &ModelConfig, part: Part) -> bool {
-    match part {
-        Part::AttnNorm | Part::FfnNorm => true,
-        Part::AttnSubNorm | Part::FfnSubNorm => config.architecture == Architecture::Bitnet,
-        _ => config.architecture == Architecture::Gemma3,
-    }
 }

@@ -1,5 +1,7 @@
 //! The bytes of one tensor in its new format, piece by piece.
 
+use std::io;
+
 use half::{bf16, f16};
 
 use crate::{
@@ -12,8 +14,8 @@ use crate::{
 
 use super::Format;
 
-/// Takes the next bytes; says whether it wants more.
-pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+/// Takes the next bytes.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 /// Bytes that are copied at a time.
 pub(super) const CHUNK: usize = 1 << 20;
@@ -56,7 +58,7 @@ pub(super) fn ternary(
     order: RowOrder,
     block_scale: BlockScale,
     sink: Sink<'_>,
-) {
+) -> io::Result<()> {
     let (rows, cols) = (matrix.rows, matrix.cols);
     let mut codes = Vec::with_capacity(TernaryMatrix::row_bytes(cols));
     let mut trits = vec![0; cols];
@@ -109,15 +111,14 @@ pub(super) fn ternary(
                 }
             }
         }
-        if !sink(&out) {
-            return;
-        }
+        sink(&out)?;
     }
     if format == Format::I2S {
         let mut trailer = [0; 32];
         trailer[..4].copy_from_slice(&scale_at(matrix, 0, 0).to_le_bytes());
-        sink(&trailer);
+        sink(&trailer)?;
     }
+    Ok(())
 }
 
 /// Returns the scale of a row's block of 256.
@@ -148,7 +149,12 @@ impl Run {
 }
 
 /// Writes a dense matrix as floats, which were found to hold it.
-pub(super) fn dense(matrix: &DenseMatrix, format: Format, order: RowOrder, sink: Sink<'_>) {
+pub(super) fn dense(
+    matrix: &DenseMatrix,
+    format: Format,
+    order: RowOrder,
+    sink: Sink<'_>,
+) -> io::Result<()> {
     let mut row = vec![0.0; matrix.cols];
     let mut out = Vec::new();
     for r in 0..matrix.rows {
@@ -157,20 +163,18 @@ pub(super) fn dense(matrix: &DenseMatrix, format: Format, order: RowOrder, sink:
         for &x in &row {
             put_float(format, x, &mut out);
         }
-        if !sink(&out) {
-            return;
-        }
+        sink(&out)?;
     }
+    Ok(())
 }
 
 /// Writes the rows of a matrix as they are stored, in another order.
-pub(super) fn reordered(matrix: &DenseMatrix, order: RowOrder, sink: Sink<'_>) {
+pub(super) fn reordered(matrix: &DenseMatrix, order: RowOrder, sink: Sink<'_>) -> io::Result<()> {
     let row_bytes = matrix.dtype.row_bytes(matrix.cols);
     for row in 0..matrix.rows {
-        if !sink(&matrix.data[order.source(row) * row_bytes..][..row_bytes]) {
-            return;
-        }
+        sink(&matrix.data[order.source(row) * row_bytes..][..row_bytes])?;
     }
+    Ok(())
 }
 
 fn put_float(format: Format, x: f32, out: &mut Vec<u8>) {

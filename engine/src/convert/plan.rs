@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    ConvertError, Format, Options, Report, describe,
+    ConvertError, Format, Options, Report, WriteError, describe,
     encode::{self, BlockScale, RowOrder, Sink},
     vocabulary,
 };
@@ -15,7 +15,7 @@ use crate::{
     format::gguf::{Gguf, Layout, TensorType},
     load::{
         I2sLayout,
-        open::{LINEARS, Open, Part, ROPE_FREQS, gguf_part, gguf_scales},
+        open::{LINEARS, NORMS, Open, Part, ROPE_FREQS, gguf_part, gguf_scales},
     },
     ops::rope,
     quant::TQ_BLOCK,
@@ -99,20 +99,18 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the bytes of the `nth` tensor.
-    pub(super) fn encode(&self, nth: usize, sink: Sink<'_>) -> Result<(), ConvertError> {
+    pub(super) fn encode(&self, nth: usize, sink: Sink<'_>) -> Result<(), WriteError> {
         match &self.contents[nth] {
             Content::Copy(bytes) => {
                 for (nth, chunk) in bytes.chunks(encode::CHUNK).enumerate() {
-                    if !sink(chunk) {
-                        break;
-                    }
+                    sink(chunk)?;
                     // Read once: the file's pages need not stay resident.
                     bytes.release(nth * encode::CHUNK, chunk.len());
                 }
             }
             Content::Floats(values) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-                sink(&bytes);
+                sink(&bytes)?;
             }
             Content::Ternary {
                 layer,
@@ -123,10 +121,10 @@ impl<'a> Plan<'a> {
                 let Matrix::Ternary(matrix) = self.source.linear(*layer, *part)? else {
                     unreachable!("it was ternary when the plan was made");
                 };
-                encode::ternary(&matrix, self.options.format, *order, *block_scale, sink);
+                encode::ternary(&matrix, self.options.format, *order, *block_scale, sink)?;
             }
-            Content::Dense(matrix, format, order) => encode::dense(matrix, *format, *order, sink),
-            Content::Reordered(matrix, order) => encode::reordered(matrix, *order, sink),
+            Content::Dense(matrix, format, order) => encode::dense(matrix, *format, *order, sink)?,
+            Content::Reordered(matrix, order) => encode::reordered(matrix, *order, sink)?,
         }
         Ok(())
     }
@@ -185,26 +183,14 @@ impl<'a> Plan<'a> {
     fn of_folder(&mut self) -> Result<(), ConvertError> {
         let source = self.source;
         let config = &source.config;
-        let hidden = config.hidden_size;
-        let q_width = config.n_heads * config.head_dim;
         let embedding = "model.embed_tokens.weight";
         self.embedding("token_embd.weight", embedding, source.embedding()?)?;
         if let Some(factors) = rope::llama3_factors(config) {
             self.floats(ROPE_FREQS, factors)?;
         }
         for layer in 0..config.n_layers {
-            for (part, len) in [
-                (Part::AttnNorm, hidden),
-                (Part::QNorm, config.head_dim),
-                (Part::KNorm, config.head_dim),
-                (Part::AttnSubNorm, q_width),
-                (Part::AttnPostNorm, hidden),
-                (Part::FfnNorm, hidden),
-                (Part::FfnSubNorm, config.ffn_size),
-                (Part::FfnPostNorm, hidden),
-            ] {
-                if describe::has_norm(config, part) {
-                    let gain = source.norm(layer, part, len)?;
+            for part in NORMS {
+                if let Some(gain) = source.norm(layer, part)? {
                     self.floats(&format!("{}.weight", gguf_part(layer, part)), gain)?;
                 }
             }

@@ -1,5 +1,33 @@
 //! Kernels for x86-64: AVX2 with FMA and F16C, and AVX-512 with VNNI.
 
+/// Implements the steps of [`Kernel`](super::Kernel) that are one piece of code, compiled with a
+/// kernel's CPU features.
+macro_rules! float_steps {
+    ($features:literal) => {
+        float_steps! {
+            $features:
+            quantize(input: &[f32], out: $crate::kernels::QuantizedRow<'_>),
+            rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
+            add_rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
+            relu_squared_mul(gate: &mut [f32], up: &[f32]),
+            silu_mul(gate: &mut [f32], up: &[f32]),
+            gelu_mul(gate: &mut [f32], up: &[f32]),
+        }
+    };
+    ($features:literal: $($step:ident($($arg:ident: $type:ty),+),)+) => {
+        $(
+            fn $step(&self, $($arg: $type),+) {
+                #[target_feature(enable = $features)]
+                fn run($($arg: $type),+) {
+                    $crate::kernels::float::$step($($arg),+);
+                }
+                // SAFETY: `self` can only come from `detect`.
+                unsafe { run($($arg),+) }
+            }
+        )+
+    };
+}
+
 mod avx2;
 mod avx512vnni;
 mod peak;

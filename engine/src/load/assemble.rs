@@ -35,6 +35,67 @@ pub(crate) enum Part {
     FfnPostNorm,
 }
 
+/// The linears of a layer.
+pub(crate) const LINEARS: [Part; 7] = [
+    Part::Q,
+    Part::K,
+    Part::V,
+    Part::O,
+    Part::Gate,
+    Part::Up,
+    Part::Down,
+];
+
+/// The norms of a layer; a family has some of them.
+pub(crate) const NORMS: [Part; 8] = [
+    Part::AttnNorm,
+    Part::QNorm,
+    Part::KNorm,
+    Part::AttnSubNorm,
+    Part::AttnPostNorm,
+    Part::FfnNorm,
+    Part::FfnSubNorm,
+    Part::FfnPostNorm,
+];
+
+impl Part {
+    /// Returns outputs and inputs of a linear, None of a norm.
+    fn linear_shape(self, config: &ModelConfig) -> Option<(usize, usize)> {
+        let (hidden, ffn) = (config.hidden_size, config.ffn_size);
+        let q_size = config.n_heads * config.head_dim;
+        let kv_size = config.n_kv_heads * config.head_dim;
+        Some(match self {
+            Self::Q => (q_size, hidden),
+            Self::K | Self::V => (kv_size, hidden),
+            Self::O => (hidden, q_size),
+            Self::Gate | Self::Up => (ffn, hidden),
+            Self::Down => (hidden, ffn),
+            _ => return None,
+        })
+    }
+
+    /// Returns the length of a norm's gain, None where the family has no such norm.
+    fn norm_len(self, config: &ModelConfig) -> Option<usize> {
+        let (family, len) = match self {
+            Self::AttnNorm | Self::FfnNorm => return Some(config.hidden_size),
+            Self::AttnSubNorm => (Architecture::Bitnet, config.n_heads * config.head_dim),
+            Self::FfnSubNorm => (Architecture::Bitnet, config.ffn_size),
+            Self::QNorm | Self::KNorm => (Architecture::Gemma3, config.head_dim),
+            Self::AttnPostNorm | Self::FfnPostNorm => (Architecture::Gemma3, config.hidden_size),
+            Self::Q | Self::K | Self::V | Self::O | Self::Gate | Self::Up | Self::Down => {
+                return None;
+            }
+        };
+        (config.architecture == family).then_some(len)
+    }
+
+    /// Returns whether the family's linear always has a bias; elsewhere a file may or may not have
+    /// one.
+    fn needs_bias(self, config: &ModelConfig) -> bool {
+        config.architecture == Architecture::Qwen2 && matches!(self, Self::Q | Self::K | Self::V)
+    }
+}
+
 /// What a kind of file calls its tensors; `.weight` and `.bias` are added to a linear's and a
 /// norm's name.
 pub(super) struct Names {
@@ -96,23 +157,14 @@ pub(super) fn assemble(
     rules: &Rules,
     source: &mut ModelSource,
 ) -> Result<Weights, LoadError> {
-    let mut builder = Builder::new(tensors, names, rules, source);
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-    let embedding = builder.dense(names.embedding, vocab, hidden)?;
-    let output_norm = builder.norm(&format!("{}.weight", names.output_norm), hidden)?;
-    let head_name = format!("{}.weight", names.head);
-    let tied = rules
-        .tied
-        .unwrap_or_else(|| !builder.tensors.by_name.contains_key(&head_name));
-    let head = if tied {
-        None
-    } else {
-        Some(builder.dense(names.head, vocab, hidden)?)
-    };
+    let mut builder = Builder::new(config, tensors, names, rules, source);
+    let embedding = builder.embedding()?;
+    let output_norm = builder.output_norm()?;
+    let head = builder.head()?;
     let head_format = head.as_ref().unwrap_or(&embedding).dtype.name();
     let mut layers = Vec::new();
     for nth in 0..config.n_layers {
-        layers.push(builder.layer(config, nth)?);
+        layers.push(builder.layer(nth)?);
     }
     let Builder {
         stored, run_time, ..
@@ -154,6 +206,7 @@ fn warn_of_the_rest(tensors: &Tensors, source: &mut ModelSource) {
 
 /// Takes tensors one by one.
 pub(super) struct Builder<'a> {
+    config: &'a ModelConfig,
     tensors: &'a mut Tensors,
     names: &'a Names,
     rules: &'a Rules,
@@ -164,12 +217,14 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(
+        config: &'a ModelConfig,
         tensors: &'a mut Tensors,
         names: &'a Names,
         rules: &'a Rules,
         source: &'a mut ModelSource,
     ) -> Self {
         Self {
+            config,
             tensors,
             names,
             rules,
@@ -179,67 +234,78 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn layer(&mut self, config: &ModelConfig, nth: usize) -> Result<Layer, LoadError> {
-        let (hidden, ffn) = (config.hidden_size, config.ffn_size);
-        let (q_size, kv_size) = (
-            config.n_heads * config.head_dim,
-            config.n_kv_heads * config.head_dim,
-        );
-        let names = self.names;
-        let name = |part| (names.part)(nth, part);
-        let norm = |part| format!("{}.weight", name(part));
-        let sub_norms = config.architecture == Architecture::Bitnet;
-        let gemma = config.architecture == Architecture::Gemma3;
-        // Qwen2 has these always; elsewhere a file may or may not have them.
-        let bias = config.architecture == Architecture::Qwen2;
-        let [q, k, v, o, gate, up, down] = [
-            Part::Q,
-            Part::K,
-            Part::V,
-            Part::O,
-            Part::Gate,
-            Part::Up,
-            Part::Down,
-        ]
-        .map(name);
-        let head_dim = config.head_dim;
+    fn layer(&mut self, nth: usize) -> Result<Layer, LoadError> {
+        const HAS: &str = "layers of every family have this norm";
         Ok(Layer {
-            attn_norm: self.norm(&norm(Part::AttnNorm), hidden)?,
-            q: self.linear(&q, q_size, hidden, bias)?,
-            k: self.linear(&k, kv_size, hidden, bias)?,
-            v: self.linear(&v, kv_size, hidden, bias)?,
-            q_norm: self.norm_if(gemma, &norm(Part::QNorm), head_dim)?,
-            k_norm: self.norm_if(gemma, &norm(Part::KNorm), head_dim)?,
-            attn_sub_norm: self.norm_if(sub_norms, &norm(Part::AttnSubNorm), q_size)?,
-            o: self.linear(&o, hidden, q_size, false)?,
-            attn_post_norm: self.norm_if(gemma, &norm(Part::AttnPostNorm), hidden)?,
-            ffn_norm: self.norm(&norm(Part::FfnNorm), hidden)?,
-            gate: self.linear(&gate, ffn, hidden, false)?,
-            up: self.linear(&up, ffn, hidden, false)?,
-            ffn_sub_norm: self.norm_if(sub_norms, &norm(Part::FfnSubNorm), ffn)?,
-            down: self.linear(&down, hidden, ffn, false)?,
-            ffn_post_norm: self.norm_if(gemma, &norm(Part::FfnPostNorm), hidden)?,
+            attn_norm: self.norm(nth, Part::AttnNorm)?.expect(HAS),
+            q: self.linear(nth, Part::Q)?,
+            k: self.linear(nth, Part::K)?,
+            v: self.linear(nth, Part::V)?,
+            q_norm: self.norm(nth, Part::QNorm)?,
+            k_norm: self.norm(nth, Part::KNorm)?,
+            attn_sub_norm: self.norm(nth, Part::AttnSubNorm)?,
+            o: self.linear(nth, Part::O)?,
+            attn_post_norm: self.norm(nth, Part::AttnPostNorm)?,
+            ffn_norm: self.norm(nth, Part::FfnNorm)?.expect(HAS),
+            gate: self.linear(nth, Part::Gate)?,
+            up: self.linear(nth, Part::Up)?,
+            ffn_sub_norm: self.norm(nth, Part::FfnSubNorm)?,
+            down: self.linear(nth, Part::Down)?,
+            ffn_post_norm: self.norm(nth, Part::FfnPostNorm)?,
         })
     }
 
-    fn norm_if(
-        &mut self,
-        present: bool,
-        name: &str,
-        len: usize,
-    ) -> Result<Option<Vec<f32>>, LoadError> {
-        present.then(|| self.norm(name, len)).transpose()
+    /// The embedding.
+    pub(super) fn embedding(&mut self) -> Result<DenseMatrix, LoadError> {
+        self.dense(self.names.embedding)
     }
 
-    pub(super) fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        let mut gain = self.vector(name, len)?;
+    /// The gain of the last norm.
+    pub(super) fn output_norm(&mut self) -> Result<Vec<f32>, LoadError> {
+        self.gain(self.names.output_norm, self.config.hidden_size)
+    }
+
+    /// The head, where it is not the embedding.
+    pub(super) fn head(&mut self) -> Result<Option<DenseMatrix>, LoadError> {
+        let stem = self.names.head;
+        let name = format!("{stem}.weight");
+        let tied = self.rules.tied;
+        let tied = tied.unwrap_or_else(|| !self.tensors.by_name.contains_key(&name));
+        (!tied).then(|| self.dense(stem)).transpose()
+    }
+
+    /// The gain of a norm, where the family has it.
+    pub(super) fn norm(&mut self, nth: usize, part: Part) -> Result<Option<Vec<f32>>, LoadError> {
+        let Some(len) = part.norm_len(self.config) else {
+            return Ok(None);
+        };
+        self.gain(&(self.names.part)(nth, part), len).map(Some)
+    }
+
+    /// The bias of a linear, if it has one.
+    pub(super) fn bias(&mut self, nth: usize, part: Part) -> Result<Option<Vec<f32>>, LoadError> {
+        let name = format!("{}.bias", (self.names.part)(nth, part));
+        if !part.needs_bias(self.config) && !self.tensors.by_name.contains_key(&name) {
+            return Ok(None);
+        }
+        let (rows, _) = self.linear_shape(part);
+        self.vector(&name, rows).map(Some)
+    }
+
+    fn linear_shape(&self, part: Part) -> (usize, usize) {
+        let shape = part.linear_shape(self.config);
+        shape.expect("only linears are asked for as such")
+    }
+
+    fn gain(&mut self, stem: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        let mut gain = self.vector(&format!("{stem}.weight"), len)?;
         for x in &mut gain {
             *x += self.rules.gain_offset;
         }
         Ok(gain)
     }
 
-    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let values = self.tensors.vector(name, len)?;
         self.source.n_params += len as u64;
         self.source.weight_bytes += 4 * len as u64;
@@ -247,12 +313,8 @@ impl<'a> Builder<'a> {
     }
 
     /// The embedding or the head.
-    pub(super) fn dense(
-        &mut self,
-        stem: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<DenseMatrix, LoadError> {
+    fn dense(&mut self, stem: &str) -> Result<DenseMatrix, LoadError> {
+        let (rows, cols) = (self.config.vocab_size, self.config.hidden_size);
         let matrix = self
             .tensors
             .need(&format!("{stem}.weight"))?
@@ -262,20 +324,10 @@ impl<'a> Builder<'a> {
         Ok(matrix)
     }
 
-    fn linear(
-        &mut self,
-        stem: &str,
-        rows: usize,
-        cols: usize,
-        needs_bias: bool,
-    ) -> Result<Linear, LoadError> {
-        let matrix = self.matrix(stem, rows, cols)?;
-        let bias_name = format!("{stem}.bias");
-        let bias = if needs_bias || self.tensors.by_name.contains_key(&bias_name) {
-            Some(self.vector(&bias_name, rows)?)
-        } else {
-            None
-        };
+    fn linear(&mut self, nth: usize, part: Part) -> Result<Linear, LoadError> {
+        let matrix = self.matrix(nth, part)?;
+        let bias = self.bias(nth, part)?;
+        let (rows, cols) = self.linear_shape(part);
         let bytes = matrix.bytes();
         self.run_time.insert(matrix.format());
         self.source.n_params += (rows * cols) as u64;
@@ -285,12 +337,10 @@ impl<'a> Builder<'a> {
         Ok(Linear { matrix, bias })
     }
 
-    pub(super) fn matrix(
-        &mut self,
-        stem: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Matrix, LoadError> {
+    /// A linear's weights as the forward pass has them.
+    pub(super) fn matrix(&mut self, nth: usize, part: Part) -> Result<Matrix, LoadError> {
+        let stem = &(self.names.part)(nth, part);
+        let (rows, cols) = self.linear_shape(part);
         let tensor = self.tensors.need(&format!("{stem}.weight"))?;
         self.stored.insert(tensor.encoding.name());
         let from_floats = (self.rules.from_floats)(stem);

@@ -15,7 +15,7 @@ use crate::{
     weights::{Bytes, DenseMatrix, DenseType, Matrix},
 };
 
-pub(crate) use super::assemble::Part;
+pub(crate) use super::assemble::{LINEARS, NORMS, Part};
 
 /// Reads the description of a GGUF file or a Hugging Face folder.
 pub(crate) fn open(path: &Path, options: &LoadOptions) -> Result<Open, LoadError> {
@@ -41,17 +41,6 @@ pub(crate) struct Open {
     /// The description of a GGUF file.
     pub(crate) gguf: Option<Gguf>,
 }
-
-/// The linears of a layer.
-pub(crate) const LINEARS: [Part; 7] = [
-    Part::Q,
-    Part::K,
-    Part::V,
-    Part::O,
-    Part::Gate,
-    Part::Up,
-    Part::Down,
-];
 
 /// Returns what GGUF files call a part of a layer.
 pub(crate) fn gguf_part(layer: usize, part: Part) -> String {
@@ -93,22 +82,6 @@ impl Open {
         })
     }
 
-    /// Returns outputs and inputs of a linear of every layer.
-    pub(crate) fn linear_shape(&self, part: Part) -> (usize, usize) {
-        let config = &self.config;
-        let (hidden, ffn) = (config.hidden_size, config.ffn_size);
-        let q_size = config.n_heads * config.head_dim;
-        let kv_size = config.n_kv_heads * config.head_dim;
-        match part {
-            Part::Q => (q_size, hidden),
-            Part::K | Part::V => (kv_size, hidden),
-            Part::O => (hidden, q_size),
-            Part::Gate | Part::Up => (ffn, hidden),
-            Part::Down => (hidden, ffn),
-            _ => unreachable!("the linears are seven"),
-        }
-    }
-
     /// Returns the file's own name of a part of a layer.
     pub(crate) fn name(&self, layer: usize, part: Part) -> String {
         (self.names.part)(layer, part)
@@ -116,51 +89,32 @@ impl Open {
 
     /// Returns a linear as the forward pass would have it.
     pub(crate) fn linear(&self, layer: usize, part: Part) -> Result<Matrix, LoadError> {
-        let (rows, cols) = self.linear_shape(part);
-        self.take(|builder| builder.matrix(&self.name(layer, part), rows, cols))
+        self.take(|mut builder| builder.matrix(layer, part))
     }
 
     /// Returns the bias of a linear, if it has one.
     pub(crate) fn bias(&self, layer: usize, part: Part) -> Result<Option<Vec<f32>>, LoadError> {
-        let name = format!("{}.bias", self.name(layer, part));
-        if !self.tensors.by_name.contains_key(&name) {
-            return Ok(None);
-        }
-        let (rows, _) = self.linear_shape(part);
-        self.take(|builder| builder.vector(&name, rows)).map(Some)
+        self.take(|mut builder| builder.bias(layer, part))
     }
 
-    /// Returns a norm's gain.
-    pub(crate) fn norm(&self, layer: usize, part: Part, len: usize) -> Result<Vec<f32>, LoadError> {
-        let name = format!("{}.weight", self.name(layer, part));
-        self.take(|builder| builder.norm(&name, len))
+    /// Returns a norm's gain, where the family has it.
+    pub(crate) fn norm(&self, layer: usize, part: Part) -> Result<Option<Vec<f32>>, LoadError> {
+        self.take(|mut builder| builder.norm(layer, part))
     }
 
     /// Returns the gain of the last norm.
     pub(crate) fn output_norm(&self) -> Result<Vec<f32>, LoadError> {
-        let name = format!("{}.weight", self.names.output_norm);
-        self.take(|builder| builder.norm(&name, self.config.hidden_size))
+        self.take(|mut builder| builder.output_norm())
     }
 
     /// Returns the embedding.
     pub(crate) fn embedding(&self) -> Result<DenseMatrix, LoadError> {
-        let config = &self.config;
-        self.take(|builder| {
-            builder.dense(self.names.embedding, config.vocab_size, config.hidden_size)
-        })
+        self.take(|mut builder| builder.embedding())
     }
 
     /// Returns the head, where it is not the embedding.
     pub(crate) fn head(&self) -> Result<Option<DenseMatrix>, LoadError> {
-        let config = &self.config;
-        let name = format!("{}.weight", self.names.head);
-        let tied = self.rules.tied;
-        if tied.unwrap_or_else(|| !self.tensors.by_name.contains_key(&name)) {
-            return Ok(None);
-        }
-        let head = self
-            .take(|builder| builder.dense(self.names.head, config.vocab_size, config.hidden_size));
-        head.map(Some)
+        self.take(|mut builder| builder.head())
     }
 
     /// Returns the bytes of a linear as they are stored, and their type where it is a dense one.
@@ -182,11 +136,12 @@ impl Open {
     /// Takes tensors from a copy of the list, so that they can be taken again.
     fn take<T>(
         &self,
-        take: impl FnOnce(&mut Builder<'_>) -> Result<T, LoadError>,
+        take: impl FnOnce(Builder<'_>) -> Result<T, LoadError>,
     ) -> Result<T, LoadError> {
         let mut tensors = self.tensors.clone();
         let mut source = ModelSource::default();
-        take(&mut Builder::new(
+        take(Builder::new(
+            &self.config,
             &mut tensors,
             &self.names,
             &self.rules,

@@ -1,6 +1,6 @@
 //! The shapes against the paper's table, and files that load.
 
-use std::{collections::BTreeMap, env};
+use std::{collections::BTreeMap, env, fs};
 
 use super::*;
 use crate::{

@@ -47,7 +47,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// Quantizes anew, each token by the scale that `scale` makes of all tokens' ones.
+    /// Quantizes anew, every token by the least of all tokens' scales.
     fn requantized(input: &Activations) -> Activations {
         let common = (0..input.tokens()).map(|token| input.scale(token));
         let common = common.fold(f32::INFINITY, f32::min);
@@ -136,22 +136,9 @@ impl Kernel for Faulty {
     }
 }
 
-fn each_linear(model: &mut LoadedModel, mut change: impl FnMut(&mut Linear)) {
-    for layer in &mut model.weights.layers {
-        let Layer {
-            q,
-            k,
-            v,
-            o,
-            gate,
-            up,
-            down,
-            ..
-        } = layer;
-        for linear in [q, k, v, o, gate, up, down] {
-            change(linear);
-        }
-    }
+fn each_linear(model: &mut LoadedModel, change: impl FnMut(&mut Linear)) {
+    let layers = model.weights.layers.iter_mut();
+    layers.flat_map(Layer::linears_mut).for_each(change);
 }
 
 fn ternary_of(linear: &Linear) -> &TernaryMatrix {

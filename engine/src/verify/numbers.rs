@@ -10,6 +10,8 @@ use crate::{
     weights::{DenseMatrix, Layer, Linear, Matrix, TernaryMatrix, TernaryScale, Weights},
 };
 
+/// Names of [`Layer::linears`].
+const LINEARS: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
 /// Tensors named in one check at most.
 const NAMED: usize = 3;
 /// Tokens of the prompt whose logits are looked at.
@@ -38,27 +40,10 @@ pub(super) fn checks(model: &LoadedModel, engine: &mut Engine) -> Vec<Check> {
 
 /// Returns the block linears of a model, named.
 fn linears(weights: &Weights) -> impl Iterator<Item = (String, &Linear)> {
-    weights.layers.iter().enumerate().flat_map(|(nth, layer)| {
-        let Layer {
-            q,
-            k,
-            v,
-            o,
-            gate,
-            up,
-            down,
-            ..
-        } = layer;
-        [
-            ("q", q),
-            ("k", k),
-            ("v", v),
-            ("o", o),
-            ("gate", gate),
-            ("up", up),
-            ("down", down),
-        ]
-        .map(|(name, linear)| (format!("layers.{nth}.{name}"), linear))
+    let layers = weights.layers.iter().map(Layer::linears);
+    layers.enumerate().flat_map(|(nth, linears)| {
+        let names = LINEARS.map(|name| format!("layers.{nth}.{name}"));
+        names.into_iter().zip(linears)
     })
 }
 

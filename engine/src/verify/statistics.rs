@@ -195,32 +195,13 @@ impl Measure {
 impl Summary {
     /// Returns every figure beside its limit.
     pub fn measures(&self, limits: Limits) -> Vec<Measure> {
-        let others = self.sure_arg_max_differences(limits);
-        let mut measures: Vec<Measure> = [
-            ("logits, max difference, median", self.median_max_abs),
-            ("logits, max difference, p99", self.p99_max_abs),
-            ("logits, max difference, worst", self.worst_max_abs),
-            ("KL, median", self.median_kl),
-            ("KL, worst", self.worst_kl),
-            ("token log p, p50", self.logprob_p50),
-            ("token log p, p99", self.logprob_p99),
-            ("token log p, max", self.logprob_max),
-            ("prompts with another arg max", others as f64),
-        ]
-        .into_iter()
-        .map(|(name, value)| Measure {
-            name,
-            value,
-            limit: None,
-        })
-        .collect();
-        let places: &[(usize, f64)] = match limits {
+        let (worst_max_abs, statistical, logprob_max) = match limits {
             Limits::Exact {
                 max_logit_difference,
             } => {
-                let limit = max_logit_difference.into();
+                let limit = f64::from(max_logit_difference);
                 // A log-probability is a logit less the log-sum of all.
-                &[(2, limit), (7, 2.0 * limit), (8, 0.0)]
+                (Some(limit), [None; 4], 2.0 * limit)
             }
             Limits::Statistical {
                 median_kl,
@@ -228,19 +209,27 @@ impl Summary {
                 p50,
                 p99,
                 max,
-            } => &[
-                (3, median_kl),
-                (4, worst_kl),
-                (5, p50),
-                (6, p99),
-                (7, max),
-                (8, 0.0),
-            ],
+            } => (None, [median_kl, worst_kl, p50, p99].map(Some), max),
         };
-        for &(place, limit) in places {
-            measures[place].limit = Some(limit);
-        }
-        measures
+        let [median_kl, worst_kl, p50, p99] = statistical;
+        let others = self.sure_arg_max_differences(limits) as f64;
+        [
+            ("logits, max difference, median", self.median_max_abs, None),
+            ("logits, max difference, p99", self.p99_max_abs, None),
+            (
+                "logits, max difference, worst",
+                self.worst_max_abs,
+                worst_max_abs,
+            ),
+            ("KL, median", self.median_kl, median_kl),
+            ("KL, worst", self.worst_kl, worst_kl),
+            ("token log p, p50", self.logprob_p50, p50),
+            ("token log p, p99", self.logprob_p99, p99),
+            ("token log p, max", self.logprob_max, Some(logprob_max)),
+            ("prompts with another arg max", others, Some(0.0)),
+        ]
+        .map(|(name, value, limit)| Measure { name, value, limit })
+        .to_vec()
     }
 
     /// Returns how many prompts have another most likely token although the reference was sure of

@@ -1,3 +1,5 @@
+//! Tiny models, sound and with faults, and the verdict that each must get.
+
 use super::*;
 use crate::{
     config::ModelConfig,

@@ -4,6 +4,7 @@ use super::{Check, Group, Outcome};
 use crate::{
     chat::{ChatTemplate, Message, Role},
     config::{Activation, Architecture},
+    errors::chain,
     load::{LoadedModel, VocabSource},
     tokenizer::Tokenizer,
 };
@@ -67,16 +68,4 @@ fn chat_template(model: &LoadedModel, tokenizer: &Tokenizer) -> Check {
         return check(Outcome::Warn, found);
     }
     check(Outcome::Pass, "renders a user's message".to_owned())
-}
-
-/// Returns an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

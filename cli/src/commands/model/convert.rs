@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tritmark_engine::{
     config::Architecture,
@@ -15,6 +14,8 @@ use crate::{
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
+
+use super::bar_of_bytes;
 
 pub(super) fn exec(args: &Convert) -> Outcome {
     let options = Options {
@@ -60,11 +61,7 @@ fn format(name: &str) -> Outcome<Format> {
 
 fn write(input: &Path, written: &Written, options: &Options) -> Outcome {
     let output = &written.output;
-    // Hidden by itself where stderr is no terminal.
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}")
-            .expect("the template is a constant of this file"),
-    );
+    let bar = bar_of_bytes();
     let report = convert::convert(input, output, options, |done, total| {
         bar.set_length(total);
         bar.set_position(done);

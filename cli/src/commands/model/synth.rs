@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tritmark_engine::synth::{self, Format};
 
 use crate::{
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
+
+use super::bar_of_bytes;
 
 pub(super) fn exec(shape: &str, format: &str, seed: u64, output: &Path) -> Outcome {
     let known = synth::shape(shape).ok_or_else(|| {
@@ -25,11 +26,7 @@ pub(super) fn exec(shape: &str, format: &str, seed: u64, output: &Path) -> Outco
             names.join(", ")
         ))
     })?;
-    // Hidden by itself where stderr is no terminal.
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}")
-            .expect("the template is a constant of this file"),
-    );
+    let bar = bar_of_bytes();
     synth::write(known, format, seed, output, |done, total| {
         bar.set_length(total);
         bar.set_position(done);

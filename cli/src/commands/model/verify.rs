@@ -1,7 +1,5 @@
 //! `tritmark model verify`: whether a model file gives the numbers it should.
 
-use std::num::NonZeroUsize;
-
 use indicatif::ProgressBar;
 use serde_json::json;
 use tritmark_engine::{
@@ -13,6 +11,7 @@ use tritmark_engine::{
 
 use crate::{
     args::Verify,
+    commands::threads,
     exit::{Exit, OrExit as _, Outcome},
     out,
 };
@@ -33,10 +32,7 @@ pub(super) fn exec(args: &Verify) -> Outcome {
         .or_exit(Exit::Usage, || format!("cannot load {}", path.display()))?;
     let options = Options {
         engine: EngineOptions {
-            threads: args
-                .threads
-                .or_else(|| std::thread::available_parallelism().ok())
-                .unwrap_or(NonZeroUsize::MIN),
+            threads: threads(args.threads),
             kernel,
             kv: args.kv.into(),
             ..EngineOptions::default()

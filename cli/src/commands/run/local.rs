@@ -1,5 +1,7 @@
 //! Coordinator and agent of this process, joined by gRPC over loopback.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,7 @@ use super::folder::Folder;
 
 /// A coordinator that serves on loopback, and the agent that will work for it.
 pub(super) struct Local {
-    coordinator: std::sync::Arc<Coordinator>,
+    coordinator: Arc<Coordinator>,
     serving: JoinHandle<Result<(), CoordinatorError>>,
     url: String,
     agent: AgentConfig,
@@ -33,7 +35,7 @@ impl Local {
             .or_exit(Exit::Internal, || {
                 format!("cannot open the store in {}", folder.root().display())
             })?;
-        let coordinator = std::sync::Arc::new(coordinator);
+        let coordinator = Arc::new(coordinator);
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .context("cannot listen on loopback")?;
@@ -42,7 +44,7 @@ impl Local {
             listener.local_addr().context("cannot listen on loopback")?
         );
         let serving = tokio::spawn({
-            let coordinator = std::sync::Arc::clone(&coordinator);
+            let coordinator = Arc::clone(&coordinator);
             async move { coordinator.serve(listener).await }
         });
         let agent = AgentConfig::new(url.clone(), folder.agent())
@@ -140,7 +142,7 @@ impl Local {
             Ok(Err(error)) => tracing::error!("the coordinator's server failed: {error}"),
             Err(error) => tracing::error!("the coordinator's server failed: {error}"),
         }
-        if let Some(coordinator) = std::sync::Arc::into_inner(coordinator) {
+        if let Some(coordinator) = Arc::into_inner(coordinator) {
             coordinator.close().await;
         }
     }

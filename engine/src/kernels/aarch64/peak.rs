@@ -3,116 +3,73 @@
 
 use std::arch::asm;
 
-/// `smlal` on 8 bytes, as the NEON tile has it; returns the multiply-adds.
-#[target_feature(enable = "neon")]
-pub(super) fn neon(turns: u64) -> u64 {
-    const PRODUCTS: u64 = 12 * 8;
-    if turns == 0 {
-        return 0;
-    }
-    // SAFETY: the features are enabled, and only the registers named are written; no memory is
-    // touched.
-    unsafe {
-        asm!(
-            "movi {w:v}.16b, #1",
-            "2:",
-            "smlal {a0:v}.8h, {w:v}.8b, {w:v}.8b",
-            "smlal2 {a1:v}.8h, {w:v}.16b, {w:v}.16b",
-            "smlal {a2:v}.8h, {w:v}.8b, {w:v}.8b",
-            "smlal2 {a3:v}.8h, {w:v}.16b, {w:v}.16b",
-            "smlal {a4:v}.8h, {w:v}.8b, {w:v}.8b",
-            "smlal2 {a5:v}.8h, {w:v}.16b, {w:v}.16b",
-            "smlal {a6:v}.8h, {w:v}.8b, {w:v}.8b",
-            "smlal2 {a7:v}.8h, {w:v}.16b, {w:v}.16b",
-            "smlal {a8:v}.8h, {w:v}.8b, {w:v}.8b",
-            "smlal2 {a9:v}.8h, {w:v}.16b, {w:v}.16b",
-            "smlal {a10:v}.8h, {w:v}.8b, {w:v}.8b",
-            "smlal2 {a11:v}.8h, {w:v}.16b, {w:v}.16b",
-            "subs {n}, {n}, #1",
-            "b.ne 2b",
-            w = out(vreg) _,
-            a0 = out(vreg) _, a1 = out(vreg) _, a2 = out(vreg) _, a3 = out(vreg) _,
-            a4 = out(vreg) _, a5 = out(vreg) _, a6 = out(vreg) _, a7 = out(vreg) _,
-            a8 = out(vreg) _, a9 = out(vreg) _, a10 = out(vreg) _, a11 = out(vreg) _,
-            n = inout(reg) turns => _,
-            options(nomem, nostack),
+/// Defines a function that adds products to 12 sums `turns` times, to the even ones by one
+/// instruction and to the odd ones by another, and returns the multiply-adds; 12 hide the latency.
+///
+/// An instruction is given as its name and what follows its first operand, the sum.
+macro_rules! peak {
+    ($(#[$attribute:meta])* $name:ident, $products:literal, $even:tt, $odd:tt) => {
+        peak!(
+            $(#[$attribute])* $name, $products, $even, $odd,
+            a0 a1, a2 a3, a4 a5, a6 a7, a8 a9, a10 a11
         );
-    }
-    turns * PRODUCTS
+    };
+    (
+        $(#[$attribute:meta])* $name:ident, $products:literal,
+        ($even:literal, $even_operands:literal), ($odd:literal, $odd_operands:literal),
+        $($a:ident $b:ident),+
+    ) => {
+        $(#[$attribute])*
+        pub(super) fn $name(turns: u64) -> u64 {
+            if turns == 0 {
+                return 0;
+            }
+            // SAFETY: the features are enabled, and only the registers named are written; no memory
+            // is touched.
+            unsafe {
+                asm!(
+                    "movi {w:v}.16b, #1",
+                    "2:",
+                    $(
+                        concat!($even, " {", stringify!($a), ":v}", $even_operands),
+                        concat!($odd, " {", stringify!($b), ":v}", $odd_operands),
+                    )+
+                    "subs {n}, {n}, #1",
+                    "b.ne 2b",
+                    w = out(vreg) _,
+                    $($a = out(vreg) _, $b = out(vreg) _,)+
+                    n = inout(reg) turns => _,
+                    options(nomem, nostack),
+                );
+            }
+            turns * 12 * $products
+        }
+    };
 }
 
-/// `sdot` on 16 bytes, as the `dotprod` tile has it; returns the multiply-adds.
-#[target_feature(enable = "neon,dotprod")]
-pub(super) fn dotprod(turns: u64) -> u64 {
-    const PRODUCTS: u64 = 12 * 16;
-    if turns == 0 {
-        return 0;
-    }
-    // SAFETY: the features are enabled, and only the registers named are written; no memory is
-    // touched.
-    unsafe {
-        asm!(
-            "movi {w:v}.16b, #1",
-            "2:",
-            "sdot {a0:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a1:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a2:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a3:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a4:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a5:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a6:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a7:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a8:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a9:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a10:v}.4s, {w:v}.16b, {w:v}.16b",
-            "sdot {a11:v}.4s, {w:v}.16b, {w:v}.16b",
-            "subs {n}, {n}, #1",
-            "b.ne 2b",
-            w = out(vreg) _,
-            a0 = out(vreg) _, a1 = out(vreg) _, a2 = out(vreg) _, a3 = out(vreg) _,
-            a4 = out(vreg) _, a5 = out(vreg) _, a6 = out(vreg) _, a7 = out(vreg) _,
-            a8 = out(vreg) _, a9 = out(vreg) _, a10 = out(vreg) _, a11 = out(vreg) _,
-            n = inout(reg) turns => _,
-            options(nomem, nostack),
-        );
-    }
-    turns * PRODUCTS
-}
+peak!(
+    /// `smlal` on 8 bytes, as the NEON tile has it.
+    #[target_feature(enable = "neon")]
+    neon,
+    8,
+    ("smlal", ".8h, {w:v}.8b, {w:v}.8b"),
+    ("smlal2", ".8h, {w:v}.16b, {w:v}.16b")
+);
 
-/// `smmla` on two by two times 8 bytes, as the `i8mm` tile has it; returns the multiply-adds.
-#[target_feature(enable = "neon,i8mm")]
-pub(super) fn i8mm(turns: u64) -> u64 {
-    const PRODUCTS: u64 = 12 * 32;
-    if turns == 0 {
-        return 0;
-    }
-    // SAFETY: the features are enabled, and only the registers named are written; no memory is
-    // touched.
-    unsafe {
-        asm!(
-            "movi {w:v}.16b, #1",
-            "2:",
-            "smmla {a0:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a1:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a2:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a3:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a4:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a5:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a6:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a7:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a8:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a9:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a10:v}.4s, {w:v}.16b, {w:v}.16b",
-            "smmla {a11:v}.4s, {w:v}.16b, {w:v}.16b",
-            "subs {n}, {n}, #1",
-            "b.ne 2b",
-            w = out(vreg) _,
-            a0 = out(vreg) _, a1 = out(vreg) _, a2 = out(vreg) _, a3 = out(vreg) _,
-            a4 = out(vreg) _, a5 = out(vreg) _, a6 = out(vreg) _, a7 = out(vreg) _,
-            a8 = out(vreg) _, a9 = out(vreg) _, a10 = out(vreg) _, a11 = out(vreg) _,
-            n = inout(reg) turns => _,
-            options(nomem, nostack),
-        );
-    }
-    turns * PRODUCTS
-}
+peak!(
+    /// `sdot` on 16 bytes, as the `dotprod` tile has it.
+    #[target_feature(enable = "neon,dotprod")]
+    dotprod,
+    16,
+    ("sdot", ".4s, {w:v}.16b, {w:v}.16b"),
+    ("sdot", ".4s, {w:v}.16b, {w:v}.16b")
+);
+
+peak!(
+    /// `smmla` on two by two times 8 bytes, as the `i8mm` tile has it.
+    #[target_feature(enable = "neon,i8mm")]
+    i8mm,
+    32,
+    ("smmla", ".4s, {w:v}.16b, {w:v}.16b"),
+    ("smmla", ".4s, {w:v}.16b, {w:v}.16b")
+);

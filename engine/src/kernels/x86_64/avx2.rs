@@ -13,10 +13,8 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::super::{
-    Activations, AttentionHead, Columns, Kernel, QuantizedRow, Tables, TablesRow, attention, dense,
-    float::{self, LANES},
-    isa::Isa,
-    lookup as look, peak, ternary,
+    Activations, AttentionHead, Columns, Kernel, Tables, TablesRow, attention, dense, float::LANES,
+    isa::Isa, lookup as look, peak, ternary,
 };
 use crate::{
     lookup::LookupMatrix,
@@ -127,59 +125,7 @@ impl Kernel for Avx2 {
         unsafe { run(*self, head, scores, out) }
     }
 
-    fn quantize(&self, input: &[f32], out: QuantizedRow<'_>) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(input: &[f32], out: QuantizedRow<'_>) {
-            float::quantize(input, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, out) }
-    }
-
-    fn rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-            float::rms_norm(input, gain, eps, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, gain, eps, out) }
-    }
-
-    fn add_rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-            float::add_rms_norm(input, gain, eps, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, gain, eps, out) }
-    }
-
-    fn relu_squared_mul(&self, gate: &mut [f32], up: &[f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(gate: &mut [f32], up: &[f32]) {
-            float::relu_squared_mul(gate, up);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(gate, up) }
-    }
-
-    fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(gate: &mut [f32], up: &[f32]) {
-            float::silu_mul(gate, up);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(gate, up) }
-    }
-
-    fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(gate: &mut [f32], up: &[f32]) {
-            float::gelu_mul(gate, up);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(gate, up) }
-    }
+    float_steps!("avx2,fma,f16c");
 
     fn read(&self, bytes: &[u8]) -> u64 {
         #[target_feature(enable = "avx2")]

@@ -14,9 +14,7 @@ use half::f16;
 
 use super::{
     super::{
-        Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense,
-        float::{self, LANES},
-        isa::Isa,
+        Activations, AttentionHead, Columns, Kernel, attention, dense, float::LANES, isa::Isa,
         peak, ternary,
     },
     avx2::{pair, prefetch, prefetch_l2},
@@ -122,59 +120,7 @@ impl Kernel for Avx512Vnni {
         unsafe { run(*self, head, scores, out) }
     }
 
-    fn quantize(&self, input: &[f32], out: QuantizedRow<'_>) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        fn run(input: &[f32], out: QuantizedRow<'_>) {
-            float::quantize(input, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, out) }
-    }
-
-    fn rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        fn run(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-            float::rms_norm(input, gain, eps, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, gain, eps, out) }
-    }
-
-    fn add_rms_norm(&self, input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        fn run(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-            float::add_rms_norm(input, gain, eps, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, gain, eps, out) }
-    }
-
-    fn relu_squared_mul(&self, gate: &mut [f32], up: &[f32]) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        fn run(gate: &mut [f32], up: &[f32]) {
-            float::relu_squared_mul(gate, up);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(gate, up) }
-    }
-
-    fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        fn run(gate: &mut [f32], up: &[f32]) {
-            float::silu_mul(gate, up);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(gate, up) }
-    }
-
-    fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        fn run(gate: &mut [f32], up: &[f32]) {
-            float::gelu_mul(gate, up);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(gate, up) }
-    }
+    float_steps!("avx512f,avx512bw,avx512vl,avx2,fma");
 
     fn read(&self, bytes: &[u8]) -> u64 {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
