@@ -3,6 +3,7 @@
 mod avx2;
 mod avx512vnni;
 mod peak;
+mod rounded;
 
 pub(super) use avx2::Avx2;
 pub(super) use avx512vnni::Avx512Vnni;

@@ -13,10 +13,11 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::super::{
-    Activations, AttentionHead, Columns, Kernel, QuantizedRow, Tables, TablesRow, attention, dense,
+    Activations, AttentionHead, Columns, Kernel, QuantizedRow, RoundedGroup, RoundedInput, Tables,
+    TablesRow, attention, dense,
     float::{self, LANES},
     isa::Isa,
-    lookup as look, peak, ternary,
+    lookup as look, peak, rounded, ternary,
 };
 use crate::{
     lookup::LookupMatrix,
@@ -96,6 +97,20 @@ impl Kernel for Avx2 {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, rows, input, out) }
+    }
+
+    fn round(&self, input: &[f32], out: &mut [RoundedGroup]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(input: &[f32], out: &mut [RoundedGroup]) {
+            rounded::round(input, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(input, out) }
+    }
+
+    fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { super::rounded::product(weights, input, out) }
     }
 
     fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
