@@ -208,7 +208,7 @@ pub(crate) fn head(
     let ends = threads::ends(matrix.rows, threads, ROW_GRAIN);
     let mut parts: Vec<_> = Columns::split(logits, matrix.rows, ends).collect();
     compute.pool.run(&mut parts, |_, out| {
-        dense(kernel, numerics, matrix, input, out)
+        dense(kernel, numerics, matrix, input, out);
     });
 }
 
