@@ -39,6 +39,7 @@ pub(super) fn exec(args: &Verify) -> Outcome {
                 .unwrap_or(NonZeroUsize::MIN),
             kernel,
             kv: args.kv.into(),
+            numerics: args.numerics.into(),
             ..EngineOptions::default()
         },
         longest_prompt: args.longest.map(Into::into),
@@ -72,8 +73,13 @@ fn print(report: &Report) -> Outcome<()> {
         Verdict::Inconclusive => "INCONCLUSIVE: the reference cannot judge this model",
     };
     out::line(&format!(
-        "\n{verdict}\n{} on {}, keys and values in {}, numerics {}, fingerprint {}",
-        report.architecture, report.kernel, report.kv, report.numerics_version, report.fingerprint
+        "\n{verdict}\n{} on {}, keys and values in {}, numerics {} {}, fingerprint {}",
+        report.architecture,
+        report.kernel,
+        report.kv,
+        report.numerics_version,
+        report.numerics,
+        report.fingerprint
     ))
 }
 

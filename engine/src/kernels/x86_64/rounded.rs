@@ -157,12 +157,11 @@ fn tile<F: Format, const R: usize>(
         for r in 0..R {
             let (groups, rest) = split[r];
             let last;
-            let group = match groups.get(g) {
-                Some(group) => group,
-                None => {
-                    last = padded::<F>(rest);
-                    &last
-                }
+            let group = if let Some(group) = groups.get(g) {
+                group
+            } else {
+                last = padded::<F>(rest);
+                &last
             };
             // SAFETY: this function has the features.
             let group = unsafe { F::unpack(group) };
