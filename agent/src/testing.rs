@@ -9,8 +9,8 @@ use std::{
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, RunId, Selector,
-        SuiteSpec, Workload,
+        AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, Numerics, RunId,
+        Selector, SuiteSpec, Workload,
     },
     record::{Grade, Measurement, Metric, Outcome, Reading, Record, RecordBody},
 };
@@ -52,6 +52,7 @@ fn job(id: JobId, script: &str, suite: SuiteSpec) -> Job {
             baseline: None,
         },
         kernel: "auto".to_owned(),
+        numerics: Numerics::Exact,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector {

@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use tritmark_engine::{
-    engine::HeadChoice,
+    engine::{HeadChoice, Numerics as EngineNumerics},
     kv_cache::KvType,
     load::{self, LoadOptions},
 };
@@ -384,6 +384,9 @@ pub(crate) struct Verify {
     /// How keys and values of past tokens are kept; the limits are those of the choice.
     #[arg(long, env = "TRITMARK_KV", value_enum, default_value_t)]
     pub(crate) kv: Kv,
+    /// How matrices in block formats are multiplied; see `bench`.
+    #[arg(long, env = "TRITMARK_NUMERICS", value_enum, default_value_t)]
+    pub(crate) numerics: Numerics,
     /// Byte layout of I2_S tensors, which the file does not tell.
     #[arg(long, env = "TRITMARK_I2S_LAYOUT", value_enum, default_value_t)]
     pub(crate) i2s_layout: I2sLayout,
@@ -503,6 +506,29 @@ pub(crate) struct Engine {
     /// How keys and values of past tokens are kept: `f16` takes half of the memory, and rounds.
     #[arg(long, env = "TRITMARK_KV", value_enum, default_value_t)]
     pub(crate) kv: Kv,
+    /// How matrices in block formats (Q8_0, Q4_0, k-quants and the like) are multiplied: `exact` by
+    /// inputs in f32, `fast` by inputs rounded to int8 in blocks of 32. Nothing else changes.
+    #[arg(long, env = "TRITMARK_NUMERICS", value_enum, default_value_t)]
+    pub(crate) numerics: Numerics,
+}
+
+/// `--numerics`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Numerics {
+    /// Inputs as they are.
+    #[default]
+    Exact,
+    /// Inputs rounded, as llama.cpp has them.
+    Fast,
+}
+
+impl From<Numerics> for EngineNumerics {
+    fn from(numerics: Numerics) -> Self {
+        match numerics {
+            Numerics::Exact => Self::Exact,
+            Numerics::Fast => Self::Fast,
+        }
+    }
 }
 
 /// `--kv`.
@@ -624,6 +650,9 @@ pub(crate) struct Agree {
     /// How keys and values of past tokens are kept.
     #[arg(long, env = "TRITMARK_KV", value_enum, default_value_t)]
     pub(crate) kv: Kv,
+    /// How matrices in block formats are multiplied; see `bench`.
+    #[arg(long, env = "TRITMARK_NUMERICS", value_enum, default_value_t)]
+    pub(crate) numerics: Numerics,
     /// Seed of the prompts.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

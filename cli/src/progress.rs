@@ -195,15 +195,20 @@ impl Progress {
     }
 }
 
-/// Returns a job in a reader's words: model, kernel where one is asked for, threads, suite.
+/// Returns a job in a reader's words: model, kernel and numerics where they are
+/// asked for, threads, suite.
 pub(crate) fn label(job: &wire::Job) -> String {
     let model = job.model.as_ref().map_or("?", |model| model.id.as_str());
     let kernel = match job.kernel.as_str() {
         "auto" => String::new(),
         kernel => format!(" {kernel}"),
     };
+    let numerics = match job.numerics.as_str() {
+        "" | "exact" => String::new(),
+        numerics => format!(" {numerics}"),
+    };
     format!(
-        "{model}{kernel} t{} {}",
+        "{model}{kernel}{numerics} t{} {}",
         job.threads,
         suite_label(job.suite.as_ref())
     )

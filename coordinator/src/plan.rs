@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
 
 use tritmark_proto::{
-    job::{Job, Model, RunId, Selector, SuiteSpec},
+    job::{Job, Model, Numerics, RunId, Selector, SuiteSpec},
     machine::Machine,
 };
 
@@ -81,6 +81,7 @@ struct PlanModel {
     model: Model,
     threads: Vec<NonZeroU32>,
     kernels: Vec<String>,
+    numerics: Numerics,
     /// Byte of the source's key in the text.
     source_at: usize,
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, RunId, Selector,
-        SuiteSpec, Workload,
+        AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, Numerics, RunId,
+        Selector, SuiteSpec, Workload,
     },
     machine::Machine,
     record::{
@@ -96,6 +96,7 @@ pub(crate) fn job(
             baseline: baseline.map(Into::into),
         },
         kernel: "auto".into(),
+        numerics: Numerics::Exact,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector::default(),
@@ -131,6 +132,7 @@ pub(crate) fn facts(n_items: Option<u64>) -> RecordBody {
         head_format: "f16".into(),
         kernel: "x86_64-avx2".into(),
         lossy_kernel: false,
+        numerics: Numerics::Exact,
         numerics_version: 1,
         n_params: 10,
         n_linear_params: 8,

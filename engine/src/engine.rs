@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     config::ModelConfig,
-    kernels::{KernelChoice, KernelError},
+    kernels::{KernelChoice, KernelError, rounded},
     kv_cache::{CacheError, KvCache, KvType},
     load::{self, LoadError, LoadOptions, LoadedModel},
     ops::{Compute, linear, rope::Ropes},
@@ -14,7 +14,7 @@ use crate::{
     threads::ThreadPool,
     transformer::{self, MICRO_BATCH, State},
     validate::{ShapeError, validate},
-    weights::Weights,
+    weights::{DenseMatrix, Layer, Weights},
 };
 
 /// Version of the arithmetic: raised whenever logits change in any bit.
@@ -31,8 +31,44 @@ pub enum HeadChoice {
     Screened,
 }
 
-/// How an engine shall compute. Only `kv` changes a result, and a kernel of rounded tables
-/// ([`KernelChoice::is_lossless`]).
+/// How dense matrices in block formats (`Q8_0`, `Q4_0`, `Q5_0`, `Q4_K`, `Q5_K`, `Q6_K`) are multiplied.
+/// Each way has one order of its own, whatever the kernel, the threads and the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numerics {
+    /// By inputs in f32: weights widen exactly.
+    #[default]
+    Exact,
+    /// By inputs rounded to int8 in blocks of 32, as llama.cpp does: less work, and other logits.
+    Fast,
+}
+
+impl Numerics {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
+
+    /// Returns the name users know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Fast => "fast",
+        }
+    }
+
+    /// Returns what a name stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|numerics| numerics.name() == name)
+    }
+
+    /// Returns whether a matrix meets inputs rounded to int8.
+    pub fn rounds(self, matrix: &DenseMatrix) -> bool {
+        self == Self::Fast && rounded::takes(matrix.dtype)
+    }
+}
+
+/// How an engine shall compute. Only `kv` and `numerics` change a result, and a kernel of rounded
+/// tables ([`KernelChoice::is_lossless`]).
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Threads, the caller's included.
@@ -45,10 +81,12 @@ pub struct EngineOptions {
     pub head: HeadChoice,
     /// How [`Engine::new_cache`] keeps keys and values.
     pub kv: KvType,
+    /// How dense matrices in block formats are multiplied.
+    pub numerics: Numerics,
 }
 
 impl Default for EngineOptions {
-    /// One thread, the best kernel, not bound, the head in full, keys and values in f32.
+    /// One thread, the best kernel, not bound, the head in full, keys and values in f32, exact.
     fn default() -> Self {
         Self {
             threads: NonZeroUsize::MIN,
@@ -56,6 +94,7 @@ impl Default for EngineOptions {
             pin: false,
             head: HeadChoice::Full,
             kv: KvType::F32,
+            numerics: Numerics::Exact,
         }
     }
 }
@@ -112,8 +151,8 @@ pub enum Logits {
 
 /// A model that can be evaluated.
 ///
-/// Equal weights and tokens give bit-equal logits, whatever the lossless kernel, the threads, and the
-/// cuts between calls of [`forward`](Self::forward).
+/// Equal weights, tokens and [`Numerics`] give bit-equal logits, whatever the lossless kernel, the
+/// threads, and the cuts between calls of [`forward`](Self::forward).
 #[derive(Debug)]
 pub struct Engine {
     config: ModelConfig,
@@ -168,7 +207,7 @@ impl Engine {
             config,
             weights,
             kernel_name,
-            compute: Compute::new(kernel, lookup, pool),
+            compute: Compute::new(kernel, lookup, options.numerics, pool),
             state: State::default(),
             kv: options.kv,
             screen,
@@ -202,6 +241,16 @@ impl Engine {
     /// Returns the name of the kernel in use.
     pub fn kernel_name(&self) -> &'static str {
         self.kernel_name
+    }
+
+    /// Returns how the model is computed: [`Numerics::Exact`] if it has nothing to round inputs for.
+    pub fn numerics(&self) -> Numerics {
+        let numerics = self.compute.numerics;
+        let Weights { layers, .. } = &self.weights;
+        let mut linears = layers.iter().flat_map(Layer::linears);
+        let any = linears.any(|linear| linear::rounds(numerics, linear))
+            || numerics.rounds(self.weights.head());
+        if any { numerics } else { Numerics::Exact }
     }
 
     /// Returns the number of threads in use.

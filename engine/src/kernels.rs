@@ -12,6 +12,9 @@
 //! - every other float step is one piece of code (`kernels/float.rs`) compiled once per ISA. Rust
 //!   neither reorders nor contracts float operations, so the compiler may only change its speed.
 //!
+//! With [`Numerics::Fast`](crate::engine::Numerics) products of block formats have an order of their
+//! own (`kernels/rounded.rs`), which is that of every kernel, too.
+//!
 //! Kernels that look up rounded sums (their names end with `-int8`) are the one exception: they are
 //! bit-equal among themselves.
 //!
@@ -52,6 +55,7 @@ mod lookup;
 mod names;
 mod peak;
 mod reference;
+pub(crate) mod rounded;
 mod screen;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod ternary;
@@ -67,6 +71,7 @@ pub use columns::Columns;
 pub use lookup::{Tables, TablesRow};
 pub use names::{KernelChoice, KernelError, names};
 pub(crate) use reference::widen;
+pub use rounded::{RoundedGroup, RoundedInput};
 
 /// The numeric work of a forward pass, for one ISA.
 ///
@@ -96,6 +101,20 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// Computes `out[i] = W[rows[i]] x`, as [`dense`](Self::dense) does; `input` is `(cols)`.
     fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]);
+
+    /// Rounds one token to int8, each 32 values by their absolute maximum, for
+    /// [`dense_rounded`](Self::dense_rounded).
+    fn round(&self, input: &[f32], out: &mut [RoundedGroup]) {
+        rounded::round(input, out);
+    }
+
+    /// Computes `out = W x` for the rows in `out.range()` and every token of a rounded input.
+    ///
+    /// # Panics
+    /// If the matrix is of plain floats.
+    fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        rounded::product_in_order(weights, input, out);
+    }
 
     /// Makes rows of a screened head's int8 copy, from row `first` of `head` on.
     fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {

@@ -6,6 +6,7 @@ pub(crate) mod norm;
 pub(crate) mod rope;
 
 use crate::{
+    engine::Numerics,
     kernels::{Kernel, Tables},
     lookup::Lookup,
     threads::ThreadPool,
@@ -17,6 +18,8 @@ pub(crate) struct Compute {
     pub(crate) kernel: Box<dyn Kernel>,
     /// How the kernel looks up ternary products; the weights are packed for it.
     pub(crate) lookup: Option<Lookup>,
+    /// How dense matrices in block formats are multiplied.
+    pub(crate) numerics: Numerics,
     /// Scratch.
     pub(crate) tables: Tables,
     pub(crate) pool: ThreadPool,
@@ -24,10 +27,16 @@ pub(crate) struct Compute {
 
 impl Compute {
     /// Returns a kernel that multiplies, or looks up if it is said how.
-    pub(crate) fn new(kernel: Box<dyn Kernel>, lookup: Option<Lookup>, pool: ThreadPool) -> Self {
+    pub(crate) fn new(
+        kernel: Box<dyn Kernel>,
+        lookup: Option<Lookup>,
+        numerics: Numerics,
+        pool: ThreadPool,
+    ) -> Self {
         Self {
             kernel,
             lookup,
+            numerics,
             tables: Tables::default(),
             pool,
         }

@@ -11,7 +11,7 @@ use crate::{
     ops::{
         Compute,
         attention::{Attended, Attention, store},
-        linear::{self, any_ternary, linears},
+        linear::{self, Forms, Input, linears},
         norm::{Norm, Normed},
         rope::Ropes,
     },
@@ -107,14 +107,15 @@ pub(crate) fn forward(
             down: w_down,
             ffn_post_norm,
         } = layer;
-        let norm = |gain, quantize| Norm {
+        let numerics = compute.numerics;
+        let norm = |gain, forms| Norm {
             gain,
             eps: config.rms_norm_eps,
-            quantize,
+            forms,
         };
 
         // q, k, v = W rmsnorm(x), where x has the last block's result added
-        let pre = norm(Some(&attn_norm[..]), any_ternary([w_q, w_k, w_v]));
+        let pre = norm(Some(&attn_norm[..]), Forms::of(numerics, [w_q, w_k, w_v]));
         normed.take(compute, x, hidden, pre, |token, kernel, x| {
             add(config, kernel, x, &delta[token * hidden..], post);
         });
@@ -126,7 +127,7 @@ pub(crate) fn forward(
         attended.attend(compute, &attention, cache, q);
 
         // delta = W_o subnorm(attended); q's place takes the gathered heads
-        let sub = norm(attn_sub_norm.as_deref(), any_ternary([w_o]));
+        let sub = norm(attn_sub_norm.as_deref(), Forms::of(numerics, [w_o]));
         normed.take(compute, q, q_width, sub, |token, _, row| {
             attended.gather(token, config, row);
         });
@@ -134,14 +135,14 @@ pub(crate) fn forward(
         post = attn_post_norm.as_deref();
 
         // gate, up = W rmsnorm(x + delta)
-        let pre = norm(Some(&ffn_norm[..]), any_ternary([w_gate, w_up]));
+        let pre = norm(Some(&ffn_norm[..]), Forms::of(numerics, [w_gate, w_up]));
         normed.take(compute, x, hidden, pre, |token, kernel, x| {
             add(config, kernel, x, &delta[token * hidden..], post);
         });
         linears(compute, [w_gate, w_up], normed.input(), [gate, up]);
 
         // delta = W_down subnorm(activation(gate) * up)
-        let sub = norm(ffn_sub_norm.as_deref(), any_ternary([w_down]));
+        let sub = norm(ffn_sub_norm.as_deref(), Forms::of(numerics, [w_down]));
         normed.take(
             compute,
             gate,
@@ -167,25 +168,25 @@ pub(crate) fn forward(
     cache.advance(n);
 }
 
-/// Returns what the head reads of the last `len` tokens of the pass, `(len, hidden_size)`.
+/// Returns what the head reads of the last `len` tokens of the pass.
 pub(crate) fn output<'a>(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
     state: &'a mut State,
     len: usize,
-) -> &'a [f32] {
+) -> Input<'a> {
     let first = state.x.len() - len * config.hidden_size;
     let norm = Norm {
         gain: Some(&weights.output_norm),
         eps: config.rms_norm_eps,
-        quantize: false,
+        forms: Forms::of_head(compute.numerics, weights.head()),
     };
     let rows = &mut state.x[first..];
     state
         .normed
         .take(compute, rows, config.hidden_size, norm, |_, _, _| {});
-    state.normed.input().float
+    state.normed.input()
 }
 
 /// Computes the logits, `(len, vocab_size)`, of the last `len` tokens of the pass.

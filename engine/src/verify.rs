@@ -44,6 +44,8 @@ pub struct Report {
     pub kernel: &'static str,
     /// How keys and values were kept.
     pub kv: &'static str,
+    /// How dense matrices in block formats were multiplied; `exact` where there are none.
+    pub numerics: &'static str,
     /// Version of the engine's arithmetic.
     pub numerics_version: u32,
     /// Hash of the logits of a fixed prompt: equal for equal weights on every machine.
@@ -228,6 +230,7 @@ pub fn verify(
         architecture: model.source.architecture.clone(),
         kernel,
         kv: options.engine.kv.name(),
+        numerics: main.numerics().name(),
         numerics_version: NUMERICS_VERSION,
         fingerprint: hex(&fingerprint),
         checks,

@@ -10,7 +10,7 @@ use crate::{
     bundle::{Failure, FailureClass, JobState},
     job::{
         AccuracySpec, AttemptId, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model,
-        ModelSource, RunId, Selector, SuiteSpec, Synth, Workload,
+        ModelSource, Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
     },
     machine::{Cache, Machine},
     wire,
@@ -49,6 +49,14 @@ fn invalid(field: &'static str, problem: impl Into<String>) -> InvalidMessage {
 fn parsed<T: FromStr<Err: ToString>>(field: &'static str, text: &str) -> Result<T, InvalidMessage> {
     text.parse()
         .map_err(|error: T::Err| invalid(field, error.to_string()))
+}
+
+/// Reads how block formats are multiplied; older programs say nothing.
+fn numerics(field: &'static str, name: &str) -> Result<Numerics, InvalidMessage> {
+    if name.is_empty() {
+        return Ok(Numerics::Exact);
+    }
+    Numerics::from_name(name).ok_or_else(|| invalid(field, format!("unknown numerics `{name}`")))
 }
 
 fn positive(field: &'static str, value: u32) -> Result<NonZeroU32, InvalidMessage> {
@@ -224,6 +232,7 @@ impl From<Job> for wire::Job {
             id,
             model,
             kernel,
+            numerics,
             threads,
             suite,
             selector,
@@ -234,6 +243,7 @@ impl From<Job> for wire::Job {
             index: id.index,
             model: Some(model.into()),
             kernel,
+            numerics: numerics.name().to_owned(),
             threads: threads.get(),
             suite: Some(suite.into()),
             selector: Some(selector.into()),
@@ -253,6 +263,7 @@ impl TryFrom<wire::Job> for Job {
             threads,
             suite,
             selector,
+            numerics: how,
         } = job;
         Ok(Self {
             id: JobId {
@@ -261,6 +272,7 @@ impl TryFrom<wire::Job> for Job {
             },
             model: required("Job.model", model)?.try_into()?,
             kernel,
+            numerics: numerics("Job.numerics", &how)?,
             threads: positive("Job.threads", threads)?,
             suite: required("Job.suite", suite)?.try_into()?,
             selector: selector.unwrap_or_default().into(),

@@ -57,6 +57,39 @@ pub struct AttemptId {
     pub fence: u64,
 }
 
+/// How dense matrices in block formats are multiplied; see the engine's `Numerics`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Numerics {
+    /// By inputs in f32.
+    #[default]
+    Exact,
+    /// By inputs rounded to int8.
+    Fast,
+}
+
+impl Numerics {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
+
+    /// Returns the name users know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Fast => "fast",
+        }
+    }
+
+    /// Returns what a name stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|numerics| numerics.name() == name)
+    }
+}
+
 /// A job as an agent gets it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -66,6 +99,9 @@ pub struct Job {
     pub model: Model,
     /// `auto` or a kernel's name.
     pub kernel: String,
+    /// How dense matrices in block formats are multiplied.
+    #[serde(default)]
+    pub numerics: Numerics,
     /// Threads of the engine.
     pub threads: NonZeroU32,
     /// How it is measured.

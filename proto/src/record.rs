@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Workload;
+use crate::job::{Numerics, Workload};
 
 /// One thing a worker found out, keyed by (job, attempt, sequence).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -366,6 +366,9 @@ pub struct ModelFacts {
     /// Whether the kernel rounds what others compute exactly: its logits are its own.
     #[serde(default)]
     pub lossy_kernel: bool,
+    /// How dense matrices in block formats were multiplied; exact where there are none.
+    #[serde(default)]
+    pub numerics: Numerics,
     /// Version of the engine's numerics.
     pub numerics_version: u32,
     /// Parameters of the whole model.

@@ -13,7 +13,8 @@ use std::num::NonZeroUsize;
 use serde::Serialize;
 use tritmark_engine::{
     engine::{
-        Engine, EngineError, EngineOptions, ForwardError, Logits, NUMERICS_VERSION, hash_logits,
+        Engine, EngineError, EngineOptions, ForwardError, Logits, NUMERICS_VERSION, Numerics,
+        hash_logits,
     },
     kernels::{self, KernelChoice},
     kv_cache::KvType,
@@ -98,6 +99,8 @@ pub struct Agreement {
     pub prompts: Prompts,
     /// How keys and values were kept.
     pub kv: &'static str,
+    /// How dense matrices in block formats were multiplied; `exact` where there are none.
+    pub numerics: &'static str,
     /// blake3 of the reference's logits and tokens, 128 bits: equal on every machine.
     pub fingerprint: String,
     /// The cells.
@@ -181,7 +184,7 @@ fn agreeing() -> impl Iterator<Item = &'static str> {
 pub fn run(
     model: &LoadedModel,
     prompts: Prompts,
-    kv: KvType,
+    (kv, numerics): (KvType, Numerics),
     cells: &[Cell],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Agreement, AgreementError> {
@@ -197,7 +200,7 @@ pub fn run(
         n_batch: NonZeroUsize::MIN,
         reused_prefix: false,
     };
-    let mut reference = Runner::new(model, prompts, kv, plain)?;
+    let mut reference = Runner::new(model, prompts, (kv, numerics), plain)?;
     let mut expected = Vec::new();
     for prompt in 0..prompts.n_prompts {
         expected.push(reference.evaluate(prompt)?);
@@ -205,7 +208,7 @@ pub fn run(
     }
     let mut outcomes = Vec::new();
     for &cell in cells {
-        let mut runner = Runner::new(model, prompts, kv, cell)?;
+        let mut runner = Runner::new(model, prompts, (kv, numerics), cell)?;
         let mut outcome = Outcome {
             cell,
             equal: 0,
@@ -237,6 +240,7 @@ pub fn run(
         numerics_version: NUMERICS_VERSION,
         prompts,
         kv: kv.name(),
+        numerics: reference.engine.numerics().name(),
         fingerprint: fingerprint(&expected),
         outcomes,
     })
@@ -260,7 +264,7 @@ impl Runner {
     fn new(
         model: &LoadedModel,
         prompts: Prompts,
-        kv: KvType,
+        (kv, numerics): (KvType, Numerics),
         cell: Cell,
     ) -> Result<Self, AgreementError> {
         let Cell {
@@ -270,6 +274,7 @@ impl Runner {
             threads,
             kernel: KernelChoice::Named(kernel),
             kv,
+            numerics,
             ..EngineOptions::default()
         };
         let engine = Engine::from_loaded(model.clone(), &options)
@@ -420,6 +425,8 @@ mod tests {
         seed: 1,
     };
 
+    const EXACT: (KvType, Numerics) = (KvType::F32, Numerics::Exact);
+
     fn models() -> Vec<LoadedModel> {
         tiny_models(4)
             .into_iter()
@@ -451,7 +458,7 @@ mod tests {
         assert!(!cells.iter().any(|cell| cell.kernel.ends_with("-int8")));
         for model in models() {
             let mut steps = 0;
-            let agreement = run(&model, PROMPTS, KvType::F32, &cells, |done, total| {
+            let agreement = run(&model, PROMPTS, EXACT, &cells, |done, total| {
                 steps += 1;
                 assert!(done == steps && done <= total);
             })
@@ -468,6 +475,21 @@ mod tests {
     }
 
     #[test]
+    fn fast_cells_agree_with_the_fast_reference() {
+        let cells = matrix(&numbers(&[2]), &numbers(&[1, 32]));
+        let fast = (KvType::F32, Numerics::Fast);
+        for model in models() {
+            let agreement = run(&model, PROMPTS, fast, &cells, |_, _| {}).unwrap();
+            assert!(agreement.agrees(), "{agreement:?}");
+            let exact = run(&model, PROMPTS, EXACT, &[], |_, _| {}).unwrap();
+            assert_eq!(exact.numerics, "exact");
+            let same = agreement.fingerprint == exact.fingerprint;
+            assert_eq!(same, agreement.numerics == "exact");
+            assert_eq!(same, model.weights.head().dtype.is_float());
+        }
+    }
+
+    #[test]
     fn a_cell_that_computes_otherwise_is_described_where_it_parts() {
         let cells = matrix(&numbers(&[1]), &numbers(&[32]));
         let model = models().swap_remove(0);
@@ -480,11 +502,11 @@ mod tests {
         };
         *scale *= 1.01;
         // The comparison is of one model with itself: here the cells are given another one.
-        let expected = Runner::new(&model, PROMPTS, KvType::F32, cells[0])
+        let expected = Runner::new(&model, PROMPTS, EXACT, cells[0])
             .unwrap()
             .logits_at(1, 3)
             .unwrap();
-        let found = Runner::new(&other, PROMPTS, KvType::F32, cells[0])
+        let found = Runner::new(&other, PROMPTS, EXACT, cells[0])
             .unwrap()
             .logits_at(1, 3)
             .unwrap();
@@ -493,8 +515,8 @@ mod tests {
         let same = super::parted(1, 3, &expected, &expected);
         assert!(same.max_abs == 0.0 && same.kl < 1e-12);
         assert_eq!(same.expected, same.found);
-        let one = run(&model, PROMPTS, KvType::F32, &cells, |_, _| {}).unwrap();
-        let two = run(&other, PROMPTS, KvType::F32, &cells, |_, _| {}).unwrap();
+        let one = run(&model, PROMPTS, EXACT, &cells, |_, _| {}).unwrap();
+        let two = run(&other, PROMPTS, EXACT, &cells, |_, _| {}).unwrap();
         assert_ne!(one.fingerprint, two.fingerprint);
     }
 
@@ -502,9 +524,16 @@ mod tests {
     fn the_fingerprint_is_one_constant_on_every_machine() {
         // Made with the scalar reference; a change of the arithmetic changes it.
         let model = models().swap_remove(0);
-        let agreement = run(&model, PROMPTS, KvType::F32, &[], |_, _| {}).unwrap();
+        let agreement = run(&model, PROMPTS, EXACT, &[], |_, _| {}).unwrap();
         assert_eq!(agreement.fingerprint, FINGERPRINT);
-        let narrow = run(&model, PROMPTS, KvType::F16, &[], |_, _| {}).unwrap();
+        let narrow = run(
+            &model,
+            PROMPTS,
+            (KvType::F16, Numerics::Exact),
+            &[],
+            |_, _| {},
+        )
+        .unwrap();
         assert_ne!(narrow.fingerprint, FINGERPRINT);
         assert_eq!((agreement.kv, narrow.kv), ("f32", "f16"));
     }

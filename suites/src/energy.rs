@@ -294,7 +294,9 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 mod tests {
     use std::{io, num::NonZeroU32, path::PathBuf};
 
-    use tritmark_proto::job::{JobId, Model, ModelSource, RunId, Selector, SuiteSpec, Workload};
+    use tritmark_proto::job::{
+        JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec, Workload,
+    };
 
     use super::*;
     use crate::{
@@ -368,6 +370,7 @@ mod tests {
                 baseline: None,
             },
             kernel: "auto".to_owned(),
+            numerics: Numerics::Exact,
             threads: NonZeroU32::MIN,
             suite: SuiteSpec::Energy(spec.clone()),
             selector: Selector::default(),

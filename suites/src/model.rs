@@ -8,14 +8,14 @@ use std::{
 };
 
 use tritmark_engine::{
-    engine::{Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
+    engine::{self, Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
     kernels::KernelChoice,
     load::{self, LoadOptions, VocabSource},
     synth::{self, Format},
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{Job, ModelSource, SuiteSpec, Synth},
+    job::{Job, ModelSource, Numerics, SuiteSpec, Synth},
     record::ModelFacts,
 };
 
@@ -69,6 +69,10 @@ impl Opened {
             head: match job.suite {
                 SuiteSpec::Accuracy(_) => HeadChoice::Full,
                 _ => HeadChoice::Screened,
+            },
+            numerics: match job.numerics {
+                Numerics::Exact => engine::Numerics::Exact,
+                Numerics::Fast => engine::Numerics::Fast,
             },
             ..EngineOptions::default()
         };
@@ -133,6 +137,10 @@ impl Opened {
             head_format,
             kernel: self.engine.kernel_name().to_owned(),
             lossy_kernel: self.lossy_kernel,
+            numerics: match self.engine.numerics() {
+                engine::Numerics::Exact => Numerics::Exact,
+                engine::Numerics::Fast => Numerics::Fast,
+            },
             numerics_version: NUMERICS_VERSION,
             n_params,
             n_linear_params,

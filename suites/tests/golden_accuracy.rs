@@ -28,7 +28,7 @@ use tritmark_engine::{
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{AccuracySpec, Job, JobId, Model, ModelSource, RunId, Selector, SuiteSpec},
+    job::{AccuracySpec, Job, JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec},
     record::{Item, RecordBody},
 };
 use tritmark_suites::{
@@ -193,6 +193,7 @@ fn score(data: &Path, golden: &Golden, n_items: fn(&GoldenTask) -> usize) -> Vec
                     baseline: None,
                 },
                 kernel: "auto".to_owned(),
+                numerics: Numerics::Exact,
                 threads: NonZeroU32::MIN,
                 suite: SuiteSpec::Accuracy(spec(data, &task, run, n_items)),
                 selector: Selector::default(),

@@ -13,8 +13,8 @@ use tritmark_engine::synth::{self, Format};
 use tritmark_proto::{
     bundle::FailureClass,
     job::{
-        AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource, RunId,
-        Selector, SuiteSpec, Synth, Workload,
+        AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource,
+        Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
     },
     record::{Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase, RecordBody},
 };
@@ -41,6 +41,7 @@ fn job(suite: SuiteSpec) -> Job {
             baseline: None,
         },
         kernel: "auto".to_owned(),
+        numerics: Numerics::Exact,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector::default(),
@@ -183,6 +184,32 @@ fn latency_keeps_every_repetition_and_every_token() {
         assert_eq!(tokens.elapsed_ns.len(), 3);
         assert!((tokens.elapsed_ns[0] as f64 - ttft_ns).abs() < 1.0);
     }
+}
+
+#[test]
+fn a_record_says_fast_only_of_a_model_with_matrices_in_block_formats() {
+    let root = tempfile::tempdir().unwrap();
+    let facts_of = |format: Option<&str>, numerics| {
+        let mut job = job(SuiteSpec::Memory(MemorySpec { workload: WORKLOAD }));
+        if let Some(format) = format {
+            job.model.source = ModelSource::Synth(Synth {
+                shape: "125m".to_owned(),
+                format: format.to_owned(),
+                seed: 1,
+            });
+        }
+        job.numerics = numerics;
+        let (bodies, end) = work(job, 0, root.path());
+        assert_eq!(end, Ok(()));
+        facts(&bodies).clone()
+    };
+    let ternary = [Numerics::Exact, Numerics::Fast].map(|numerics| facts_of(None, numerics));
+    assert_eq!(ternary[0], ternary[1]);
+    assert_eq!(ternary[1].numerics, Numerics::Exact);
+    let q4_0 = [Numerics::Exact, Numerics::Fast].map(|how| facts_of(Some("q4_0"), how));
+    assert_eq!(q4_0[0].numerics, Numerics::Exact);
+    assert_eq!(q4_0[1].numerics, Numerics::Fast);
+    assert_ne!(q4_0[0].logits_fingerprint, q4_0[1].logits_fingerprint);
 }
 
 #[test]

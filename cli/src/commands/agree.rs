@@ -34,10 +34,16 @@ pub(crate) fn exec(args: &Agree) -> Outcome {
     let start = Instant::now();
     // Draws on a terminal only.
     let bar = ProgressBar::new(0);
-    let found = agreement::run(&model, prompts, args.kv.into(), &cells, |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })
+    let found = agreement::run(
+        &model,
+        prompts,
+        (args.kv.into(), args.numerics.into()),
+        &cells,
+        |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        },
+    )
     .or_exit(Exit::Usage, || {
         format!("cannot compare kernels on {}", args.model.display())
     })?;
@@ -79,8 +85,8 @@ fn print(found: &Agreement) -> Outcome<()> {
         "NOT EQUAL: some cells part from the reference"
     };
     out::line(&format!(
-        "\nreference {} (numerics {}, keys and values {}): {verdict}",
-        found.fingerprint, found.numerics_version, found.kv
+        "\nreference {} (numerics {} {}, keys and values {}): {verdict}",
+        found.fingerprint, found.numerics_version, found.numerics, found.kv
     ))
 }
 

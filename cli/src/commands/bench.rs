@@ -54,6 +54,7 @@ struct Row {
     kernel: &'static str,
     head: &'static str,
     kv: &'static str,
+    numerics: &'static str,
     threads: usize,
     test: Test,
     samples: Vec<Duration>,
@@ -134,6 +135,7 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
             kernel: kernel.clone(),
             head: args.engine.head.into(),
             kv: args.engine.kv.into(),
+            numerics: args.engine.numerics.into(),
             ..EngineOptions::default()
         };
         let mut engine = Engine::from_loaded(model.clone(), &options)
@@ -185,6 +187,7 @@ fn row(
             None => "full",
         },
         kv: engine.new_cache(0).dtype().name(),
+        numerics: engine.numerics().name(),
         threads: engine.threads(),
         test,
         samples,
@@ -279,6 +282,7 @@ mod tests {
             kernel: "reference",
             head: "full",
             kv: "f32",
+            numerics: "exact",
             bound: None,
             threads: 1,
             test: Test {

@@ -46,6 +46,7 @@ pub(crate) fn exec(args: &Generate) -> Outcome {
         kernel,
         head: args.engine.head.into(),
         kv: args.engine.kv.into(),
+        numerics: args.engine.numerics.into(),
         ..EngineOptions::default()
     };
     let mut engine = Engine::from_loaded(model, &options).or_exit(Exit::Usage, cannot_load)?;

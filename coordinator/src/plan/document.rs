@@ -28,6 +28,7 @@ pub(super) struct Document {
 pub(super) struct Defaults {
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,
+    pub(super) numerics: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,7 @@ pub(super) struct Model {
     pub(super) baseline: Option<Spanned<String>>,
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,
+    pub(super) numerics: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -71,6 +71,7 @@ fn push_comparison<'a>(
                 },
                 model: model.model.clone(),
                 kernel: kernels[round % kernels.len()].clone(),
+                numerics: model.numerics,
                 threads: n_threads,
                 suite: suite.clone(),
                 selector: selector.clone(),

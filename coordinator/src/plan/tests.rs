@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*, sample::select, sample::subsequence};
-use tritmark_proto::job::{Job, ModelSource};
+use tritmark_proto::job::{Job, ModelSource, Numerics};
 
 use super::{
     CheckContext, EXAMPLE, KnownAgent, Machine, Path, Plan, PlanError, RunId, SuiteSpec,
@@ -102,6 +102,22 @@ fn a_model_and_its_baseline_stand_next_to_each_other() {
             "boolq other reference t2",
         ]
     );
+}
+
+#[test]
+fn a_models_numerics_go_before_the_defaults_and_are_exact_where_nothing_is_said() {
+    let numerics = |defaults: &str, model: &str| {
+        let text = format!(
+            "{defaults}\n[[models]]\nid = \"m\"\npath = \"m.gguf\"\n{model}\n[suites.memory]\n"
+        );
+        parse(&text).unwrap().jobs(run())[0].numerics
+    };
+    let fast = "numerics = \"fast\"";
+    let defaults = format!("[defaults]\n{fast}");
+    assert_eq!(numerics("", ""), Numerics::Exact);
+    assert_eq!(numerics("", fast), Numerics::Fast);
+    assert_eq!(numerics(&defaults, ""), Numerics::Fast);
+    assert_eq!(numerics(&defaults, "numerics = \"exact\""), Numerics::Exact);
 }
 
 #[test]
@@ -208,7 +224,7 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}thread = [1]\n[suites.memory]\n"),
             "line 4, key `models[0].thread`: unknown field `thread`, expected one of `id`, `path`, \
-             `synth`, `baseline`, `threads`, `kernels`",
+             `synth`, `baseline`, `threads`, `kernels`, `numerics`",
         ),
         (
             &format!("{ok}[suites.latency]\nn_prompt = [128, -1]\n"),
@@ -320,6 +336,10 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}kernels = [\"avx2\", \"x86_64-avx2\"]\n[suites.memory]\n"),
             "line 4, key `models[0].kernels[1]`: `x86_64-avx2` is in the list twice",
+        ),
+        (
+            &format!("{ok}numerics = \"quick\"\n[suites.memory]\n"),
+            "line 4, key `models[0].numerics`: unknown numerics `quick`, there are exact, fast",
         ),
         (
             &format!("{ok}threads = [0]\n[suites.memory]\n"),
@@ -574,16 +594,18 @@ fn a_model(index: usize) -> impl Strategy<Value = Model> {
         source,
         option::of(list(vec![1_u32, 2, 4, 64])),
         option::of(list(strings(&["auto", "reference", "x86_64-avx2"]))),
+        option::of(select(vec!["exact".to_owned(), "fast".to_owned()])),
         any::<bool>(),
     )
         .prop_map(
-            move |((path, synth), threads, kernels, has_baseline)| Model {
+            move |((path, synth), threads, kernels, numerics, has_baseline)| Model {
                 id: spanned(format!("m{index}")),
                 path,
                 synth,
                 baseline: (index > 0 && has_baseline).then(|| spanned("m0".to_owned())),
                 threads,
                 kernels,
+                numerics: numerics.map(spanned),
             },
         )
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use toml::Spanned;
-use tritmark_proto::job::{Model, ModelSource, Selector, Synth};
+use tritmark_proto::job::{Model, ModelSource, Numerics, Selector, Synth};
 
 use super::{
     MAX_JOBS, Plan, PlanError, PlanModel, PlanSelector,
@@ -149,6 +149,7 @@ impl Reader<'_> {
             .collect();
         let default_threads = self.threads(defaults.threads.as_ref())?;
         let default_kernels = self.kernels(defaults.kernels.as_ref())?;
+        let default_numerics = self.numerics(defaults.numerics.as_ref())?;
         models
             .iter()
             .map(|model| {
@@ -157,6 +158,7 @@ impl Reader<'_> {
                     &baselines,
                     default_threads.as_deref(),
                     default_kernels.as_deref(),
+                    default_numerics,
                 )
             })
             .collect()
@@ -168,6 +170,7 @@ impl Reader<'_> {
         has_baseline: &HashMap<&str, bool>,
         default_threads: Option<&[NonZeroU32]>,
         default_kernels: Option<&[String]>,
+        default_numerics: Option<Numerics>,
     ) -> Result<PlanModel, PlanError> {
         let document::Model {
             id,
@@ -176,6 +179,7 @@ impl Reader<'_> {
             baseline,
             threads,
             kernels,
+            numerics,
         } = model.get_ref();
         let (source, source_at) = match (path, synth) {
             (Some(path), None) if path.get_ref().is_empty() => {
@@ -231,6 +235,10 @@ impl Reader<'_> {
             kernels: self
                 .kernels(kernels.as_ref())?
                 .unwrap_or_else(|| default_kernels.map_or_else(auto, <[_]>::to_vec)),
+            numerics: self
+                .numerics(numerics.as_ref())?
+                .or(default_numerics)
+                .unwrap_or_default(),
             source_at,
         })
     }
@@ -299,6 +307,14 @@ impl Reader<'_> {
         }
         self.distinct(kernels, &full)?;
         Ok(Some(full.into_iter().map(Spanned::into_inner).collect()))
+    }
+
+    fn numerics(&self, name: Option<&Spanned<String>>) -> Result<Option<Numerics>, PlanError> {
+        let Some(name) = name else {
+            return Ok(None);
+        };
+        self.known("numerics", name, &Numerics::ALL.map(Numerics::name))?;
+        Ok(Numerics::from_name(name.get_ref()))
     }
 
     /// Refuses an empty list and one that names something twice.

@@ -338,4 +338,5 @@ fn is_same_measurement(one: &ModelFacts, other: &ModelFacts) -> bool {
     one.weights_hash == other.weights_hash
         && one.data_hash == other.data_hash
         && one.numerics_version == other.numerics_version
+        && one.numerics == other.numerics
 }

@@ -313,3 +313,88 @@ fn every_kernel_of_every_architecture_gives_the_recorded_fingerprints() {
         assert_eq!(fingerprints, expected, "{kernel}");
     }
 }
+
+fn fast(kernel: &'static str, threads: usize) -> EngineOptions {
+    EngineOptions {
+        numerics: Numerics::Fast,
+        ..options(kernel, threads)
+    }
+}
+
+#[test]
+fn fast_logits_are_bit_equal_everywhere_near_the_exact_ones_and_others() {
+    for (name, config, weights) in tiny_models(7) {
+        let tokens = TestRng::new(8).tokens(37, config.vocab_size);
+        let engine = |options: &EngineOptions| {
+            Engine::new(config.clone(), weights.clone(), options).unwrap()
+        };
+        let exact = logit_bits(&mut engine(&options("reference", 1)), &tokens, 37);
+        let mut reference = engine(&fast("reference", 1));
+        let expected = logit_bits(&mut reference, &tokens, 37);
+        if weights.head().dtype.is_float() {
+            assert_eq!(reference.numerics(), Numerics::Exact, "{name}");
+            assert!(expected == exact, "{name}: nothing to round inputs for");
+            continue;
+        }
+        assert_eq!(reference.numerics(), Numerics::Fast, "{name}");
+        let fingerprint = reference.fingerprint();
+        assert_ne!(fingerprint, engine(&options("reference", 1)).fingerprint());
+        for kernel in kernels::tested() {
+            for threads in [1, 2, 3] {
+                let mut engine = engine(&fast(kernel.name(), threads));
+                let pieces: &[usize] = match (kernel.name(), threads) {
+                    ("reference", 2) => &[32],
+                    ("reference", _) => &[],
+                    _ => &[1, 7, 32],
+                };
+                for &piece in pieces {
+                    assert!(
+                        logit_bits(&mut engine, &tokens, piece) == expected,
+                        "{name}: {}, {threads} threads, pieces of {piece}",
+                        kernel.name()
+                    );
+                }
+                assert_eq!(engine.fingerprint(), fingerprint, "{name}");
+            }
+        }
+        // Of the logits' spread; measured: 0.9 % to 2.1 %.
+        let floats =
+            |bits: &[u32]| -> Vec<f32> { bits.iter().copied().map(f32::from_bits).collect() };
+        let (fast, exact) = (floats(&expected), floats(&exact));
+        let square = |x: f64| x * x;
+        let n = exact.len() as f64;
+        let mean = exact.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let spread = exact
+            .iter()
+            .map(|&x| square(f64::from(x) - mean))
+            .sum::<f64>()
+            / n;
+        let differences = fast.iter().zip(&exact).map(|(a, b)| f64::from(a - b));
+        let error = differences.map(square).sum::<f64>() / n;
+        let share = (error / spread).sqrt();
+        eprintln!("{name}: off by {share:.5} of the spread");
+        assert!(share < 0.03, "{name}: off by {share} of the spread");
+    }
+}
+
+#[test]
+fn the_greatest_fast_logits_are_those_of_all() {
+    for (name, config, weights) in tiny_models(9) {
+        let tokens = TestRng::new(5).tokens(12, config.vocab_size);
+        let options = EngineOptions {
+            head: HeadChoice::Screened,
+            ..fast(kernels::available()[0].name(), 2)
+        };
+        let mut engine = Engine::new(config, weights, &options).unwrap();
+        let (mut all, mut expected, mut found) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cache = engine.new_cache(tokens.len());
+        engine
+            .forward(&mut cache, &tokens, Logits::Last, &mut all)
+            .unwrap();
+        crate::sampler::greatest(&all, 3, &mut expected);
+        let mut cache = engine.new_cache(tokens.len());
+        let k = NonZeroUsize::new(3).unwrap();
+        engine.top(&mut cache, &tokens, k, &mut found).unwrap();
+        assert!(found == expected, "{name}");
+    }
+}

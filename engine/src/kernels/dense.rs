@@ -18,6 +18,8 @@ mod tiles;
 use formats::{Format, UNIT};
 
 pub(super) use formats::bf16_to_f32;
+#[cfg(target_arch = "x86_64")]
+pub(super) use k_blocks::six_bits;
 pub(super) use tiles::tile;
 
 /// Evaluates an expression with `$format` standing for the [`Format`] of a type.

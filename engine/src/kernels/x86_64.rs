@@ -31,6 +31,7 @@ macro_rules! float_steps {
 mod avx2;
 mod avx512vnni;
 mod peak;
+mod rounded;
 
 pub(super) use avx2::Avx2;
 pub(super) use avx512vnni::Avx512Vnni;

@@ -2,7 +2,8 @@
 
 use super::Compute;
 use crate::{
-    kernels::{Activations, Columns, Kernel, Tables},
+    engine::Numerics,
+    kernels::{Activations, Columns, Kernel, RoundedInput, Tables},
     lookup::{self, Lookup},
     sampler,
     screen::{Screen, Screening},
@@ -17,17 +18,53 @@ const ROW_GRAIN: usize = lookup::TILE;
 /// Most tokens that have tables at once: those of 32 tokens of 7000 activations take 3.5 MB.
 const TABLE_TOKENS: usize = 32;
 
-/// The input of linear layers in both forms.
+/// The input of linear layers in all forms.
+///
+/// Of int8 and rounded values those are there that layers read ([`Forms`]).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a> {
     /// `(n, cols)`, read by dense matrices.
     pub(crate) float: &'a [f32],
     /// `(n, cols)`, read by ternary matrices.
     pub(crate) int8: &'a Activations,
+    /// `(n, cols)`, read by dense matrices in block formats with [`Numerics::Fast`].
+    pub(crate) rounded: &'a RoundedInput,
+}
+
+/// The forms in which layers read their input, besides floats.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Forms {
+    /// As int8.
+    pub(crate) int8: bool,
+    /// Rounded in blocks.
+    pub(crate) rounded: bool,
+}
+
+impl Forms {
+    /// Returns what some layers read.
+    pub(crate) fn of<const N: usize>(numerics: Numerics, layers: [&Linear; N]) -> Self {
+        Self {
+            int8: any_ternary(layers),
+            rounded: layers.iter().any(|layer| rounds(numerics, layer)),
+        }
+    }
+
+    /// Returns what a head reads.
+    pub(crate) fn of_head(numerics: Numerics, matrix: &DenseMatrix) -> Self {
+        Self {
+            int8: false,
+            rounded: numerics.rounds(matrix),
+        }
+    }
+}
+
+/// Returns whether a layer reads its input rounded in blocks.
+pub(crate) fn rounds(numerics: Numerics, layer: &Linear) -> bool {
+    matches!(&layer.matrix, Matrix::Dense(matrix) if numerics.rounds(matrix))
 }
 
 /// Returns whether any of the layers reads its input as int8.
-pub(crate) fn any_ternary<const N: usize>(layers: [&Linear; N]) -> bool {
+fn any_ternary<const N: usize>(layers: [&Linear; N]) -> bool {
     layers
         .iter()
         .any(|layer| !matches!(layer.matrix, Matrix::Dense(_)))
@@ -45,10 +82,11 @@ pub(crate) fn linears<const N: usize>(
     let Compute {
         kernel,
         lookup,
+        numerics,
         tables,
         pool,
     } = compute;
-    let (kernel, lookup) = (&**kernel, *lookup);
+    let (kernel, lookup, numerics) = (&**kernel, *lookup, *numerics);
     let threads = pool.threads();
     let mut columns = std::array::from_fn::<_, N, _>(|_| None);
     for ((columns, layer), out) in columns.iter_mut().zip(layers).zip(out) {
@@ -69,7 +107,7 @@ pub(crate) fn linears<const N: usize>(
             for (layer, out) in layers.iter().zip(part) {
                 match &layer.matrix {
                     Matrix::Ternary(matrix) => kernel.ternary(matrix, input.int8, out),
-                    Matrix::Dense(matrix) => kernel.dense(matrix, input.float, out),
+                    Matrix::Dense(matrix) => dense(kernel, numerics, matrix, input, out),
                     Matrix::Lookup(_) => continue,
                 }
                 add_bias(layer, out);
@@ -97,6 +135,20 @@ pub(crate) fn linears<const N: usize>(
                 add_bias(layer, out);
             }
         }
+    }
+}
+
+fn dense(
+    kernel: &dyn Kernel,
+    numerics: Numerics,
+    matrix: &DenseMatrix,
+    input: Input<'_>,
+    out: &mut Columns<'_>,
+) {
+    if numerics.rounds(matrix) {
+        kernel.dense_rounded(matrix, input.rounded, out);
+    } else {
+        kernel.dense(matrix, input.float, out);
     }
 }
 
@@ -144,18 +196,23 @@ fn add_bias(layer: &Linear, out: &mut Columns<'_>) {
     }
 }
 
-/// Computes the head's logits, `(n, vocab_size)`; its input is never quantized.
-pub(crate) fn head(compute: &mut Compute, matrix: &DenseMatrix, input: &[f32], logits: &mut [f32]) {
+/// Computes the head's logits, `(n, vocab_size)`; its input is never quantized as a ternary layer's.
+pub(crate) fn head(
+    compute: &mut Compute,
+    matrix: &DenseMatrix,
+    input: Input<'_>,
+    logits: &mut [f32],
+) {
     let threads = compute.pool.threads();
-    let kernel = &*compute.kernel;
+    let (kernel, numerics) = (&*compute.kernel, compute.numerics);
     let ends = threads::ends(matrix.rows, threads, ROW_GRAIN);
     let mut parts: Vec<_> = Columns::split(logits, matrix.rows, ends).collect();
-    compute
-        .pool
-        .run(&mut parts, |_, out| kernel.dense(matrix, input, out));
+    compute.pool.run(&mut parts, |_, out| {
+        dense(kernel, numerics, matrix, input, out);
+    });
 }
 
-/// Fills `out` with the `k` greatest logits of one token, `x` `(hidden_size)`, in the order of
+/// Fills `out` with the `k` greatest logits of one token, `input`, in the order of
 /// [`sampler::greatest`].
 ///
 /// With a screen only the rows that may be among them are evaluated, each to the same bits as by
@@ -164,14 +221,14 @@ pub(crate) fn top(
     compute: &mut Compute,
     matrix: &DenseMatrix,
     screen: Option<(&Screen, &mut Screening)>,
-    x: &[f32],
+    input: Input<'_>,
     k: usize,
     logits: &mut Vec<f32>,
     out: &mut Vec<(u32, f32)>,
 ) {
     if let Some((screen, screening)) = screen
         && let Compute { kernel, pool, .. } = &mut *compute
-        && screening.run(screen, &**kernel, pool, x, k).is_some()
+        && screening.run(screen, &**kernel, pool, input.float, k).is_some()
         // Rows here and there are read more slowly than all of them in a stream.
         && screening.rows.len() <= matrix.rows / 4
     {
@@ -183,7 +240,7 @@ pub(crate) fn top(
             .zip(logits.chunks_mut(per_part))
             .collect();
         pool.run(&mut parts, |_, (rows, logits)| {
-            kernel.dense_rows(matrix, rows, x, logits);
+            kernel.dense_rows(matrix, rows, input.float, logits);
         });
         out.clear();
         out.extend(rows.iter().copied().zip(logits.iter().copied()));
@@ -191,6 +248,6 @@ pub(crate) fn top(
         return;
     }
     logits.resize(matrix.rows, 0.0);
-    head(compute, matrix, x, logits);
+    head(compute, matrix, input, logits);
     sampler::greatest(logits, k, out);
 }

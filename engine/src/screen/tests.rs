@@ -4,8 +4,12 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::{
-    kernels::{self, widen},
-    ops::{Compute, linear},
+    engine::Numerics,
+    kernels::{self, Activations, RoundedInput, widen},
+    ops::{
+        Compute,
+        linear::{self, Input},
+    },
     testing::{TestRng, random_dense},
     weights::DenseType,
 };
@@ -13,7 +17,26 @@ use crate::{
 fn compute(kernel: Box<dyn Kernel>, threads: usize) -> Compute {
     let threads = NonZeroUsize::new(threads).unwrap();
     let pool = ThreadPool::new(threads, false).unwrap();
-    Compute::new(kernel, None, pool)
+    Compute::new(kernel, None, Numerics::Exact, pool)
+}
+
+/// Calls [`linear::top`] with an input that is not quantized.
+fn top(
+    compute: &mut Compute,
+    head: &DenseMatrix,
+    screen: Option<(&Screen, &mut Screening)>,
+    float: &[f32],
+    k: usize,
+    out: &mut Vec<(u32, f32)>,
+) -> Vec<f32> {
+    let input = Input {
+        float,
+        int8: &Activations::default(),
+        rounded: &RoundedInput::default(),
+    };
+    let mut logits = Vec::new();
+    linear::top(compute, head, screen, input, k, &mut logits, out);
+    logits
 }
 
 /// Compares both heads' `k` greatest logits; returns whether the screen could be used.
@@ -31,13 +54,13 @@ fn check(
             .map(|&(id, logit)| (id, logit.to_bits()))
             .collect()
     };
-    let (mut scratch, mut full, mut screened) = (Vec::new(), Vec::new(), Vec::new());
-    linear::top(compute, head, None, x, k, &mut scratch, &mut full);
+    let (mut full, mut screened) = (Vec::new(), Vec::new());
+    let logits = top(compute, head, None, x, k, &mut full);
     // Every logit lies within its bounds.
     let Compute { kernel, pool, .. } = &mut *compute;
     let said = screening.run(screen, &**kernel, pool, x, k).is_some();
     if said {
-        for (row, &logit) in scratch.iter().enumerate() {
+        for (row, &logit) in logits.iter().enumerate() {
             assert!(
                 screening.lower[row] <= logit && logit <= screening.upper[row],
                 "{}: row {row}: {logit} outside {}..={}",
@@ -49,15 +72,7 @@ fn check(
     }
     let used = said && screening.rows.len() <= head.rows / 4;
     let with_screen = Some((screen, &mut *screening));
-    linear::top(
-        compute,
-        head,
-        with_screen,
-        x,
-        k,
-        &mut scratch,
-        &mut screened,
-    );
+    top(compute, head, with_screen, x, k, &mut screened);
     assert_eq!(bits(&screened), bits(&full), "{}", compute.kernel.name());
     used
 }
@@ -195,16 +210,8 @@ fn what_cannot_be_bounded_is_left_to_the_full_head() {
     head.data = bytes.into();
     let Compute { kernel, pool, .. } = &mut compute;
     assert!(Screen::new(&head, &**kernel, pool).is_none());
-    let (mut scratch, mut out) = (Vec::new(), Vec::new());
-    linear::top(
-        &mut compute,
-        &head,
-        None,
-        &[1.0; 32],
-        1,
-        &mut scratch,
-        &mut out,
-    );
+    let mut out = Vec::new();
+    top(&mut compute, &head, None, &[1.0; 32], 1, &mut out);
     assert!(matches!(out[..], [(7, logit)] if logit.is_nan()));
     // A head of a byte a weight gains nothing.
     let small = random_dense(&mut rng, 64, 32, DenseType::Q8_0);

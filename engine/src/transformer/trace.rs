@@ -8,13 +8,14 @@ use safetensors::SafeTensors;
 
 use super::activate;
 use crate::{
-    kernels,
+    engine::Numerics,
+    kernels::{self, Activations, RoundedInput},
     kv_cache::{KvCache, KvType},
     load::{LoadOptions, LoadedModel, load},
     ops::{
         Compute,
         attention::{Attended, Attention, store},
-        linear::{self, linears},
+        linear::{self, Forms, Input, linears},
         norm::{Norm, Normed},
         rope::Ropes,
     },
@@ -48,7 +49,7 @@ impl Modules {
         let norm = Norm {
             gain: Some(gain),
             eps: self.model.config.rms_norm_eps,
-            quantize: false,
+            forms: Forms::default(),
         };
         let mut normed = Normed::default();
         let width = gain.len();
@@ -69,7 +70,7 @@ impl Modules {
         let as_it_is = Norm {
             gain: None,
             eps: 0.0,
-            quantize: true,
+            forms: Forms::of(Numerics::Exact, [layer]),
         };
         let mut normed = Normed::default();
         let rows = &mut input.to_vec();
@@ -161,6 +162,7 @@ fn every_module_given_the_references_input_gives_the_references_output() {
             compute: Compute::new(
                 kernel,
                 None,
+                Numerics::Exact,
                 ThreadPool::new(NonZeroUsize::new(2).unwrap(), false).unwrap(),
             ),
         };
@@ -251,6 +253,11 @@ fn check_end(modules: &mut Modules, trace: &Trace) {
     );
     let mut logits = vec![0.0; N * modules.model.config.vocab_size];
     let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-    linear::head(&mut modules.compute, head, &normed, &mut logits);
+    let input = Input {
+        float: &normed,
+        int8: &Activations::default(),
+        rounded: &RoundedInput::default(),
+    };
+    linear::head(&mut modules.compute, head, input, &mut logits);
     check("head", &logits, &trace.get("lm_head"));
 }

@@ -1,6 +1,6 @@
 //! Records and what they hold.
 
-use super::{InvalidMessage, invalid, parsed, required};
+use super::{InvalidMessage, invalid, numerics, parsed, required};
 use crate::{
     record::{
         Choice, Item, Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes,
@@ -72,7 +72,7 @@ impl TryFrom<wire::Record> for Record {
                 })
             }
             Body::Item(item) => RecordBody::Item(item.try_into()?),
-            Body::Facts(facts) => RecordBody::Facts(facts.into()),
+            Body::Facts(facts) => RecordBody::Facts(facts.try_into()?),
         };
         Ok(Self {
             sequence,
@@ -270,6 +270,7 @@ impl From<ModelFacts> for wire::ModelFacts {
             head_format,
             kernel,
             lossy_kernel,
+            numerics,
             numerics_version,
             n_params,
             n_linear_params,
@@ -289,6 +290,7 @@ impl From<ModelFacts> for wire::ModelFacts {
             head_format,
             kernel,
             lossy_kernel,
+            numerics: numerics.name().to_owned(),
             numerics_version,
             n_params,
             n_linear_params,
@@ -304,8 +306,10 @@ impl From<ModelFacts> for wire::ModelFacts {
     }
 }
 
-impl From<wire::ModelFacts> for ModelFacts {
-    fn from(facts: wire::ModelFacts) -> Self {
+impl TryFrom<wire::ModelFacts> for ModelFacts {
+    type Error = InvalidMessage;
+
+    fn try_from(facts: wire::ModelFacts) -> Result<Self, Self::Error> {
         let wire::ModelFacts {
             weights_hash,
             architecture,
@@ -313,6 +317,7 @@ impl From<wire::ModelFacts> for ModelFacts {
             head_format,
             kernel,
             lossy_kernel,
+            numerics: how,
             numerics_version,
             n_params,
             n_linear_params,
@@ -325,13 +330,14 @@ impl From<wire::ModelFacts> for ModelFacts {
             n_items,
             warnings,
         } = facts;
-        Self {
+        Ok(Self {
             weights_hash,
             architecture,
             weight_format,
             head_format,
             kernel,
             lossy_kernel,
+            numerics: numerics("ModelFacts.numerics", &how)?,
             numerics_version,
             n_params,
             n_linear_params,
@@ -343,6 +349,6 @@ impl From<wire::ModelFacts> for ModelFacts {
             data_hash,
             n_items,
             warnings,
-        }
+        })
     }
 }

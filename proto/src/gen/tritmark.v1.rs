@@ -77,6 +77,9 @@ pub struct Job {
     pub suite: ::core::option::Option<Suite>,
     #[prost(message, optional, tag = "7")]
     pub selector: ::core::option::Option<Selector>,
+    /// "exact", which nothing stands for, too, or "fast"
+    #[prost(string, tag = "8")]
+    pub numerics: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Model {
@@ -362,6 +365,9 @@ pub struct ModelFacts {
     /// the kernel rounds: its logits are not those of the others
     #[prost(bool, tag = "17")]
     pub lossy_kernel: bool,
+    /// as in Job: how matrices in block formats met their inputs
+    #[prost(string, tag = "18")]
+    pub numerics: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {

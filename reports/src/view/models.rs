@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use tritmark_proto::{job::ModelSource, record::ModelFacts};
+use tritmark_proto::{
+    job::{ModelSource, Numerics},
+    record::ModelFacts,
+};
 
 use super::machines::Fact;
 use crate::{bundle::Bundle, summary::context::Context, units};
@@ -88,6 +91,13 @@ fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
         };
         format!("{}{remark}", facts.kernel)
     });
+    // Only what is not usual.
+    if all.iter().any(|facts| facts.numerics != Numerics::Exact) {
+        add("Numerics", &|facts| match facts.numerics {
+            Numerics::Exact => "exact".to_owned(),
+            Numerics::Fast => "fast (inputs of block formats rounded to int8)".to_owned(),
+        });
+    }
     add("Hash of the weights", &|facts| facts.weights_hash.clone());
     add("Numerics version", &|facts| {
         facts.numerics_version.to_string()
@@ -103,10 +113,10 @@ fn warnings_of(all: &[&ModelFacts]) -> Vec<String> {
         .iter()
         .flat_map(|facts| facts.warnings.iter().cloned())
         .collect();
-    let mut fingerprints: BTreeMap<(&str, u32), BTreeSet<&str>> = BTreeMap::new();
+    let mut fingerprints: BTreeMap<(&str, u32, Numerics), BTreeSet<&str>> = BTreeMap::new();
     for facts in all {
         let of_weights = fingerprints
-            .entry((&facts.weights_hash, facts.numerics_version))
+            .entry((&facts.weights_hash, facts.numerics_version, facts.numerics))
             .or_default();
         // A kernel that rounds promises no equality.
         if !facts.lossy_kernel {

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::{Row, reference};
 use crate::{args::BenchFormat, exit::Outcome, out};
 
-const MARKDOWN_HEAD: &str = "| model | size | params | format | kernel | head | kv | threads | test | t/s | of bound |\n\
-     | --- | ---: | ---: | --- | --- | --- | --- | ---: | ---: | ---: | ---: |";
+const MARKDOWN_HEAD: &str = "| model | size | params | format | kernel | head | kv | numerics | threads | test | t/s | of bound |\n\
+     | --- | ---: | ---: | --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: |";
 
 const CSV_HEAD: &str = "model_filename,model_size,model_n_params,weight_format,kernel,n_threads,\
      head,type_k,type_v,n_batch,n_prompt,n_gen,n_depth,avg_ns,stddev_ns,avg_ts,stddev_ts,\
-     bound,bound_ts,bound_share";
+     bound,bound_ts,bound_share,numerics";
 
 /// Prints rows in one format.
 pub(super) struct Printer {
@@ -61,7 +61,7 @@ impl Printer {
 fn markdown(row: &Row) -> String {
     let (mean, sd) = mean_sd(&row.tok_per_s());
     format!(
-        "| {} | {} | {:.2} M | {}, {:.2} bits | {} | {} | {} | {} | {} | {mean:.2} ± {sd:.2} | {} |",
+        "| {} | {} | {:.2} M | {}, {:.2} bits | {} | {} | {} | {} | {} | {} | {mean:.2} ± {sd:.2} | {} |",
         row.model,
         out::bytes(row.weight_bytes),
         row.n_params as f64 / 1e6,
@@ -70,6 +70,7 @@ fn markdown(row: &Row) -> String {
         row.kernel,
         row.head,
         row.kv,
+        row.numerics,
         row.threads,
         row.test_name(),
         row.share().map_or_else(
@@ -106,7 +107,7 @@ fn csv(row: &Row) -> String {
     let (speed, speed_sd) = mean_sd(&row.tok_per_s());
     format!(
         "\"{}\",{},{},{},{},{},{},{kv},{kv},{},{},{},{},{time:.0},{time_sd:.0},{speed:.6},\
-         {speed_sd:.6},{bound}",
+         {speed_sd:.6},{bound},{}",
         row.model_file.replace('"', "\"\""),
         row.weight_bytes,
         row.n_params,
@@ -118,6 +119,7 @@ fn csv(row: &Row) -> String {
         row.test.n_prompt,
         row.test.n_gen,
         row.test.n_depth,
+        row.numerics,
     )
 }
 
@@ -135,6 +137,7 @@ fn json(row: &Row) -> Value {
         "head": row.head,
         "type_k": row.kv,
         "type_v": row.kv,
+        "numerics": row.numerics,
         "n_batch": row.test.n_batch,
         "n_prompt": row.test.n_prompt,
         "n_gen": row.test.n_gen,

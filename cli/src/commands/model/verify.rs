@@ -35,6 +35,7 @@ pub(super) fn exec(args: &Verify) -> Outcome {
             threads: threads(args.threads),
             kernel,
             kv: args.kv.into(),
+            numerics: args.numerics.into(),
             ..EngineOptions::default()
         },
         longest_prompt: args.longest.map(Into::into),
@@ -68,8 +69,13 @@ fn print(report: &Report) -> Outcome<()> {
         Verdict::Inconclusive => "INCONCLUSIVE: the reference cannot judge this model",
     };
     out::line(&format!(
-        "\n{verdict}\n{} on {}, keys and values in {}, numerics {}, fingerprint {}",
-        report.architecture, report.kernel, report.kv, report.numerics_version, report.fingerprint
+        "\n{verdict}\n{} on {}, keys and values in {}, numerics {} {}, fingerprint {}",
+        report.architecture,
+        report.kernel,
+        report.kv,
+        report.numerics_version,
+        report.numerics,
+        report.fingerprint
     ))
 }
 

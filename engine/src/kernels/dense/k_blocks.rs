@@ -156,7 +156,7 @@ fn scaled<I: Isa>(isa: I, codes: &[u8; LANES], factors: I::Lanes) -> [f32; LANES
 ///
 /// [`scale_and_min`]: crate::quant::q4_k::scale_and_min
 #[inline(always)]
-fn six_bits(bytes: &[u8; 12]) -> [u8; LANES] {
+pub(in super::super) fn six_bits(bytes: &[u8; 12]) -> [u8; LANES] {
     const SIX: u32 = 0x3f3f_3f3f;
     const FOUR: u32 = 0x0f0f_0f0f;
     const NEXT_TWO: u32 = 0x3030_3030;

@@ -13,8 +13,8 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::super::{
-    Activations, AttentionHead, Columns, Kernel, Tables, TablesRow, attention, dense, float::LANES,
-    isa::Isa, lookup as look, peak, ternary,
+    Activations, AttentionHead, Columns, Kernel, RoundedGroup, RoundedInput, Tables, TablesRow,
+    attention, dense, float::LANES, isa::Isa, lookup as look, peak, rounded, ternary,
 };
 use crate::{
     lookup::LookupMatrix,
@@ -95,6 +95,20 @@ impl Kernel for Avx2 {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, rows, input, out) }
+    }
+
+    fn round(&self, input: &[f32], out: &mut [RoundedGroup]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(input: &[f32], out: &mut [RoundedGroup]) {
+            rounded::round(input, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(input, out) }
+    }
+
+    fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { super::rounded::product(weights, input, out) }
     }
 
     fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {

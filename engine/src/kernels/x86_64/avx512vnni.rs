@@ -14,8 +14,8 @@ use half::f16;
 
 use super::{
     super::{
-        Activations, AttentionHead, Columns, Kernel, attention, dense, float::LANES, isa::Isa,
-        peak, ternary,
+        Activations, AttentionHead, Columns, Kernel, RoundedGroup, RoundedInput, attention, dense,
+        float::LANES, isa::Isa, peak, rounded, ternary,
     },
     avx2::{pair, prefetch, prefetch_l2},
 };
@@ -90,6 +90,20 @@ impl Kernel for Avx512Vnni {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, rows, input, out) }
+    }
+
+    fn round(&self, input: &[f32], out: &mut [RoundedGroup]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn run(input: &[f32], out: &mut [RoundedGroup]) {
+            rounded::round(input, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(input, out) }
+    }
+
+    fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { super::rounded::product(weights, input, out) }
     }
 
     fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
