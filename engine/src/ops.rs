@@ -1,5 +1,6 @@
 //! The steps of a decoder layer, each over a whole micro-batch and all threads.
 
+mod adapter;
 pub(crate) mod attention;
 pub(crate) mod linear;
 pub(crate) mod norm;
@@ -19,6 +20,8 @@ pub(crate) struct Compute {
     pub(crate) lookup: Option<Lookup>,
     /// Scratch.
     pub(crate) tables: Tables,
+    /// Scratch.
+    branches: adapter::Scratch,
     pub(crate) pool: ThreadPool,
 }
 
@@ -29,6 +32,7 @@ impl Compute {
             kernel,
             lookup,
             tables: Tables::default(),
+            branches: adapter::Scratch::default(),
             pool,
         }
     }

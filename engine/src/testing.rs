@@ -8,8 +8,8 @@ use crate::{
     config::{Activation, Architecture, LocalAttention, ModelConfig, RopePairs, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix, TernaryScale,
-        Weights,
+        Adapter, DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix,
+        TernaryScale, Weights,
     },
 };
 
@@ -259,6 +259,21 @@ fn random_linear(rng: &mut TestRng, rows: usize, cols: usize, kind: Kind, bias: 
     Linear {
         matrix,
         bias: bias.then(|| rng.floats(rows)),
+        adapter: None,
+    }
+}
+
+/// Puts random adapters beside all linear layers, of another rank and type each.
+pub fn adapt(weights: &mut Weights, rng: &mut TestRng) {
+    let types = [DenseType::F32, DenseType::F16, DenseType::Bf16];
+    let linears = weights.layers.iter_mut().flat_map(Layer::linears_mut);
+    for (nth, linear) in linears.enumerate() {
+        let (rank, dtype) = (1 + nth % 7, types[nth % types.len()]);
+        linear.adapter = Some(Adapter {
+            a: random_dense(rng, rank, linear.matrix.cols(), dtype),
+            b: random_dense(rng, linear.matrix.rows(), rank, dtype),
+            scale: 0.5 + 0.25 * rng.signed_unit(),
+        });
     }
 }
 

@@ -6,7 +6,8 @@ use crate::{
     config::{ModelConfig, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale, Weights,
+        Adapter, DenseMatrix, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale,
+        Weights,
     },
 };
 
@@ -233,17 +234,40 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
 }
 
 fn check_linear(tensor: &str, linear: &Linear, rows: usize, cols: usize) -> Result<(), ShapeError> {
-    let Linear { matrix, bias } = linear;
+    let Linear {
+        matrix,
+        bias,
+        adapter,
+    } = linear;
     match matrix {
         Matrix::Ternary(matrix) => check_ternary(tensor, matrix, rows, cols)?,
         // Its own constructor is the proof of all but the shape.
         Matrix::Lookup(matrix) => check_dims(tensor, (matrix.rows, matrix.cols), (rows, cols))?,
         Matrix::Dense(matrix) => check_dense(tensor, matrix, rows, cols)?,
     }
-    match bias {
-        Some(bias) => check_vector(&format!("{tensor}.bias"), bias, rows),
-        None => Ok(()),
+    if let Some(bias) = bias {
+        check_vector(&format!("{tensor}.bias"), bias, rows)?;
     }
+    if let Some(adapter) = adapter {
+        check_adapter(tensor, adapter, rows, cols)?;
+    }
+    Ok(())
+}
+
+fn check_adapter(
+    tensor: &str,
+    adapter: &Adapter,
+    rows: usize,
+    cols: usize,
+) -> Result<(), ShapeError> {
+    let Adapter { a, b, scale } = adapter;
+    if a.rows == 0 || !scale.is_finite() {
+        return Err(ShapeError::Config {
+            what: format!("`{tensor}` has an adapter of rank {} times {scale}", a.rows),
+        });
+    }
+    check_dense(&format!("{tensor}.a"), a, a.rows, cols)?;
+    check_dense(&format!("{tensor}.b"), b, rows, a.rows)
 }
 
 fn check_ternary(
@@ -335,7 +359,7 @@ fn check_vector(tensor: &str, values: &[f32], expected: usize) -> Result<(), Sha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::tiny_model;
+    use crate::testing::{TestRng, adapt, tiny_model};
 
     fn error(change: impl FnOnce(&mut ModelConfig, &mut Weights)) -> String {
         let (mut config, mut weights) = tiny_model(1);
@@ -356,6 +380,15 @@ mod tests {
         );
         let short = error(|_, weights| weights.embedding.data = vec![0; 3].into());
         assert!(short.starts_with("`embedding` has 3 bytes"), "{short}");
+        let adapter = error(|_, weights| {
+            adapt(weights, &mut TestRng::new(3));
+            let adapter = weights.layers[0].k.adapter.as_mut().unwrap();
+            adapter.b.rows -= 1;
+        });
+        assert_eq!(
+            adapter,
+            "`layers.0.k.b` is (59, 2), and the config asks (60, 2)"
+        );
         let scales = error(|_, weights| {
             if let Matrix::Ternary(matrix) = &mut weights.layers[0].down.matrix {
                 matrix.scale = TernaryScale::Blocks(Vec::new());

@@ -73,7 +73,11 @@ fn linear(rng: &mut TestRng, rows: usize, cols: usize, dense: Option<DenseType>)
             data: random_bytes(rng, rows * dtype.row_bytes(cols), &small),
         }),
     };
-    Linear { matrix, bias: None }
+    Linear {
+        matrix,
+        bias: None,
+        adapter: None,
+    }
 }
 
 fn weights(config: &ModelConfig, dense: Option<DenseType>) -> Weights {
