@@ -44,6 +44,15 @@ pub enum RopePairs {
     Neighbours,
 }
 
+impl RopePairs {
+    /// Returns which row of q or k, in Hugging Face's order, stands in a row of a GGUF file whose
+    /// heads have their halves interleaved.
+    pub(crate) const fn interleaved_row(row: usize, head_dim: usize) -> usize {
+        let (head, within) = (row / head_dim, row % head_dim);
+        head * head_dim + within % 2 * (head_dim / 2) + within / 2
+    }
+}
+
 /// A change of the rotary frequencies for long contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

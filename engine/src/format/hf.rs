@@ -4,6 +4,7 @@
 //! Missing keys get the defaults of transformers' configuration classes, where there is one that
 //! can be meant; a missing size is an error.
 
+mod adapter;
 mod json;
 
 use std::{
@@ -16,6 +17,8 @@ use crate::config::{
     RopeScaling,
 };
 use json::Object;
+
+pub use adapter::{AdapterConfig, parse_adapter_config};
 
 /// What `config.json` says.
 #[derive(Clone, Debug, PartialEq)]

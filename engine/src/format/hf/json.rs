@@ -34,7 +34,12 @@ impl<'a> Object<'a> {
         format!("{}{key}", self.path)
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    /// Returns the keys in the document's order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
