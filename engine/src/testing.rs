@@ -68,6 +68,8 @@ pub fn tiny_config() -> ModelConfig {
         head_dim: 20,
         context_length: 256,
         embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
         attention_scale: None,
         local: None,
         rms_norm_eps: 1e-5,
@@ -146,6 +148,7 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
             Kind::Dense(DenseType::Q5K),
             DenseType::Q4K,
         ),
+        dense("minicpm-bf16", tiny_minicpm(), DenseType::Bf16),
     ]
     .into_iter()
     .map(|(name, config, kind, dtype)| {
@@ -194,6 +197,17 @@ fn tiny_gemma3() -> ModelConfig {
             all_but_every: 2,
         }),
         rope_scaling: RopeScaling::Linear { factor: 4.0 },
+        ..tiny_config()
+    }
+}
+
+fn tiny_minicpm() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Minicpm,
+        activation: Activation::Silu,
+        embedding_scale: 12.0,
+        residual_scale: 1.4 / 2_f32.sqrt(),
+        logit_scale: 1.5,
         ..tiny_config()
     }
 }

@@ -127,6 +127,16 @@ fn check_layer(config: &ModelConfig, index: usize, layer: &Layer) -> Result<(), 
     let kv_width = config.n_kv_heads * config.head_dim;
     let name = |tensor: &str| format!("layers.{index}.{tensor}");
 
+    let behind = attn_post_norm.is_some() || ffn_post_norm.is_some();
+    #[expect(clippy::float_cmp, reason = "1 is told apart, not computed")]
+    if behind && config.residual_scale != 1.0 {
+        return Err(ShapeError::Config {
+            what: format!(
+                "residual_scale is {}, and norms stand behind the blocks",
+                config.residual_scale
+            ),
+        });
+    }
     for (tensor, linear, rows, cols) in [
         ("q", q, q_width, hidden),
         ("k", k, kv_width, hidden),
@@ -195,8 +205,14 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
     if !positive(config.rope_theta) {
         return impossible(format!("rope_theta is {}", config.rope_theta));
     }
-    if !positive(config.embedding_scale) {
-        return impossible(format!("embedding_scale is {}", config.embedding_scale));
+    for (name, scale) in [
+        ("embedding_scale", config.embedding_scale),
+        ("residual_scale", config.residual_scale),
+        ("logit_scale", config.logit_scale),
+    ] {
+        if !positive(scale) {
+            return impossible(format!("{name} is {scale}"));
+        }
     }
     if let Some(scale) = config.attention_scale.filter(|&scale| !positive(scale)) {
         return impossible(format!("attention_scale is {scale}"));
@@ -415,6 +431,8 @@ mod tests {
             (|config| config.rope_theta = f32::NAN, "rope_theta is NaN"),
             (|config| config.rms_norm_eps = -1.0, "rms_norm_eps is -1"),
             (|config| config.vocab_size = usize::MAX, "vocab_size is"),
+            (|config| config.residual_scale = 0.0, "residual_scale is 0"),
+            (|config| config.logit_scale = -1.0, "logit_scale is -1"),
         ] {
             let error = error(|config, _| change(config));
             assert!(error.contains(expected), "{error}");

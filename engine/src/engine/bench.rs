@@ -26,6 +26,8 @@ fn config() -> ModelConfig {
         head_dim: 128,
         context_length: 4096,
         embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
         attention_scale: None,
         local: None,
         rms_norm_eps: 1e-5,

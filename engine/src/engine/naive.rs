@@ -206,7 +206,7 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
             }
             let block = after(linear(&layer.o, &attended), &layer.attn_post_norm);
             for (x, delta) in x.iter_mut().zip(block) {
-                *x += delta;
+                *x += f64::from(config.residual_scale) * delta;
             }
             let normed = rms_norm(x, &layer.ffn_norm, eps);
             let up = linear(&layer.up, &normed);
@@ -229,7 +229,7 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
             }
             let block = after(linear(&layer.down, &inner), &layer.ffn_post_norm);
             for (x, delta) in x.iter_mut().zip(block) {
-                *x += delta;
+                *x += f64::from(config.residual_scale) * delta;
             }
         }
     }
@@ -237,7 +237,7 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
     let normed = rms_norm(last, &weights.output_norm, eps);
     let head = weights.head.as_ref().unwrap_or(&weights.embedding);
     (0..head.rows)
-        .map(|row| dot(&dense_row(head, row), &normed))
+        .map(|row| dot(&dense_row(head, row), &normed) / f64::from(config.logit_scale))
         .collect()
 }
 

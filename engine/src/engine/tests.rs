@@ -352,7 +352,7 @@ fn the_fingerprint_tells_models_apart_and_kernels_not() {
 
 /// Fingerprints of `tiny_models(7)`, recorded on x86-64 when `NUMERICS_VERSION` was 1. They change
 /// with that number and with those models, and with nothing else.
-const FINGERPRINTS: [(&str, &str); 12] = [
+const FINGERPRINTS: [(&str, &str); 13] = [
     ("bitnet", "530bbc83a26728439c524212b7f690e6"),
     ("bitnet-blocks", "4f07dab9421a959637222e660f57ba37"),
     ("llama-ternary", "71920045643e34604322bf93710c77ae"),
@@ -365,6 +365,7 @@ const FINGERPRINTS: [(&str, &str); 12] = [
     ("llama-q5_0", "7308d3f5853d2effc9c82e84ccc2cff8"),
     ("llama-q4_k", "dde2ac4b5527e1236d183b7654a709c7"),
     ("llama-q5_k", "9189e954bd80c5e7007b630943562d7b"),
+    ("minicpm-bf16", "35f48aa4834785120509f34044b3041c"),
 ];
 
 #[test]

@@ -34,6 +34,12 @@ impl Normed {
         }
     }
 
+    /// Divides the tokens in f32; those in int8 stay as they are.
+    pub(crate) fn divide(&mut self, by: f32) {
+        // By 1 no bit changes.
+        self.float.iter_mut().for_each(|x| *x /= by);
+    }
+
     /// Takes in `rows`, `(n, width)`, after `prepare(i, kernel, row)` has brought each up to date.
     pub(crate) fn take(
         &mut self,

@@ -249,7 +249,8 @@ fn activation(model: &LoadedModel) -> Check {
     let has = config.activation;
     let expected = match (word.as_str(), config.architecture) {
         // The first two are 1bitLLM's reproductions, before ReLU².
-        ("bitnet" | "BitnetForCausalLM", _) | (_, Architecture::Llama | Architecture::Qwen2) => {
+        ("bitnet" | "BitnetForCausalLM", _)
+        | (_, Architecture::Llama | Architecture::Qwen2 | Architecture::Minicpm) => {
             Activation::Silu
         }
         (_, Architecture::Bitnet) => Activation::ReluSquared,

@@ -79,7 +79,11 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn f32(&self, key: &str) -> Result<Option<f32>, ConfigError> {
-        self.typed(key, "a number", |value| value.as_f64().map(|x| x as f32))
+        Ok(self.f64(key)?.map(|x| x as f32))
+    }
+
+    pub(super) fn f64(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.typed(key, "a number", Value::as_f64)
     }
 
     pub(super) fn need_f32(&self, key: &str) -> Result<f32, ConfigError> {
