@@ -336,9 +336,9 @@ pub(crate) enum ModelCommand {
         /// A GGUF file or a Hugging Face folder.
         #[arg(value_name = "FILE")]
         model: PathBuf,
-        /// Byte layout of I2_S tensors, which the file does not tell.
-        #[arg(long, env = "TRITMARK_I2S_LAYOUT", value_enum, default_value_t)]
-        i2s_layout: I2sLayout,
+        /// How its files are read.
+        #[command(flatten)]
+        loading: Loading,
         /// How to print.
         #[command(flatten)]
         print: Print,
@@ -387,9 +387,9 @@ pub(crate) struct Verify {
     /// How matrices in block formats are multiplied; see `bench`.
     #[arg(long, env = "TRITMARK_NUMERICS", value_enum, default_value_t)]
     pub(crate) numerics: Numerics,
-    /// Byte layout of I2_S tensors, which the file does not tell.
-    #[arg(long, env = "TRITMARK_I2S_LAYOUT", value_enum, default_value_t)]
-    pub(crate) i2s_layout: I2sLayout,
+    /// How its files are read.
+    #[command(flatten)]
+    pub(crate) loading: Loading,
     /// Threads [default: one a core].
     #[arg(short, long, env = "TRITMARK_THREADS", value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -486,6 +486,28 @@ impl From<I2sLayout> for LoadOptions {
                 I2sLayout::Blocks64 => load::I2sLayout::Blocks64,
                 I2sLayout::RowsInFours => load::I2sLayout::RowsInFours,
             },
+            ..Self::default()
+        }
+    }
+}
+
+/// How a model's files are read.
+#[derive(Debug, Args)]
+pub(crate) struct Loading {
+    /// Folder of a LoRA adapter, as peft writes it, to run the model with.
+    #[arg(long, env = "TRITMARK_LORA", value_name = "DIR")]
+    pub(crate) lora: Option<PathBuf>,
+    /// Byte layout of I2_S tensors, which the file does not tell.
+    #[arg(long, env = "TRITMARK_I2S_LAYOUT", value_enum, default_value_t)]
+    pub(crate) i2s_layout: I2sLayout,
+}
+
+impl From<&Loading> for LoadOptions {
+    fn from(loading: &Loading) -> Self {
+        let Loading { lora, i2s_layout } = loading;
+        Self {
+            adapter: lora.clone(),
+            ..(*i2s_layout).into()
         }
     }
 }
@@ -496,6 +518,9 @@ pub(crate) struct Engine {
     /// A GGUF file or a Hugging Face folder.
     #[arg(short, long, env = "TRITMARK_MODEL", value_name = "FILE")]
     pub(crate) model: PathBuf,
+    /// How its files are read.
+    #[command(flatten)]
+    pub(crate) loading: Loading,
     /// Kernel's name, or `auto` for the best this CPU has.
     #[arg(long, env = "TRITMARK_KERNEL", default_value = "auto")]
     pub(crate) kernel: String,
@@ -599,9 +624,6 @@ pub(crate) struct Generate {
     /// Put the prompt into the model's chat template, as a user's message.
     #[arg(long)]
     pub(crate) chat: bool,
-    /// Byte layout of I2_S tensors, which the file does not tell.
-    #[arg(long, env = "TRITMARK_I2S_LAYOUT", value_enum, default_value_t)]
-    pub(crate) i2s_layout: I2sLayout,
     /// System message of the chat.
     #[arg(long, requires = "chat", value_name = "TEXT")]
     pub(crate) system: Option<String>,
@@ -644,9 +666,9 @@ pub(crate) struct Agree {
         value_name = "N,…"
     )]
     pub(crate) n_batch: Vec<NonZeroUsize>,
-    /// Byte layout of I2_S tensors, which the file does not tell.
-    #[arg(long, env = "TRITMARK_I2S_LAYOUT", value_enum, default_value_t)]
-    pub(crate) i2s_layout: I2sLayout,
+    /// How its files are read.
+    #[command(flatten)]
+    pub(crate) loading: Loading,
     /// How keys and values of past tokens are kept.
     #[arg(long, env = "TRITMARK_KV", value_enum, default_value_t)]
     pub(crate) kv: Kv,

@@ -164,3 +164,106 @@ fn a_layout_of_i2_s_can_be_named() {
         .expect(2);
     assert!(said.stderr.contains("rows4"), "{}", said.stderr);
 }
+
+/// Writes an adapter of one linear, every value of its matrices the same.
+fn write_adapter(folder: &std::path::Path, hidden_size: usize, value: f32) {
+    const RANK: usize = 2;
+    let module = "base_model.model.model.layers.0.self_attn.q_proj";
+    let bytes = RANK * hidden_size * 4;
+    let header = serde_json::json!({
+        format!("{module}.lora_A.weight"):
+            { "dtype": "F32", "shape": [RANK, hidden_size], "data_offsets": [0, bytes] },
+        format!("{module}.lora_B.weight"):
+            { "dtype": "F32", "shape": [hidden_size, RANK], "data_offsets": [bytes, 2 * bytes] },
+    })
+    .to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.into_bytes());
+    for _ in 0..2 * RANK * hidden_size {
+        file.extend(value.to_le_bytes());
+    }
+    let config = serde_json::json!({
+        "peft_type": "LORA", "r": RANK, "lora_alpha": 4, "target_modules": ["q_proj"],
+    });
+    std::fs::create_dir_all(folder).expect("a folder to write to");
+    std::fs::write(folder.join("adapter_config.json"), config.to_string()).expect("room");
+    std::fs::write(folder.join("adapter_model.safetensors"), file).expect("room");
+}
+
+#[test]
+fn an_adapter_runs_beside_a_model_and_is_told() {
+    let lab = Lab::new();
+    let input = bundled("bitnet-tiny.i2_s.gguf");
+    let json = |args: &[&str]| -> serde_json::Value {
+        let said = lab.run(args.iter().copied()).expect(0);
+        serde_json::from_str(&said.stdout).expect("it is JSON")
+    };
+    let plain = json(&["model", "inspect", &input, "--json"]);
+    let hidden_size = plain["config"]["hidden_size"].as_u64().expect("a size") as usize;
+    write_adapter(&lab.path("lora"), hidden_size, 0.05);
+    let with = json(&["model", "inspect", &input, "--json", "--lora", "lora"]);
+    assert_eq!(plain["adapter"], serde_json::Value::Null);
+    assert_eq!(with["adapter"], "rank 2 beside 1 linears");
+    assert_ne!(with["weights_hash"], plain["weights_hash"]);
+
+    let fingerprint = |args: &[&str]| json(args)["report"]["fingerprint"].clone();
+    assert_ne!(
+        fingerprint(&["model", "verify", &input, "--json", "--lora", "lora"]),
+        fingerprint(&["model", "verify", &input, "--json"])
+    );
+    let agree = [
+        "agree",
+        "-m",
+        &input,
+        "--lora",
+        "lora",
+        "--n-prompts",
+        "2",
+        "--max-len",
+        "9",
+        "-n",
+        "2",
+        "-t",
+        "1,2",
+        "-b",
+        "1,7",
+        "--json",
+    ];
+    let agreed = json(&agree);
+    assert_eq!(agreed["agrees"], true);
+    assert_eq!(agreed["adapter"], "rank 2 beside 1 linears");
+    let bench = [
+        "bench",
+        "-m",
+        &input,
+        "--lora",
+        "lora",
+        "-p",
+        "4",
+        "-n",
+        "2",
+        "-r",
+        "1",
+        "--no-probe",
+        "-t",
+        "1",
+        "-o",
+        "json",
+    ];
+    let rows = json(&bench);
+    assert_eq!(rows[0]["weight_format"], "i2_s+lora", "{rows}");
+    let generate = [
+        "generate", "-m", &input, "--lora", "lora", "-p", "one", "-n", "3",
+    ];
+    lab.run(generate).expect(0);
+
+    write_adapter(&lab.path("wide"), hidden_size + 1, 0.0);
+    let said = lab
+        .run(["model", "inspect", &input, "--lora", "wide"])
+        .expect(2);
+    assert!(
+        said.stderr.contains("q_proj.lora_A.weight"),
+        "{}",
+        said.stderr
+    );
+}

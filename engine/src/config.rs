@@ -20,6 +20,9 @@ pub enum Architecture {
     /// Gemma 3, text (GGUF `gemma3`, HF `gemma3_text`): norms behind the blocks and of each query
     /// and key, layers that see only the last positions.
     Gemma3,
+    /// MiniCPM (GGUF `minicpm`, HF `minicpm`; arXiv 2404.06395): Llama with its embedding, its
+    /// residual branches and its logits scaled.
+    Minicpm,
 }
 
 /// The gate's activation in the feed-forward block.
@@ -42,6 +45,15 @@ pub enum RopePairs {
     Halves,
     /// `(2i, 2i + 1)`: ggml's NORM, for GGUF files whose q and k rows were permuted.
     Neighbours,
+}
+
+impl RopePairs {
+    /// Returns which row of q or k, in Hugging Face's order, stands in a row of a GGUF file whose
+    /// heads have their halves interleaved.
+    pub(crate) const fn interleaved_row(row: usize, head_dim: usize) -> usize {
+        let (head, within) = (row / head_dim, row % head_dim);
+        head * head_dim + within % 2 * (head_dim / 2) + within / 2
+    }
 }
 
 /// A change of the rotary frequencies for long contexts.
@@ -102,6 +114,10 @@ pub struct ModelConfig {
     pub context_length: usize,
     /// Factor of the embedding's rows: 1, or √`hidden_size`.
     pub embedding_scale: f32,
+    /// Factor of what a block adds to the residual stream; 1 where a norm stands behind the block.
+    pub residual_scale: f32,
+    /// What the head's input is divided by: 1, or how much wider than its base a MiniCPM is.
+    pub logit_scale: f32,
     /// Factor of the attention scores where it is not `1 / √head_dim`.
     pub attention_scale: Option<f32>,
     /// Layers that see only the last positions, if there are any.

@@ -164,6 +164,12 @@ pub fn convert(
             "it is the file to convert",
         )));
     }
+    if let Some(adapter) = &options.load.adapter {
+        return Err(ConvertError::Unsupported {
+            path: adapter.clone(),
+            what: "a LoRA adapter stays beside its model".to_owned(),
+        });
+    }
     let source = load::open::open(input, &options.load)?;
     let plan = plan::Plan::new(input, &source, options)?;
     match write_whole(output, |file| write(&plan, file, &mut progress)) {

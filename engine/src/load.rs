@@ -10,6 +10,7 @@ pub(crate) mod describe;
 mod error;
 mod gguf;
 mod hf;
+mod lora;
 pub(crate) mod open;
 mod tensor;
 mod vocab;
@@ -33,6 +34,8 @@ pub use vocab::{FolderVocab, GgufVocab, VocabSource};
 pub struct LoadOptions {
     /// Which of the byte layouts with the name I2_S a GGUF file has; the file does not say.
     pub i2_s_layout: I2sLayout,
+    /// Folder of a LoRA adapter that is put beside the model's linears, as peft writes it.
+    pub adapter: Option<PathBuf>,
 }
 
 /// Byte layouts under I2_S's one type number.
@@ -74,17 +77,19 @@ pub struct ModelSource {
     pub stored_linear_format: String,
     /// Format of the block linears at run time: `i2_s`, `bf16`.
     pub linear_format: String,
+    /// What a LoRA adapter adds to the block linears, if there is one: `rank 16 beside 210 linears`.
+    pub adapter: Option<String>,
     /// Format of the output head at run time.
     pub head_format: String,
     /// Weights of all kinds; a tied head counts once.
     pub n_params: u64,
-    /// Weights of the block linears, biases excluded.
+    /// Weights of the block linears, biases and adapters excluded.
     pub n_linear_params: u64,
     /// Bytes of all weights at run time, scales included.
     pub weight_bytes: u64,
-    /// Bytes of the block linears at run time, scales included.
+    /// Bytes of the block linears at run time, scales and adapters included.
     pub linear_weight_bytes: u64,
-    /// Bits a weight of the block linears at run time, scales included.
+    /// The same in bits by their own weights.
     pub bits_per_weight: f64,
     /// What a reader of results must know of the files.
     pub warnings: Vec<String>,
@@ -117,9 +122,14 @@ pub fn weights_hash(files: &[PathBuf]) -> io::Result<String> {
 
 /// Loads a GGUF file, or a Hugging Face folder with `config.json` and safetensors.
 ///
-/// The files must not be changed or shortened while the model lives: parts of them stay mapped.
+/// The files must not be changed or shortened while the model lives: parts of them stay mapped, an
+/// adapter's too.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    open::open(path, options)?.load()
+    let mut model = open::open(path, options)?.load()?;
+    if let Some(folder) = &options.adapter {
+        lora::apply(&mut model, folder)?;
+    }
+    Ok(model)
 }
 
 #[cfg(test)]

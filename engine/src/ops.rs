@@ -1,5 +1,6 @@
 //! The steps of a decoder layer, each over a whole micro-batch and all threads.
 
+mod adapter;
 pub(crate) mod attention;
 pub(crate) mod linear;
 pub(crate) mod norm;
@@ -22,6 +23,8 @@ pub(crate) struct Compute {
     pub(crate) numerics: Numerics,
     /// Scratch.
     pub(crate) tables: Tables,
+    /// Scratch.
+    branches: adapter::Scratch,
     pub(crate) pool: ThreadPool,
 }
 
@@ -38,6 +41,7 @@ impl Compute {
             lookup,
             numerics,
             tables: Tables::default(),
+            branches: adapter::Scratch::default(),
             pool,
         }
     }

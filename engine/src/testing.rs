@@ -8,8 +8,8 @@ use crate::{
     config::{Activation, Architecture, LocalAttention, ModelConfig, RopePairs, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix, TernaryScale,
-        Weights,
+        Adapter, DenseMatrix, DenseType, Layer, Linear, Matrix, TERNARY_BLOCK, TernaryMatrix,
+        TernaryScale, Weights,
     },
 };
 
@@ -68,6 +68,8 @@ pub fn tiny_config() -> ModelConfig {
         head_dim: 20,
         context_length: 256,
         embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
         attention_scale: None,
         local: None,
         rms_norm_eps: 1e-5,
@@ -146,6 +148,7 @@ pub fn tiny_models(seed: u64) -> Vec<(&'static str, ModelConfig, Weights)> {
             Kind::Dense(DenseType::Q5K),
             DenseType::Q4K,
         ),
+        dense("minicpm-bf16", tiny_minicpm(), DenseType::Bf16),
     ]
     .into_iter()
     .map(|(name, config, kind, dtype)| {
@@ -194,6 +197,17 @@ fn tiny_gemma3() -> ModelConfig {
             all_but_every: 2,
         }),
         rope_scaling: RopeScaling::Linear { factor: 4.0 },
+        ..tiny_config()
+    }
+}
+
+fn tiny_minicpm() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Minicpm,
+        activation: Activation::Silu,
+        embedding_scale: 12.0,
+        residual_scale: 1.4 / 2_f32.sqrt(),
+        logit_scale: 1.5,
         ..tiny_config()
     }
 }
@@ -259,6 +273,21 @@ fn random_linear(rng: &mut TestRng, rows: usize, cols: usize, kind: Kind, bias: 
     Linear {
         matrix,
         bias: bias.then(|| rng.floats(rows)),
+        adapter: None,
+    }
+}
+
+/// Puts random adapters beside all linear layers, of another rank and type each.
+pub fn adapt(weights: &mut Weights, rng: &mut TestRng) {
+    let types = [DenseType::F32, DenseType::F16, DenseType::Bf16];
+    let linears = weights.layers.iter_mut().flat_map(Layer::linears_mut);
+    for (nth, linear) in linears.enumerate() {
+        let (rank, dtype) = (1 + nth % 7, types[nth % types.len()]);
+        linear.adapter = Some(Adapter {
+            a: random_dense(rng, rank, linear.matrix.cols(), dtype),
+            b: random_dense(rng, linear.matrix.rows(), rank, dtype),
+            scale: 0.5 + 0.25 * rng.signed_unit(),
+        });
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A decoder of the Llama kind (arXiv 2302.13971) with what its families add: BitNet's sub-norms
 //! and `ReLU²` (arXiv 2504.12285), grouped queries, Qwen2's biases, Gemma 3's norms behind the
-//! blocks and of each head, and its layers that see only the last positions (arXiv 2503.19786).
+//! blocks and of each head, and its layers that see only the last positions (arXiv 2503.19786),
+//! MiniCPM's scales of the embedding, the residual branches and the logits (arXiv 2404.06395).
 
 use crate::{
     config::{Activation, ModelConfig},
@@ -111,6 +112,7 @@ pub(crate) fn forward(
         let norm = |gain, forms| Norm {
             gain,
             eps: config.rms_norm_eps,
+            divisor: None,
             forms,
         };
 
@@ -180,6 +182,8 @@ pub(crate) fn output<'a>(
     let norm = Norm {
         gain: Some(&weights.output_norm),
         eps: config.rms_norm_eps,
+        // Before the head rather than behind it, so that a screen's bounds are of what it reads.
+        divisor: Some(config.logit_scale),
         forms: Forms::of_head(compute.numerics, weights.head()),
     };
     let rows = &mut state.x[first..];
@@ -202,7 +206,8 @@ pub(crate) fn logits(
     linear::head(compute, weights.head(), x, out);
 }
 
-/// Adds a block's result to the stream of one token, normed first where there is a norm for it.
+/// Adds a block's result to the stream of one token, normed where there is a norm for it, scaled
+/// elsewhere.
 fn add(
     config: &ModelConfig,
     kernel: &dyn Kernel,
@@ -211,9 +216,14 @@ fn add(
     post: Option<&[f32]>,
 ) {
     let delta = &delta[..x.len()];
-    match post {
-        Some(gain) => kernel.add_rms_norm(delta, gain, config.rms_norm_eps, x),
-        None => x.iter_mut().zip(delta).for_each(|(x, delta)| *x += delta),
+    if let Some(gain) = post {
+        kernel.add_rms_norm(delta, gain, config.rms_norm_eps, x);
+        return;
+    }
+    // A factor of 1 changes no bit.
+    let scale = config.residual_scale;
+    for (x, delta) in x.iter_mut().zip(delta) {
+        *x += scale * delta;
     }
 }
 

@@ -6,7 +6,8 @@ use crate::{
     config::{ModelConfig, RopeScaling},
     kernels::SCALE_BLOCK,
     weights::{
-        DenseMatrix, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale, Weights,
+        Adapter, DenseMatrix, Layer, Linear, Matrix, TERNARY_GROUP, TernaryMatrix, TernaryScale,
+        Weights,
     },
 };
 
@@ -126,6 +127,16 @@ fn check_layer(config: &ModelConfig, index: usize, layer: &Layer) -> Result<(), 
     let kv_width = config.n_kv_heads * config.head_dim;
     let name = |tensor: &str| format!("layers.{index}.{tensor}");
 
+    let behind = attn_post_norm.is_some() || ffn_post_norm.is_some();
+    #[expect(clippy::float_cmp, reason = "1 is told apart, not computed")]
+    if behind && config.residual_scale != 1.0 {
+        return Err(ShapeError::Config {
+            what: format!(
+                "residual_scale is {}, and norms stand behind the blocks",
+                config.residual_scale
+            ),
+        });
+    }
     for (tensor, linear, rows, cols) in [
         ("q", q, q_width, hidden),
         ("k", k, kv_width, hidden),
@@ -194,8 +205,14 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
     if !positive(config.rope_theta) {
         return impossible(format!("rope_theta is {}", config.rope_theta));
     }
-    if !positive(config.embedding_scale) {
-        return impossible(format!("embedding_scale is {}", config.embedding_scale));
+    for (name, scale) in [
+        ("embedding_scale", config.embedding_scale),
+        ("residual_scale", config.residual_scale),
+        ("logit_scale", config.logit_scale),
+    ] {
+        if !positive(scale) {
+            return impossible(format!("{name} is {scale}"));
+        }
     }
     if let Some(scale) = config.attention_scale.filter(|&scale| !positive(scale)) {
         return impossible(format!("attention_scale is {scale}"));
@@ -233,17 +250,40 @@ fn check_config(config: &ModelConfig) -> Result<(), ShapeError> {
 }
 
 fn check_linear(tensor: &str, linear: &Linear, rows: usize, cols: usize) -> Result<(), ShapeError> {
-    let Linear { matrix, bias } = linear;
+    let Linear {
+        matrix,
+        bias,
+        adapter,
+    } = linear;
     match matrix {
         Matrix::Ternary(matrix) => check_ternary(tensor, matrix, rows, cols)?,
         // Its own constructor is the proof of all but the shape.
         Matrix::Lookup(matrix) => check_dims(tensor, (matrix.rows, matrix.cols), (rows, cols))?,
         Matrix::Dense(matrix) => check_dense(tensor, matrix, rows, cols)?,
     }
-    match bias {
-        Some(bias) => check_vector(&format!("{tensor}.bias"), bias, rows),
-        None => Ok(()),
+    if let Some(bias) = bias {
+        check_vector(&format!("{tensor}.bias"), bias, rows)?;
     }
+    if let Some(adapter) = adapter {
+        check_adapter(tensor, adapter, rows, cols)?;
+    }
+    Ok(())
+}
+
+fn check_adapter(
+    tensor: &str,
+    adapter: &Adapter,
+    rows: usize,
+    cols: usize,
+) -> Result<(), ShapeError> {
+    let Adapter { a, b, scale } = adapter;
+    if a.rows == 0 || !scale.is_finite() {
+        return Err(ShapeError::Config {
+            what: format!("`{tensor}` has an adapter of rank {} times {scale}", a.rows),
+        });
+    }
+    check_dense(&format!("{tensor}.a"), a, a.rows, cols)?;
+    check_dense(&format!("{tensor}.b"), b, rows, a.rows)
 }
 
 fn check_ternary(
@@ -335,7 +375,7 @@ fn check_vector(tensor: &str, values: &[f32], expected: usize) -> Result<(), Sha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::tiny_model;
+    use crate::testing::{TestRng, adapt, tiny_model};
 
     fn error(change: impl FnOnce(&mut ModelConfig, &mut Weights)) -> String {
         let (mut config, mut weights) = tiny_model(1);
@@ -356,6 +396,15 @@ mod tests {
         );
         let short = error(|_, weights| weights.embedding.data = vec![0; 3].into());
         assert!(short.starts_with("`embedding` has 3 bytes"), "{short}");
+        let adapter = error(|_, weights| {
+            adapt(weights, &mut TestRng::new(3));
+            let adapter = weights.layers[0].k.adapter.as_mut().unwrap();
+            adapter.b.rows -= 1;
+        });
+        assert_eq!(
+            adapter,
+            "`layers.0.k.b` is (59, 2), and the config asks (60, 2)"
+        );
         let scales = error(|_, weights| {
             if let Matrix::Ternary(matrix) = &mut weights.layers[0].down.matrix {
                 matrix.scale = TernaryScale::Blocks(Vec::new());
@@ -382,6 +431,8 @@ mod tests {
             (|config| config.rope_theta = f32::NAN, "rope_theta is NaN"),
             (|config| config.rms_norm_eps = -1.0, "rms_norm_eps is -1"),
             (|config| config.vocab_size = usize::MAX, "vocab_size is"),
+            (|config| config.residual_scale = 0.0, "residual_scale is 0"),
+            (|config| config.logit_scale = -1.0, "logit_scale is -1"),
         ] {
             let error = error(|config, _| change(config));
             assert!(error.contains(expected), "{error}");

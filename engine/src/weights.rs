@@ -418,6 +418,15 @@ impl Matrix {
         }
     }
 
+    /// Returns the inputs.
+    pub fn cols(&self) -> usize {
+        match self {
+            Self::Ternary(matrix) => matrix.cols,
+            Self::Lookup(matrix) => matrix.cols,
+            Self::Dense(matrix) => matrix.cols,
+        }
+    }
+
     /// Returns the bytes in memory, scales included.
     pub fn bytes(&self) -> u64 {
         let bytes = match self {
@@ -444,13 +453,46 @@ impl Matrix {
     }
 }
 
-/// A linear layer, `y = W x + b`.
+/// A linear layer, `y = W x + b`, and what an adapter adds to it.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `W`, `(outputs, inputs)`.
     pub matrix: Matrix,
     /// `b`, `(outputs)`.
     pub bias: Option<Vec<f32>>,
+    /// What is added to `y`.
+    pub adapter: Option<Adapter>,
+}
+
+/// A branch of low rank beside a linear layer, `y += B (s (A x))` (LoRA, arXiv 2106.09685).
+///
+/// `W + s B A` would not be ternary, nor a block format's; so no kind of matrix is merged with it.
+/// The branch reads the input in f32, as dense matrices do.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// `A`, `(rank, inputs)`.
+    pub a: DenseMatrix,
+    /// `B`, `(outputs, rank)`.
+    pub b: DenseMatrix,
+    /// `s`.
+    pub scale: f32,
+}
+
+impl Adapter {
+    /// Returns the rows of `A`, and columns of `B`.
+    pub fn rank(&self) -> usize {
+        self.a.rows
+    }
+
+    /// Returns the weights of both matrices.
+    pub fn n_params(&self) -> usize {
+        self.rank() * (self.a.cols + self.b.rows)
+    }
+
+    /// Returns the bytes in memory.
+    pub fn bytes(&self) -> u64 {
+        (self.a.data.len() + self.b.data.len()) as u64
+    }
 }
 
 /// One decoder layer. Norm gains are `(hidden_size)` unless said otherwise.

@@ -329,6 +329,7 @@ fn another_layout_becomes_the_usual_one() {
         let options = Options {
             load: LoadOptions {
                 i2_s_layout: layout,
+                ..LoadOptions::default()
             },
             ..Options::new(Format::I2S)
         };

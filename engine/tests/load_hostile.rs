@@ -312,6 +312,7 @@ fn other_i2_s_layouts_are_read_only_when_asked_for() {
     let row = |layout| {
         let options = LoadOptions {
             i2_s_layout: layout,
+            ..LoadOptions::default()
         };
         let mut row = vec![0; 256];
         i2_s::unpack_row(
@@ -330,6 +331,7 @@ fn other_i2_s_layouts_are_read_only_when_asked_for() {
     let first = |layout| {
         let options = LoadOptions {
             i2_s_layout: layout,
+            ..LoadOptions::default()
         };
         let mut row = vec![0; 256];
         let rows = gate(&file.load_as(&options).unwrap()).i2_s_rows();

@@ -65,6 +65,7 @@ fn main() {
     let index =
         br#"{"metadata": {"total_size": 8}, "weight_map": {"a.weight": "m-1.safetensors"}}"#;
     put("hf_config", "index.json", index);
+    put("hf_config", "adapter.json", ADAPTER_CONFIG.as_bytes());
     for (name, json) in tokenizer_jsons() {
         put(
             "tokenizer_json",
@@ -276,6 +277,9 @@ const WORD_LEVEL: &str = r#"{"version":"1.0","truncation":{"direction":"Right","
 "pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\d{1,3}(?=(?:\\d{3})*\\b)"},"behavior":"Isolated","invert":false},{"type":"Digits","individual_digits":true},{"type":"Punctuation","behavior":"Contiguous"},{"type":"Whitespace"}]},
 "post_processor":null,"decoder":{"type":"Sequence","decoders":[{"type":"Strip","content":" ","start":1,"stop":0},{"type":"Fuse"}]},
 "model":{"type":"WordLevel","vocab":{"it":0,"he":1},"unk_token":"it"}}"#;
+
+const ADAPTER_CONFIG: &str = r#"{"peft_type":"LORA","r":8,"lora_alpha":16,"bias":"none","target_modules":".*(q|v)_proj",
+"rank_pattern":{"layers.0.self_attn.q_proj":4},"alpha_pattern":{"^model.*v_proj":2.5},"use_rslora":true,"init_lora_weights":true}"#;
 
 const BITNET_CONFIG: &str = r#"{"architectures":["BitNetForCausalLM"],"model_type":"bitnet","hidden_size":8,"intermediate_size":8,
 "num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,"vocab_size":4,"hidden_act":"relu2","rms_norm_eps":1e-5,

@@ -1,4 +1,4 @@
-//! The JSON files of a Hugging Face folder, of any bytes.
+//! The JSON files of a Hugging Face folder and of an adapter, of any bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,6 +11,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(model.head_dim.is_multiple_of(2));
     }
     let _ = hf::parse_generation_config(bytes);
+    if let Ok(adapter) = hf::parse_adapter_config(bytes) {
+        let module = "model.layers.0.self_attn.q_proj";
+        let _ = (adapter.targets(module), adapter.scale(module));
+        assert!(!matches!(adapter.rank(module), Ok(0)));
+    }
     if let Ok(files) = hf::parse_index(bytes) {
         assert!(
             files

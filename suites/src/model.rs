@@ -103,6 +103,7 @@ impl Opened {
             file_bytes,
             stored_linear_format,
             linear_format,
+            adapter,
             head_format,
             n_params,
             n_linear_params,
@@ -122,6 +123,10 @@ impl Opened {
             linear_format
         } else {
             format!("{linear_format} (from {stored_linear_format})")
+        };
+        let weight_format = match adapter {
+            Some(adapter) => format!("{weight_format}, LoRA of {adapter}"),
+            None => weight_format,
         };
         let (head_format, screen_bytes) = match self.engine.screen() {
             Some(screen) => (

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn exec(args: &Agree) -> Outcome {
-    let model = load::load(&args.model, &args.i2s_layout.into()).or_exit(Exit::Usage, || {
+    let model = load::load(&args.model, &(&args.loading).into()).or_exit(Exit::Usage, || {
         format!("cannot load {}", args.model.display())
     })?;
     let longest = args.max_len.get() as usize + args.n_gen as usize;
@@ -51,6 +51,7 @@ pub(crate) fn exec(args: &Agree) -> Outcome {
     if args.json {
         out::json(&json!({
             "model": args.model,
+            "adapter": model.source.adapter,
             "agrees": found.agrees(),
             "agreement": found,
         }))?;

@@ -15,7 +15,7 @@ use std::{
 use tritmark_engine::{
     engine::{Engine, EngineOptions, Logits},
     kernels::KernelChoice,
-    load::{self, LoadOptions, LoadedModel},
+    load::{self, LoadedModel},
 };
 
 use bound::Bound;
@@ -112,7 +112,7 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
     } else {
         args.threads.clone()
     };
-    let mut model = load::load(&args.engine.model, &LoadOptions::default())
+    let mut model = load::load(&args.engine.model, &(&args.engine.loading).into())
         .or_exit(Exit::Usage, || {
             format!("cannot load {}", args.engine.model.display())
         })?;
@@ -179,7 +179,10 @@ fn row(
         model_file: path.display().to_string(),
         weight_bytes: model.source.weight_bytes,
         n_params: model.source.n_params,
-        format: model.source.linear_format.clone(),
+        format: match &model.source.adapter {
+            Some(_) => format!("{}+lora", model.source.linear_format),
+            None => model.source.linear_format.clone(),
+        },
         bits_per_weight: model.source.bits_per_weight,
         kernel: engine.kernel_name(),
         head: match engine.screen() {

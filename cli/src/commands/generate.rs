@@ -33,7 +33,8 @@ pub(crate) fn exec(args: &Generate) -> Outcome {
     let cannot_load = || format!("cannot load {}", path.display());
 
     let start = Instant::now();
-    let model = load::load(path, &args.i2s_layout.into()).or_exit(Exit::Usage, cannot_load)?;
+    let model =
+        load::load(path, &(&args.engine.loading).into()).or_exit(Exit::Usage, cannot_load)?;
     if model.vocab == VocabSource::None {
         return Err(Fault::usage(format!(
             "{} has no vocabulary",

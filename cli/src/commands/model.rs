@@ -16,9 +16,9 @@ pub(crate) fn exec(args: Model) -> Outcome {
     match args.command {
         ModelCommand::Inspect {
             model,
-            i2s_layout,
+            loading,
             print,
-        } => inspect::exec(&model, &i2s_layout.into(), print.json),
+        } => inspect::exec(&model, &(&loading).into(), print.json),
         ModelCommand::Convert(args) => convert::exec(&args),
         ModelCommand::Export(args) => convert::export(&args),
         ModelCommand::Verify(args) => verify::exec(&args),

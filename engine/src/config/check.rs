@@ -61,6 +61,9 @@ pub(crate) struct KeyNames {
     pub(crate) n_kv_heads: String,
     pub(crate) head_dim: String,
     pub(crate) context_length: String,
+    pub(crate) embedding_scale: String,
+    pub(crate) residual_scale: String,
+    pub(crate) logit_scale: String,
     pub(crate) attention_scale: String,
     pub(crate) window: String,
     pub(crate) all_but_every: String,
@@ -106,6 +109,9 @@ impl ModelConfig {
         for (key, value) in [
             (&keys.rope_theta, Some(self.rope_theta)),
             (&keys.local_rope_theta, local_theta),
+            (&keys.embedding_scale, Some(self.embedding_scale)),
+            (&keys.residual_scale, Some(self.residual_scale)),
+            (&keys.logit_scale, Some(self.logit_scale)),
             (&keys.attention_scale, self.attention_scale),
         ] {
             if let Some(value) = value.filter(|&value| !is_positive(value)) {

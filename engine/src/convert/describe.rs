@@ -11,7 +11,7 @@ use crate::{
 
 /// Names of architectures by family; each means the first one's graph, but for `bitnet`'s
 /// activation.
-const NAMES: [(Architecture, &[&str]); 4] = [
+const NAMES: [(Architecture, &[&str]); 5] = [
     (
         Architecture::Bitnet,
         &["bitnet-b1.58", "bitnet-25", "bitnet"],
@@ -19,6 +19,7 @@ const NAMES: [(Architecture, &[&str]); 4] = [
     (Architecture::Llama, &["llama"]),
     (Architecture::Qwen2, &["qwen2"]),
     (Architecture::Gemma3, &["gemma3"]),
+    (Architecture::Minicpm, &["minicpm"]),
 ];
 
 /// Returns what the file calls its architecture.
@@ -139,6 +140,11 @@ pub(super) fn of_config(
         sizes.push(("attention.sliding_window", local.window));
         sizes.push(("attention.sliding_window_pattern", local.all_but_every));
         floats.push(("rope.freq_base_swa", local.rope_theta));
+    }
+    if config.architecture == Architecture::Minicpm {
+        floats.push(("embedding_scale", config.embedding_scale));
+        floats.push(("residual_scale", config.residual_scale));
+        floats.push(("logit_scale", config.logit_scale));
     }
     if let RopeScaling::Linear { factor } = config.rope_scaling {
         let key = format!("{architecture}.rope.scaling.type");

@@ -5,6 +5,7 @@ use std::io;
 use half::{bf16, f16};
 
 use crate::{
+    config::RopePairs,
     kernels,
     quant::{TQ_BLOCK, i2_s, tq1_0, tq2_0},
     weights::{
@@ -34,10 +35,7 @@ impl RowOrder {
     pub(super) fn source(self, row: usize) -> usize {
         match self {
             Self::Same => row,
-            Self::Interleaved(head_dim) => {
-                let (head, within) = (row / head_dim, row % head_dim);
-                head * head_dim + within % 2 * (head_dim / 2) + within / 2
-            }
+            Self::Interleaved(head_dim) => RopePairs::interleaved_row(row, head_dim),
         }
     }
 }

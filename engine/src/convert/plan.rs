@@ -198,8 +198,10 @@ impl<'a> Plan<'a> {
                 let order = match part {
                     // Converters permute Llama's q and k, and readers expect it.
                     Part::Q | Part::K
-                        if config.architecture == Architecture::Llama
-                            && config.rope_pairs == RopePairs::Halves =>
+                        if matches!(
+                            config.architecture,
+                            Architecture::Llama | Architecture::Minicpm
+                        ) && config.rope_pairs == RopePairs::Halves =>
                     {
                         RowOrder::Interleaved(config.head_dim)
                     }

@@ -26,6 +26,8 @@ fn config() -> ModelConfig {
         head_dim: 128,
         context_length: 4096,
         embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
         attention_scale: None,
         local: None,
         rms_norm_eps: 1e-5,
@@ -73,7 +75,11 @@ fn linear(rng: &mut TestRng, rows: usize, cols: usize, dense: Option<DenseType>)
             data: random_bytes(rng, rows * dtype.row_bytes(cols), &small),
         }),
     };
-    Linear { matrix, bias: None }
+    Linear {
+        matrix,
+        bias: None,
+        adapter: None,
+    }
 }
 
 fn weights(config: &ModelConfig, dense: Option<DenseType>) -> Weights {

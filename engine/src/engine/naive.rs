@@ -4,8 +4,8 @@ use crate::{
     config::{Activation, ModelConfig, RopePairs, RopeScaling},
     engine::{Engine, EngineOptions, Logits},
     quant,
-    testing::{TestRng, tiny_models},
-    weights::{DenseMatrix, DenseType, Linear, Matrix, TernaryScale, Weights},
+    testing::{TestRng, adapt, tiny_models},
+    weights::{Adapter, DenseMatrix, DenseType, Linear, Matrix, TernaryScale, Weights},
 };
 
 type Vector = Vec<f64>;
@@ -94,6 +94,12 @@ fn linear(layer: &Linear, x: &[f64]) -> Vector {
     };
     for (y, bias) in y.iter_mut().zip(layer.bias.iter().flatten()) {
         *y += f64::from(*bias);
+    }
+    if let Some(Adapter { a, b, scale }) = &layer.adapter {
+        let inner: Vector = (0..a.rows).map(|row| dot(&dense_row(a, row), x)).collect();
+        for (row, y) in y.iter_mut().enumerate() {
+            *y += f64::from(*scale) * dot(&dense_row(b, row), &inner);
+        }
     }
     y
 }
@@ -200,7 +206,7 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
             }
             let block = after(linear(&layer.o, &attended), &layer.attn_post_norm);
             for (x, delta) in x.iter_mut().zip(block) {
-                *x += delta;
+                *x += f64::from(config.residual_scale) * delta;
             }
             let normed = rms_norm(x, &layer.ffn_norm, eps);
             let up = linear(&layer.up, &normed);
@@ -223,7 +229,7 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
             }
             let block = after(linear(&layer.down, &inner), &layer.ffn_post_norm);
             for (x, delta) in x.iter_mut().zip(block) {
-                *x += delta;
+                *x += f64::from(config.residual_scale) * delta;
             }
         }
     }
@@ -231,13 +237,19 @@ fn forward(config: &ModelConfig, weights: &Weights, tokens: &[u32]) -> Vector {
     let normed = rms_norm(last, &weights.output_norm, eps);
     let head = weights.head.as_ref().unwrap_or(&weights.embedding);
     (0..head.rows)
-        .map(|row| dot(&dense_row(head, row), &normed))
+        .map(|row| dot(&dense_row(head, row), &normed) / f64::from(config.logit_scale))
         .collect()
 }
 
 #[test]
 fn logits_match_an_independent_forward_pass_in_f64() {
-    for (name, config, weights) in tiny_models(21) {
+    let adapted = tiny_models(23)
+        .into_iter()
+        .map(|(name, config, mut weights)| {
+            adapt(&mut weights, &mut TestRng::new(24));
+            (name, config, weights)
+        });
+    for (name, config, weights) in tiny_models(21).into_iter().chain(adapted) {
         let tokens = TestRng::new(22).tokens(12, config.vocab_size);
         let expected = forward(&config, &weights, &tokens);
         let ternary = matches!(weights.layers[0].q.matrix, Matrix::Ternary(_));

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     kernels,
-    testing::{TestRng, tiny_model, tiny_models},
+    lookup::Lookup,
+    testing::{TestRng, adapt, tiny_model, tiny_models},
+    weights::Layer,
 };
 
 fn options(kernel: &'static str, threads: usize) -> EngineOptions {
@@ -98,6 +100,76 @@ fn kernels_that_look_up_exact_sums_give_the_bits_of_multiplication() {
                 );
             }
         }
+    }
+}
+
+/// Returns the models of some names with an adapter beside every linear.
+fn adapted(names: &[&str]) -> Vec<(&'static str, ModelConfig, Weights)> {
+    let mut models = tiny_models(7);
+    models.retain(|(name, _, _)| names.contains(name));
+    assert_eq!(models.len(), names.len());
+    for (_, _, weights) in &mut models {
+        adapt(weights, &mut TestRng::new(11));
+    }
+    models
+}
+
+#[test]
+fn adapters_give_the_same_bits_over_kernels_threads_and_batches() {
+    for (name, config, weights) in adapted(&["bitnet", "qwen2-bf16", "llama-q4_0"]) {
+        // More than an adapter takes at once.
+        let tokens = TestRng::new(8).tokens(70, config.vocab_size);
+        let engine = |kernel, threads| {
+            Engine::new(config.clone(), weights.clone(), &options(kernel, threads)).unwrap()
+        };
+        let expected = logit_bits(&mut engine("reference", 1), &tokens, 1);
+        for kernel in kernels::tested() {
+            for threads in [1, 2, 3] {
+                let mut engine = engine(kernel.name(), threads);
+                let pieces: &[usize] = match (kernel.name(), threads) {
+                    ("reference", 2) => &[32],
+                    ("reference", _) => &[],
+                    _ => &[1, 7, 32, 70],
+                };
+                for &piece in pieces {
+                    assert!(
+                        logit_bits(&mut engine, &tokens, piece) == expected,
+                        "{name}: {}, {threads} threads, pieces of {piece}",
+                        kernel.name()
+                    );
+                }
+            }
+        }
+        for kernel in kernels::names() {
+            let choice = KernelChoice::Named(kernel);
+            let lookup = choice.lookup().unwrap();
+            if lookup.is_some_and(Lookup::is_lossless) && !kernel.starts_with("reference") {
+                let found = logit_bits(&mut engine(kernel, 2), &tokens, 33);
+                assert!(found == expected, "{name}: {kernel}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_whose_b_is_zero_changes_no_bit_and_another_does() {
+    for (name, config, mut weights) in adapted(&["bitnet", "llama-f16", "gemma3-bf16"]) {
+        let fingerprint = |weights: &Weights| {
+            let options = EngineOptions::default();
+            let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+            engine.fingerprint()
+        };
+        let adapted = fingerprint(&weights);
+        let linears = weights.layers.iter_mut().flat_map(Layer::linears_mut);
+        for adapter in linears.filter_map(|linear| linear.adapter.as_mut()) {
+            adapter.b.data = vec![0; adapter.b.data.len()].into();
+        }
+        let zeroed = fingerprint(&weights);
+        let linears = weights.layers.iter_mut().flat_map(Layer::linears_mut);
+        linears.for_each(|linear| linear.adapter = None);
+        let base = fingerprint(&weights);
+        assert_eq!(zeroed, base, "{name}");
+        assert_ne!(adapted, base, "{name}");
     }
 }
 
@@ -280,7 +352,7 @@ fn the_fingerprint_tells_models_apart_and_kernels_not() {
 
 /// Fingerprints of `tiny_models(7)`, recorded on x86-64 when `NUMERICS_VERSION` was 1. They change
 /// with that number and with those models, and with nothing else.
-const FINGERPRINTS: [(&str, &str); 12] = [
+const FINGERPRINTS: [(&str, &str); 13] = [
     ("bitnet", "530bbc83a26728439c524212b7f690e6"),
     ("bitnet-blocks", "4f07dab9421a959637222e660f57ba37"),
     ("llama-ternary", "71920045643e34604322bf93710c77ae"),
@@ -293,6 +365,7 @@ const FINGERPRINTS: [(&str, &str); 12] = [
     ("llama-q5_0", "7308d3f5853d2effc9c82e84ccc2cff8"),
     ("llama-q4_k", "dde2ac4b5527e1236d183b7654a709c7"),
     ("llama-q5_k", "9189e954bd80c5e7007b630943562d7b"),
+    ("minicpm-bf16", "35f48aa4834785120509f34044b3041c"),
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 //! Missing keys get the defaults of transformers' configuration classes, where there is one that
 //! can be meant; a missing size is an error.
 
+mod adapter;
 mod json;
 
 use std::{
@@ -16,6 +17,8 @@ use crate::config::{
     RopeScaling,
 };
 use json::Object;
+
+pub use adapter::{AdapterConfig, parse_adapter_config};
 
 /// What `config.json` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +86,7 @@ struct Kind {
 }
 
 const SUPPORTED_CLASSES: &str =
-    "BitNetForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM, Gemma3ForCausalLM";
+    "BitNetForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM, Gemma3ForCausalLM, MiniCPMForCausalLM";
 
 fn kind(class: &str) -> Option<Kind> {
     let llama = Kind {
@@ -124,6 +127,12 @@ fn kind(class: &str) -> Option<Kind> {
             context_length: 131_072,
             kv_heads_default: false,
             head_dim: Some(256),
+            tied: true,
+            ..llama
+        }),
+        // With its own code beside it.
+        "MiniCPMForCausalLM" => Some(Kind {
+            architecture: Architecture::Minicpm,
             tied: true,
             ..llama
         }),
@@ -209,6 +218,7 @@ fn class(config: &Object<'_>) -> Result<String, ConfigError> {
         Some("bitnet") => "BitNetForCausalLM",
         Some("qwen2") => "Qwen2ForCausalLM",
         Some("gemma3_text") => "Gemma3ForCausalLM",
+        Some("minicpm") => "MiniCPMForCausalLM",
         Some(other) => other,
         None => {
             return Err(ConfigError::Missing {
@@ -245,6 +255,7 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
     };
     let n_layers = config.need_size("num_hidden_layers")?;
     let gemma = kind.architecture == Architecture::Gemma3;
+    let minicpm = kind.architecture == Architecture::Minicpm;
     let (rope_theta, rope_scaling) = rope(config, kind.rope_theta)?;
     let model = ModelConfig {
         architecture: kind.architecture,
@@ -258,8 +269,20 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
         context_length: config
             .size("max_position_embeddings")?
             .unwrap_or(kind.context_length),
-        embedding_scale: if gemma {
-            (hidden_size as f32).sqrt()
+        embedding_scale: match kind.architecture {
+            Architecture::Gemma3 => (hidden_size as f32).sqrt(),
+            Architecture::Minicpm => config.f32("scale_emb")?.unwrap_or(1.0),
+            _ => 1.0,
+        },
+        residual_scale: if minicpm {
+            let depth = config.f64("scale_depth")?.unwrap_or(1.0);
+            (depth / (n_layers as f64).sqrt()) as f32
+        } else {
+            1.0
+        },
+        logit_scale: if minicpm {
+            let base = config.size("dim_model_base")?.unwrap_or(1);
+            (hidden_size as f64 / base as f64) as f32
         } else {
             1.0
         },
@@ -287,6 +310,9 @@ fn model(config: &Object<'_>, kind: &Kind) -> Result<ModelConfig, ConfigError> {
         n_kv_heads: "num_key_value_heads".into(),
         head_dim: "head_dim".into(),
         context_length: "max_position_embeddings".into(),
+        embedding_scale: "scale_emb".into(),
+        residual_scale: "scale_depth".into(),
+        logit_scale: "dim_model_base".into(),
         attention_scale: "query_pre_attn_scalar".into(),
         window: "sliding_window".into(),
         all_but_every: "sliding_window_pattern".into(),
@@ -304,6 +330,9 @@ fn refuse_other_graphs(config: &Object<'_>) -> Result<(), ConfigError> {
         if config.bool(key)? == Some(true) {
             return Err(unsupported(key, "true", "false"));
         }
+    }
+    if let Some(n) = config.size("num_experts")?.filter(|&n| n > 0) {
+        return Err(unsupported("num_experts", &n.to_string(), "0"));
     }
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         if let Some(cap) = config.f32(key)? {

@@ -137,7 +137,7 @@ impl Tensors {
         self.by_name.remove(name)
     }
 
-    fn need(&mut self, name: &str) -> Result<Tensor, LoadError> {
+    pub(super) fn need(&mut self, name: &str) -> Result<Tensor, LoadError> {
         self.take(name).ok_or_else(|| LoadError::MissingTensor {
             path: self.path.clone(),
             tensor: name.to_owned(),
@@ -334,7 +334,11 @@ impl<'a> Builder<'a> {
         self.source.n_linear_params += (rows * cols) as u64;
         self.source.weight_bytes += bytes;
         self.source.linear_weight_bytes += bytes;
-        Ok(Linear { matrix, bias })
+        Ok(Linear {
+            matrix,
+            bias,
+            adapter: None,
+        })
     }
 
     /// A linear's weights as the forward pass has them.

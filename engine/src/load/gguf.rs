@@ -186,13 +186,18 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
         "bitnet" => (Architecture::Bitnet, RopePairs::Halves, Activation::Silu),
         // q and k rows are permuted by the converters.
         "llama" => (Architecture::Llama, RopePairs::Neighbours, Activation::Silu),
+        "minicpm" => (
+            Architecture::Minicpm,
+            RopePairs::Neighbours,
+            Activation::Silu,
+        ),
         "qwen2" => (Architecture::Qwen2, RopePairs::Halves, Activation::Silu),
         "gemma3" => (Architecture::Gemma3, RopePairs::Halves, Activation::Gelu),
         _ => {
             return Err(ConfigError::Unsupported {
                 key: "general.architecture".into(),
                 value: name.into(),
-                supported: "bitnet-b1.58, bitnet-25, bitnet, llama, qwen2, gemma3",
+                supported: "bitnet-b1.58, bitnet-25, bitnet, llama, qwen2, gemma3, minicpm",
             });
         }
     };
@@ -208,6 +213,14 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
     keys.must_equal("expert_count", 0)?;
     let n_layers = keys.need("block_count")?;
     let gemma = architecture == Architecture::Gemma3;
+    let scales = match architecture {
+        Architecture::Minicpm => keys.minicpm_scales(hidden_size, n_layers)?,
+        Architecture::Gemma3 => Scales {
+            embedding: (hidden_size as f32).sqrt(),
+            ..Scales::NONE
+        },
+        _ => Scales::NONE,
+    };
     let config = ModelConfig {
         architecture,
         vocab_size: keys.vocab_size(gguf)?,
@@ -218,11 +231,9 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
         n_kv_heads: keys.size("attention.head_count_kv")?.unwrap_or(n_heads),
         head_dim,
         context_length: keys.need("context_length")?,
-        embedding_scale: if gemma {
-            (hidden_size as f32).sqrt()
-        } else {
-            1.0
-        },
+        embedding_scale: scales.embedding,
+        residual_scale: scales.residual,
+        logit_scale: scales.logit,
         // No key says it; llama.cpp too knows the one model that differs by its layers.
         attention_scale: (gemma && n_layers == 62)
             .then(|| 1.0 / (hidden_size as f32 / n_heads as f32).sqrt()),
@@ -245,6 +256,9 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
         n_kv_heads: keys.full("attention.head_count_kv"),
         head_dim: keys.full("attention.key_length"),
         context_length: keys.full("context_length"),
+        embedding_scale: keys.full("embedding_scale"),
+        residual_scale: keys.full("residual_scale"),
+        logit_scale: keys.full("logit_scale"),
         attention_scale: keys.full("attention.scale"),
         window: keys.full("attention.sliding_window"),
         all_but_every: keys.full("attention.sliding_window_pattern"),
@@ -258,6 +272,21 @@ pub(super) fn config(gguf: &Gguf) -> Result<ModelConfig, ConfigError> {
 
 fn missing(key: &str) -> ConfigError {
     ConfigError::Missing { key: key.into() }
+}
+
+/// Factors of the embedding and the residual branches, and the divisor of the head's input.
+struct Scales {
+    embedding: f32,
+    residual: f32,
+    logit: f32,
+}
+
+impl Scales {
+    const NONE: Self = Self {
+        embedding: 1.0,
+        residual: 1.0,
+        logit: 1.0,
+    };
 }
 
 /// The keys of one architecture.
@@ -323,6 +352,23 @@ impl Keys<'_> {
             window: self.need("attention.sliding_window")?,
             rope_theta: self.f32("rope.freq_base_swa")?.unwrap_or(10_000.0),
             all_but_every: self.size("attention.sliding_window_pattern")?.unwrap_or(6),
+        })
+    }
+
+    /// MiniCPM: keys that files from before them lack; all of those are MiniCPM-2B's kind, whose
+    /// base has a width of 256.
+    ///
+    /// llama.cpp's own default of the last one is the inverse of what its converter writes there
+    /// and its graph divides by (`src/models/minicpm.cpp`), which no model means.
+    fn minicpm_scales(&self, hidden_size: usize, n_layers: usize) -> Result<Scales, ConfigError> {
+        Ok(Scales {
+            embedding: self.f32("embedding_scale")?.unwrap_or(12.0),
+            residual: self
+                .f32("residual_scale")?
+                .unwrap_or((1.4 / (n_layers as f64).sqrt()) as f32),
+            logit: self
+                .f32("logit_scale")?
+                .unwrap_or((hidden_size as f64 / 256.0) as f32),
         })
     }
 

@@ -28,7 +28,7 @@ use crate::{
 /// Largest JSON file that is read, bytes; an index of a hundred thousand tensors is 10 MB.
 const MAX_JSON_BYTES: u64 = 64 << 20;
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     embedding: "model.embed_tokens",
     output_norm: "model.norm",
     head: "lm_head",
@@ -139,7 +139,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    fn open(path: PathBuf, chosen: Option<BTreeSet<String>>) -> Result<Self, LoadError> {
+    pub(super) fn open(path: PathBuf, chosen: Option<BTreeSet<String>>) -> Result<Self, LoadError> {
         let map = mmap::map(&path).map_err(|source| LoadError::Open {
             path: path.clone(),
             source,
@@ -177,7 +177,7 @@ impl Shard {
         tensors
     }
 
-    fn add_tensors(&self, by_name: &mut BTreeMap<String, Tensor>) {
+    pub(super) fn add_tensors(&self, by_name: &mut BTreeMap<String, Tensor>) {
         for info in &self.file.tensors {
             if (self.chosen.as_ref()).is_some_and(|chosen| !chosen.contains(&info.name)) {
                 continue;

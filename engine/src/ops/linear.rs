@@ -1,6 +1,6 @@
 //! Linear layers: BitLinear (ternary weights, int8 input) and dense ones, several at a time.
 
-use super::Compute;
+use super::{Compute, adapter};
 use crate::{
     engine::Numerics,
     kernels::{Activations, Columns, Kernel, RoundedInput, Tables},
@@ -13,7 +13,7 @@ use crate::{
 
 /// A thread's rows start at a multiple of this: a tile of looked-up rows, and whole cache lines of
 /// outputs.
-const ROW_GRAIN: usize = lookup::TILE;
+pub(super) const ROW_GRAIN: usize = lookup::TILE;
 
 /// Most tokens that have tables at once: those of 32 tokens of 7000 activations take 3.5 MB.
 const TABLE_TOKENS: usize = 32;
@@ -70,10 +70,21 @@ fn any_ternary<const N: usize>(layers: [&Linear; N]) -> bool {
         .any(|layer| !matches!(layer.matrix, Matrix::Dense(_)))
 }
 
-/// Computes `out[i] = W[i] x + b[i]` for layers of one input; each thread takes a stretch of rows.
+/// Computes `out[i] = W[i] x + b[i]` for layers of one input, and adds their adapters' branches;
+/// each thread takes a stretch of rows.
 ///
 /// `out[i]` is `(n, rows of W[i])`.
 pub(crate) fn linears<const N: usize>(
+    compute: &mut Compute,
+    layers: [&Linear; N],
+    input: Input<'_>,
+    mut out: [&mut [f32]; N],
+) {
+    products(compute, layers, input, out.each_mut().map(|out| &mut **out));
+    adapter::add(compute, layers, input.float, out);
+}
+
+fn products<const N: usize>(
     compute: &mut Compute,
     layers: [&Linear; N],
     input: Input<'_>,
@@ -84,6 +95,7 @@ pub(crate) fn linears<const N: usize>(
         lookup,
         numerics,
         tables,
+        branches: _,
         pool,
     } = compute;
     let (kernel, lookup, numerics) = (&**kernel, *lookup, *numerics);

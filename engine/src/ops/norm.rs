@@ -23,6 +23,8 @@ pub(crate) struct Norm<'a> {
     pub(crate) gain: Option<&'a [f32]>,
     /// RMSNorm's epsilon.
     pub(crate) eps: f32,
+    /// What the result is divided by.
+    pub(crate) divisor: Option<f32>,
     /// What layers read the result as.
     pub(crate) forms: Forms,
 }
@@ -100,6 +102,11 @@ impl Normed {
                     match norm.gain {
                         Some(gain) => kernel.rms_norm(row, gain, norm.eps, out),
                         None => out.copy_from_slice(row),
+                    }
+                    if let Some(divisor) = norm.divisor {
+                        for x in &mut *out {
+                            *x /= divisor;
+                        }
                     }
                     if let Some(int8) = int8.take() {
                         kernel.quantize(out, int8);

@@ -49,6 +49,7 @@ impl Modules {
         let norm = Norm {
             gain: Some(gain),
             eps: self.model.config.rms_norm_eps,
+            divisor: None,
             forms: Forms::default(),
         };
         let mut normed = Normed::default();
@@ -70,6 +71,7 @@ impl Modules {
         let as_it_is = Norm {
             gain: None,
             eps: 0.0,
+            divisor: None,
             forms: Forms::of(Numerics::Exact, [layer]),
         };
         let mut normed = Normed::default();

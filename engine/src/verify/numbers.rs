@@ -7,7 +7,7 @@ use crate::{
     format::hf,
     kernels,
     load::{LoadedModel, VocabSource},
-    weights::{DenseMatrix, Layer, Linear, Matrix, TernaryMatrix, TernaryScale, Weights},
+    weights::{Adapter, DenseMatrix, Layer, Linear, Matrix, TernaryMatrix, TernaryScale, Weights},
 };
 
 /// Names of [`Layer::linears`].
@@ -65,12 +65,17 @@ fn dense(weights: &Weights) -> impl Iterator<Item = (String, &DenseMatrix)> {
     outer
         .into_iter()
         .filter_map(|(name, matrix)| Some((name.to_owned(), matrix?)))
-        .chain(
-            linears(weights).filter_map(|(name, linear)| match &linear.matrix {
+        .chain(linears(weights).flat_map(|(name, linear)| {
+            let own = match &linear.matrix {
                 Matrix::Ternary(_) | Matrix::Lookup(_) => None,
-                Matrix::Dense(matrix) => Some((name, matrix)),
-            }),
-        )
+                Matrix::Dense(matrix) => Some((name.clone(), matrix)),
+            };
+            let adapter = linear.adapter.iter().flat_map(move |adapter| {
+                let Adapter { a, b, scale: _ } = adapter;
+                [(format!("{name}.a"), a), (format!("{name}.b"), b)]
+            });
+            own.into_iter().chain(adapter)
+        }))
 }
 
 /// Returns the names of the formats that round their weights in blocks.
@@ -229,7 +234,8 @@ fn activation(model: &LoadedModel) -> Check {
     let has = config.activation;
     let expected = match (word.as_str(), config.architecture) {
         // The first two are 1bitLLM's reproductions, before ReLU².
-        ("bitnet" | "BitnetForCausalLM", _) | (_, Architecture::Llama | Architecture::Qwen2) => {
+        ("bitnet" | "BitnetForCausalLM", _)
+        | (_, Architecture::Llama | Architecture::Qwen2 | Architecture::Minicpm) => {
             Activation::Silu
         }
         (_, Architecture::Bitnet) => Activation::ReluSquared,

@@ -1,6 +1,8 @@
 //! What the golden tests share: where the data lies and how it is read.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod folder;
+
 use std::{
     fs::File,
     io::Read,

@@ -34,6 +34,7 @@ fn describe(model: &LoadedModel, hash: &str) -> Value {
         "architecture": model.source.architecture,
         "stored_linear_format": model.source.stored_linear_format,
         "linear_format": model.source.linear_format,
+        "adapter": model.source.adapter,
         "head_format": model.source.head_format,
         "n_params": model.source.n_params,
         "n_linear_params": model.source.n_linear_params,

@@ -28,7 +28,7 @@ pub(super) fn exec(args: &Verify) -> Outcome {
         })?),
         None => None,
     };
-    let model = load::load(path, &args.i2s_layout.into())
+    let model = load::load(path, &(&args.loading).into())
         .or_exit(Exit::Usage, || format!("cannot load {}", path.display()))?;
     let options = Options {
         engine: EngineOptions {
@@ -49,7 +49,12 @@ pub(super) fn exec(args: &Verify) -> Outcome {
     .or_exit(Exit::Usage, || format!("cannot verify {}", path.display()))?;
     bar.finish_and_clear();
     if args.print.json {
-        out::json(&json!({ "model": path, "golden": args.golden, "report": report }))?;
+        out::json(&json!({
+            "model": path,
+            "adapter": model.source.adapter,
+            "golden": args.golden,
+            "report": report,
+        }))?;
     } else {
         print(&report)?;
     }

@@ -34,7 +34,12 @@ impl<'a> Object<'a> {
         format!("{}{key}", self.path)
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    /// Returns the keys in the document's order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
@@ -74,7 +79,11 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn f32(&self, key: &str) -> Result<Option<f32>, ConfigError> {
-        self.typed(key, "a number", |value| value.as_f64().map(|x| x as f32))
+        Ok(self.f64(key)?.map(|x| x as f32))
+    }
+
+    pub(super) fn f64(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.typed(key, "a number", Value::as_f64)
     }
 
     pub(super) fn need_f32(&self, key: &str) -> Result<f32, ConfigError> {
