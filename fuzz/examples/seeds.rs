@@ -35,6 +35,14 @@ const DENSE: Shape = Shape {
     ..TERNARY
 };
 
+/// As small as whole blocks of 256 allow.
+const K_BLOCKS: Shape = Shape {
+    hidden_size: 256,
+    ffn_size: 256,
+    head_dim: 128,
+    ..DENSE
+};
+
 /// Between the parts of an input; never in a text of UTF-8.
 const CUT: u8 = 0xff;
 
@@ -47,7 +55,11 @@ fn main() {
     let repository = root.join("..");
     for format in Format::ALL {
         let path = seed("gguf", &format!("{}.gguf", format.name()));
-        let shape = if format.is_ternary() { TERNARY } else { DENSE };
+        let shape = match format {
+            Format::Q4K | Format::Q5K | Format::Q6K => K_BLOCKS,
+            _ if format.is_ternary() => TERNARY,
+            _ => DENSE,
+        };
         synth::write(&shape, format, 1, &path, |_, _| {}).expect("a model can be written");
     }
     put("gguf_vocab", "byte_level.gguf", &byte_level_gguf());
