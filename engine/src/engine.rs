@@ -43,22 +43,12 @@ pub enum Numerics {
 }
 
 impl Numerics {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
-
     /// Returns the name users know it by.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
             Self::Fast => "fast",
         }
-    }
-
-    /// Returns what a name stands for.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|numerics| numerics.name() == name)
     }
 
     /// Returns whether a matrix meets inputs rounded to int8.
