@@ -195,8 +195,8 @@ impl Progress {
     }
 }
 
-/// Returns a job in a reader's words: model, kernel and numerics where they are
-/// asked for, threads, suite.
+/// Returns a job in a reader's words: model, kernel and numerics where they are asked for, threads,
+/// suite.
 pub(crate) fn label(job: &wire::Job) -> String {
     let model = job.model.as_ref().map_or("?", |model| model.id.as_str());
     let kernel = match job.kernel.as_str() {

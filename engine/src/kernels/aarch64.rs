@@ -74,7 +74,7 @@ impl<L: Level> Kernel for Arm<L> {
     }
 
     fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
-        // 16 lanes are four registers: 16 of sums, 8 of inputs, 4 of a row.
+        // 24 sums, 6 tokens and a row: 31 of 32 registers.
         dense::product::<_, 4, 6>(self.lanes, weights, input, out);
     }
 
