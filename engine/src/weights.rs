@@ -397,6 +397,18 @@ pub struct DenseMatrix {
     pub data: Bytes,
 }
 
+impl DenseMatrix {
+    /// Returns the bytes of one row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    pub fn row(&self, row: usize) -> &[u8] {
+        let bytes = self.dtype.row_bytes(self.cols);
+        &self.data[row * bytes..][..bytes]
+    }
+}
+
 /// Either kind of matrix.
 #[derive(Clone, Debug)]
 pub enum Matrix {

@@ -168,9 +168,8 @@ pub(super) fn dense(
 
 /// Writes the rows of a matrix as they are stored, in another order.
 pub(super) fn reordered(matrix: &DenseMatrix, order: RowOrder, sink: Sink<'_>) -> io::Result<()> {
-    let row_bytes = matrix.dtype.row_bytes(matrix.cols);
     for row in 0..matrix.rows {
-        sink(&matrix.data[order.source(row) * row_bytes..][..row_bytes])?;
+        sink(matrix.row(order.source(row)))?;
     }
     Ok(())
 }

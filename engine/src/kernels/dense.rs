@@ -91,7 +91,7 @@ pub(super) fn some_rows<I: Isa>(
     out: &mut [f32],
 ) {
     for (&r, out) in rows.iter().zip(out) {
-        let row = [row(weights, r as usize)];
+        let row = [weights.row(r as usize)];
         [*out] = with_format!(weights.dtype, F => dots::<I, F, 1>(isa, row, input));
     }
 }
@@ -115,11 +115,6 @@ pub(super) fn screen_rows<I: Isa>(
     }
 }
 
-fn row(weights: &DenseMatrix, row: usize) -> &[u8] {
-    let bytes = weights.dtype.row_bytes(weights.cols);
-    &weights.data[row * bytes..][..bytes]
-}
-
 /// Matrix times vector: the weights are streamed once, four rows abreast.
 #[inline(always)]
 fn one_token<I: Isa, F: Format>(
@@ -134,15 +129,15 @@ fn one_token<I: Isa, F: Format>(
     let (fours, rest) = out.as_chunks_mut::<ABREAST>();
     let mut first = range.start;
     for out in fours {
-        let mut rows = [row(weights, first); ABREAST];
+        let mut rows = [weights.row(first); ABREAST];
         for r in 1..ABREAST {
-            rows[r] = row(weights, first + r);
+            rows[r] = weights.row(first + r);
         }
         *out = dots::<I, F, ABREAST>(isa, rows, input);
         first += ABREAST;
     }
     for out in rest {
-        [*out] = dots::<I, F, 1>(isa, [row(weights, first)], input);
+        [*out] = dots::<I, F, 1>(isa, [weights.row(first)], input);
         first += 1;
     }
 }
@@ -215,8 +210,10 @@ fn widen<I: Isa>(
     cols: Range<usize>,
     each: impl FnMut(usize, I::Lanes),
 ) {
-    let row = row(weights, nth);
-    with_format!(weights.dtype, F => widen_as::<I, F>(isa, F::cols(row, cols.start, cols.len()), cols.len(), each));
+    let (row, n_cols) = (weights.row(nth), cols.len());
+    with_format!(weights.dtype, F => {
+        widen_as::<I, F>(isa, F::cols(row, cols.start, n_cols), n_cols, each);
+    });
 }
 
 #[inline(always)]

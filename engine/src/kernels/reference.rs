@@ -173,8 +173,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Widens one row to f32: exact for every type, but that `Q4_K` and `Q5_K` round a difference once.
 pub(crate) fn widen(weights: &DenseMatrix, row: usize, out: &mut [f32]) {
-    let row_bytes = weights.dtype.row_bytes(weights.cols);
-    let row = &weights.data[row * row_bytes..][..row_bytes];
+    let row = weights.row(row);
     match weights.dtype {
         DenseType::F32 => {
             for (out, bytes) in out.iter_mut().zip(row.as_chunks().0) {

@@ -155,10 +155,9 @@ fn code(x: f32) -> i32 {
 
 /// The specification: block after block, row by row.
 pub(super) fn product_in_order(weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
-    let row_bytes = weights.dtype.row_bytes(weights.cols);
     let mut blocks = Vec::with_capacity(weights.cols / BLOCK);
     for r in out.range() {
-        let row = &weights.data[r * row_bytes..][..row_bytes];
+        let row = weights.row(r);
         blocks.clear();
         blocks.extend((0..weights.cols / BLOCK).map(|nth| Block::of(weights.dtype, row, nth)));
         for token in 0..out.tokens() {

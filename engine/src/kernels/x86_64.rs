@@ -6,20 +6,21 @@ macro_rules! float_steps {
     ($features:literal) => {
         float_steps! {
             $features:
-            quantize(input: &[f32], out: $crate::kernels::QuantizedRow<'_>),
-            rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
-            add_rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
-            relu_squared_mul(gate: &mut [f32], up: &[f32]),
-            silu_mul(gate: &mut [f32], up: &[f32]),
-            gelu_mul(gate: &mut [f32], up: &[f32]),
+            float::quantize(input: &[f32], out: $crate::kernels::QuantizedRow<'_>),
+            float::rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
+            float::add_rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
+            float::relu_squared_mul(gate: &mut [f32], up: &[f32]),
+            float::silu_mul(gate: &mut [f32], up: &[f32]),
+            float::gelu_mul(gate: &mut [f32], up: &[f32]),
+            rounded::round(input: &[f32], out: &mut [$crate::kernels::RoundedGroup]),
         }
     };
-    ($features:literal: $($step:ident($($arg:ident: $type:ty),+),)+) => {
+    ($features:literal: $($module:ident::$step:ident($($arg:ident: $type:ty),+),)+) => {
         $(
             fn $step(&self, $($arg: $type),+) {
                 #[target_feature(enable = $features)]
                 fn run($($arg: $type),+) {
-                    $crate::kernels::float::$step($($arg),+);
+                    $crate::kernels::$module::$step($($arg),+);
                 }
                 // SAFETY: `self` can only come from `detect`.
                 unsafe { run($($arg),+) }

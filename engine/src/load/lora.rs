@@ -125,8 +125,7 @@ fn interleaved(matrix: &DenseMatrix, head_dim: usize) -> DenseMatrix {
     let row_bytes = matrix.dtype.row_bytes(matrix.cols);
     let mut data = AlignedBytes::zeroed(matrix.data.len());
     for (row, out) in data.as_mut_slice().chunks_exact_mut(row_bytes).enumerate() {
-        let source = RopePairs::interleaved_row(row, head_dim);
-        out.copy_from_slice(&matrix.data[source * row_bytes..][..row_bytes]);
+        out.copy_from_slice(matrix.row(RopePairs::interleaved_row(row, head_dim)));
     }
     DenseMatrix {
         data: Bytes::Owned(Arc::new(data)),

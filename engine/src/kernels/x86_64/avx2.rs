@@ -13,8 +13,8 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::super::{
-    Activations, AttentionHead, Columns, Kernel, RoundedGroup, RoundedInput, Tables, TablesRow,
-    attention, dense, float::LANES, isa::Isa, lookup as look, peak, rounded, ternary,
+    Activations, AttentionHead, Columns, Kernel, RoundedInput, Tables, TablesRow, attention, dense,
+    float::LANES, isa::Isa, lookup as look, peak, ternary,
 };
 use crate::{
     lookup::LookupMatrix,
@@ -27,7 +27,7 @@ mod lookup;
 mod tile;
 mod trits;
 
-pub(super) use trits::add_lanes;
+pub(super) use trits::{add_lanes, load};
 
 /// The AVX2 kernel; exists only where `detect` saw avx2, fma and f16c.
 #[derive(Clone, Copy, Debug)]
@@ -95,15 +95,6 @@ impl Kernel for Avx2 {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, rows, input, out) }
-    }
-
-    fn round(&self, input: &[f32], out: &mut [RoundedGroup]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(input: &[f32], out: &mut [RoundedGroup]) {
-            rounded::round(input, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, out) }
     }
 
     fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
@@ -278,7 +269,7 @@ impl Isa for Avx2 {
 /// 16 float lanes in two registers.
 pub(super) mod pair {
     use super::{
-        __m128i, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128,
+        __m128i, __m256, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128,
         _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_set1_epi8, _mm_shuffle_ps,
         _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm256_add_ps, _mm256_castps256_ps128,
         _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
@@ -339,10 +330,16 @@ pub(super) mod pair {
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn fold(lanes: Pair) -> f32 {
-        let eight = _mm256_add_ps(lanes.0, lanes.1);
+        fold_eight(_mm256_add_ps(lanes.0, lanes.1))
+    }
+
+    /// 8 → 4 → 2 → 1, lane `j` with lane `j + half`.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(in super::super) fn fold_eight(lanes: __m256) -> f32 {
         let four = _mm_add_ps(
-            _mm256_castps256_ps128(eight),
-            _mm256_extractf128_ps::<1>(eight),
+            _mm256_castps256_ps128(lanes),
+            _mm256_extractf128_ps::<1>(lanes),
         );
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         let one = _mm_add_ss(two, _mm_shuffle_ps::<1>(two, two));
@@ -410,7 +407,7 @@ pub(super) mod pair {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn load_128(bytes: &[u8; 16]) -> __m128i {
+    pub(in super::super) fn load_128(bytes: &[u8; 16]) -> __m128i {
         // SAFETY: `bytes` is 16 readable bytes, and loadu asks no alignment.
         unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
     }

@@ -1,23 +1,24 @@
 //! AVX-512 with VNNI: Intel servers since Cascade Lake (2019), AMD since Zen 4 (2022).
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtss_f32,
-    _mm_loadu_si128, _mm_movehl_ps, _mm_set1_epi8, _mm_shuffle_ps, _mm_srli_epi16, _mm_sub_epi8,
-    _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_loadu_si256, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m256i, __m512, _mm_and_si128, _mm_set1_epi8, _mm_srli_epi16, _mm_sub_epi8, _mm256_add_ps,
+    _mm256_castpd_ps, _mm256_loadu_si256, _mm512_castps_pd, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 use half::f16;
 
 use super::{
     super::{
-        Activations, AttentionHead, Columns, Kernel, RoundedGroup, RoundedInput, attention, dense,
-        float::LANES, isa::Isa, peak, rounded, ternary,
+        Activations, AttentionHead, Columns, Kernel, RoundedInput, attention, dense, float::LANES,
+        isa::Isa, peak, ternary,
     },
-    avx2::{pair, prefetch, prefetch_l2},
+    avx2::{
+        pair::{self, fold_eight, load_128},
+        prefetch, prefetch_l2,
+    },
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
@@ -90,15 +91,6 @@ impl Kernel for Avx512Vnni {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, weights, rows, input, out) }
-    }
-
-    fn round(&self, input: &[f32], out: &mut [RoundedGroup]) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-        fn run(input: &[f32], out: &mut [RoundedGroup]) {
-            rounded::round(input, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, out) }
     }
 
     fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
@@ -268,12 +260,10 @@ impl Isa for Avx512Vnni {
 /// 16 float lanes in one register.
 mod wide {
     use super::{
-        __m128i, __m512, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtss_f32, _mm_loadu_si128,
-        _mm_movehl_ps, _mm_set1_epi8, _mm_shuffle_ps, _mm_srli_epi16, _mm_sub_epi8, _mm256_add_ps,
-        _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm512_castps_pd,
-        _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-        _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_slli_epi32,
-        load_256,
+        __m512, _mm_and_si128, _mm_set1_epi8, _mm_srli_epi16, _mm_sub_epi8, _mm256_add_ps,
+        _mm256_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps,
+        _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+        _mm512_extractf64x4_pd, _mm512_slli_epi32, fold_eight, load_128, load_256,
     };
 
     /// 16 → 8 → 4 → 2 → 1, lane `j` with lane `j + half`.
@@ -281,14 +271,7 @@ mod wide {
     #[target_feature(enable = "avx512f")]
     pub(super) fn fold(lanes: __m512) -> f32 {
         let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
-        let eight = _mm256_add_ps(_mm512_castps512_ps256(lanes), high);
-        let four = _mm_add_ps(
-            _mm256_castps256_ps128(eight),
-            _mm256_extractf128_ps::<1>(eight),
-        );
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        let one = _mm_add_ss(two, _mm_shuffle_ps::<1>(two, two));
-        _mm_cvtss_f32(one)
+        fold_eight(_mm256_add_ps(_mm512_castps512_ps256(lanes), high))
     }
 
     #[inline]
@@ -322,12 +305,5 @@ mod wide {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)),
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)),
         ]
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load_128(bytes: &[u8; 16]) -> __m128i {
-        // SAFETY: `bytes` is 16 readable bytes, and loadu asks no alignment.
-        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
     }
 }

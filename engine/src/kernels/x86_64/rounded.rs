@@ -11,19 +11,18 @@
 //! group is unpacked once; their codes then lie by fours, so that no lanes are added up.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtph_ps, _mm_cvtsi32_si128,
-    _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi32,
-    _mm_setr_epi8, _mm_setr_epi16, _mm_shuffle_epi8, _mm_shuffle_ps, _mm_unpackhi_epi64,
-    _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
-    _mm256_broadcastsi128_si256, _mm256_castps256_ps128, _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps,
-    _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
-    _mm256_storeu_si256, _mm256_sub_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    __m256, __m256i, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi32, _mm_setr_epi8, _mm_setr_epi16,
+    _mm_shuffle_epi8, _mm_unpackhi_epi64, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
+    _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8,
+    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_epi32,
+    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
+
+use half::f16;
 
 use super::{
     super::{
@@ -31,7 +30,10 @@ use super::{
         dense::six_bits,
         rounded::{LANES, RoundedGroup, RoundedInput},
     },
-    avx2::prefetch,
+    avx2::{
+        pair::{fold_eight, half, load_128},
+        prefetch,
+    },
 };
 use crate::weights::{DenseMatrix, DenseType};
 
@@ -71,7 +73,7 @@ fn rows<F: Format>(weights: &DenseMatrix, input: &RoundedInput, out: &mut Column
         let x = input.token(0);
         let rows = out.range();
         for (out, row) in out.token(0).iter_mut().zip(rows) {
-            *out = dot::<F>(row_of(weights, row), x);
+            *out = dot::<F>(weights.row(row), x);
         }
         return;
     }
@@ -91,7 +93,7 @@ fn rows<F: Format>(weights: &DenseMatrix, input: &RoundedInput, out: &mut Column
         while row + ABREAST <= range.end {
             let mut rows = [&[][..]; ABREAST];
             for r in 0..ABREAST {
-                rows[r] = row_of(weights, row + r);
+                rows[r] = weights.row(row + r);
             }
             tile::<F, ABREAST>(rows, &packed, tokens.len(), |r, t, y| {
                 out.set(start + t, row + r, y);
@@ -99,18 +101,13 @@ fn rows<F: Format>(weights: &DenseMatrix, input: &RoundedInput, out: &mut Column
             row += ABREAST;
         }
         while row < range.end {
-            let rows = [row_of(weights, row)];
+            let rows = [weights.row(row)];
             tile::<F, 1>(rows, &packed, tokens.len(), |_, t, y| {
                 out.set(start + t, row, y);
             });
             row += 1;
         }
     }
-}
-
-fn row_of(weights: &DenseMatrix, row: usize) -> &[u8] {
-    let bytes = weights.dtype.row_bytes(weights.cols);
-    &weights.data[row * bytes..][..bytes]
 }
 
 /// The dot product of a row with one token.
@@ -134,7 +131,7 @@ fn dot<F: Format>(row: &[u8], x: &[RoundedGroup]) -> f32 {
         let weights = unsafe { F::unpack(&padded::<F>(rest)) };
         lanes = add::<F>(lanes, products::<F>(&weights, x), &weights, x);
     }
-    fold(lanes)
+    fold_eight(lanes)
 }
 
 /// Dot products of `R` rows with the tokens of a pass, `(groups, tokens)` by fours; each is told of
@@ -179,7 +176,7 @@ fn tile<F: Format, const R: usize>(
     }
     for (t, lanes) in lanes[..n_tokens].iter().enumerate() {
         for r in 0..R {
-            each(r, t, fold(lanes[r]));
+            each(r, t, fold_eight(lanes[r]));
         }
     }
 }
@@ -377,18 +374,6 @@ fn of_blocks([a, b, c, d]: [__m256i; LANES / 2]) -> __m256i {
     _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d))
 }
 
-/// 8 → 4 → 2 → 1, lane `j` with lane `j + half`.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn fold(lanes: __m256) -> f32 {
-    let four = _mm_add_ps(
-        _mm256_castps256_ps128(lanes),
-        _mm256_extractf128_ps::<1>(lanes),
-    );
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-}
-
 /// A format's groups of eight blocks of 32 weights.
 trait Format {
     /// As stored.
@@ -542,7 +527,7 @@ fn q6_k(block: &[u8; 210]) -> Unpacked {
     // Scales of first halves, then those of last ones.
     let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     let scales = _mm_shuffle_epi8(load_128(&pieces[12]), order);
-    let d = _mm256_set1_ps(half(block[208], block[209]));
+    let d = _mm256_set1_ps(half(f16::from_le_bytes([block[208], block[209]])));
     let first = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales));
     let last = _mm_unpackhi_epi64(scales, scales);
     let last = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(last));
@@ -609,8 +594,8 @@ fn scales<const N: usize>(blocks: &[[u8; N]]) -> __m256 {
 #[target_feature(enable = "avx2,f16c")]
 fn scales_and_mins(bytes: &[u8; 16], unpacked: &mut Unpacked) {
     let codes = load_128(&six_bits(&bytes[4..].as_chunks().0[0]));
-    let d = _mm256_set1_ps(half(bytes[0], bytes[1]));
-    let less = _mm256_set1_ps(-half(bytes[2], bytes[3]));
+    let d = _mm256_set1_ps(half(f16::from_le_bytes([bytes[0], bytes[1]])));
+    let less = _mm256_set1_ps(-half(f16::from_le_bytes([bytes[2], bytes[3]])));
     let scales = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes));
     let mins = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(codes, codes)));
     unpacked.scales = _mm256_mul_ps(d, scales);
@@ -618,23 +603,9 @@ fn scales_and_mins(bytes: &[u8; 16], unpacked: &mut Unpacked) {
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn half(low: u8, high: u8) -> f32 {
-    let bits = i32::from(u16::from_le_bytes([low, high]));
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
-}
-
-#[inline]
 #[target_feature(enable = "avx2")]
 fn two(low: &[u8; 16], high: &[u8; 16]) -> __m256i {
     _mm256_set_m128i(load_128(high), load_128(low))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_128(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: `bytes` is 16 readable bytes, and loadu asks no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]

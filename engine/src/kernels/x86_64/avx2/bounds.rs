@@ -7,11 +7,11 @@
 use std::arch::x86_64::{
     __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32, _mm256_add_epi16,
     _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_or_si256, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16,
 };
 
-use super::prefetch;
+use super::{load, prefetch};
 use crate::screen::{Bounds, High, Low, PADDING, Screen, ScreenInput};
 
 /// How far ahead memory is asked for, bytes.
@@ -137,11 +137,4 @@ pub(in super::super) fn add_lanes(lanes: __m256i) -> i32 {
     );
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
     _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(in super::super) fn load(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: `bytes` is 32 readable bytes, and loadu asks no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

@@ -285,7 +285,7 @@ pub(in super::super) fn add_lanes(sums: &[__m256i; TERNARY_GROUP]) -> Dots {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load(bytes: &[u8; 32]) -> __m256i {
+pub(in super::super) fn load(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: `bytes` is 32 readable bytes, and loadu asks no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

@@ -6,8 +6,8 @@ use std::arch::x86_64::{
 };
 
 use super::super::avx2::{
-    bounds::{Digits, add_lanes, digits, load, unpack, unpack_low},
-    prefetch,
+    bounds::{Digits, add_lanes, digits, unpack, unpack_low},
+    load, prefetch,
 };
 use crate::screen::{Bounds, Screen, ScreenInput};
 
