@@ -6,12 +6,13 @@ mod common;
 use std::{fs, path::Path};
 
 use common::folder::{
-    Tensors, chain, difference, logits, random_tensors, write, write_folder, write_tensors,
+    Tensors, difference, logits, random_tensors, write, write_folder, write_tensors,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tritmark_engine::{
     convert::{Format, Options, convert},
+    errors::chain,
     load::{LoadError, LoadOptions, LoadedModel, load},
     testing::TestRng,
 };

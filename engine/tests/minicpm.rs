@@ -6,12 +6,13 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::folder::{Tensors, chain, difference, logits, random_tensors, write, write_folder};
+use common::folder::{Tensors, difference, logits, random_tensors, write, write_folder};
 use serde_json::{Value, json};
 use tritmark_engine::{
     config::ModelConfig,
     convert::{Format, Options, convert},
     engine::EngineOptions,
+    errors::chain,
     format::gguf::{self, Gguf, Layout, Metadata},
     load::{LoadOptions, LoadedModel, load},
     verify::{Options as VerifyOptions, Verdict, verify},

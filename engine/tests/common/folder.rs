@@ -1,6 +1,6 @@
 //! Small Hugging Face folders with random weights.
 
-use std::{collections::BTreeMap, error::Error, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::Value;
@@ -120,16 +120,4 @@ pub(crate) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     let pairs = found.iter().zip(expected);
     let greatest = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
     pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) / greatest
-}
-
-/// Returns an error's text with its sources'.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
