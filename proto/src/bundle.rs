@@ -13,7 +13,9 @@ use crate::{
 };
 
 /// Version of everything in this module; a reader refuses a newer one.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// 2: answers that are no choice, and [`SCORES`].
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "run.json";
@@ -21,6 +23,8 @@ pub const MANIFEST: &str = "run.json";
 pub const MEASUREMENTS: &str = "measurements.parquet";
 /// One row an item.
 pub const ITEMS: &str = "items.parquet";
+/// One row a score of an item.
+pub const SCORES: &str = "scores.parquet";
 /// One row a generated token.
 pub const TOKENS: &str = "tokens.parquet";
 
@@ -52,16 +56,26 @@ pub const MEASUREMENT_COLUMNS: [&str; 17] = [
 
 /// Columns of [`ITEMS`].
 ///
-/// `job_index`, `attempt`, `item_index`, `gold`, `predicted`: u32; `predicted_norm`: u32 or null;
-/// `sequence`, `elapsed_ns`: u64; `at_unix_ns`: i64; `task`, `doc_hash`, `prompt_hash`: str;
-/// `loglikelihoods`: list of f64; `is_greedy`: list of bool; `choice_tokens`, `choice_chars`: list
-/// of u32.
-pub const ITEM_COLUMNS: [&str; 16] = [
+/// `job_index`, `attempt`, `item_index`: u32; `sequence`, `elapsed_ns`: u64; `at_unix_ns`: i64;
+/// `task`, `doc_hash`, `prompt_hash`: str; `group`: str or null.
+///
+/// Choices: `gold`, `predicted`: u32 or null; `predicted_norm`: u32 or null; `loglikelihoods`: list
+/// of f64; `is_greedy`: list of bool; `choice_tokens`, `choice_chars`: list of u32 (empty lists
+/// where the answer is no choice).
+///
+/// Generated answers: `text`, `target`, `end`: str or null; `n_prompt_tokens`, `n_tokens`: u32 or
+/// null (`n_tokens` is also given for rolling answers).
+///
+/// Rolling answers: `rolling_loglikelihood`: f64 or null; `n_words`, `n_bytes`: u32 or null.
+///
+/// Version 1 had neither `group` nor anything from `text` on.
+pub const ITEM_COLUMNS: [&str; 25] = [
     "job_index",
     "attempt",
     "sequence",
     "at_unix_ns",
     "task",
+    "group",
     "item_index",
     "doc_hash",
     "prompt_hash",
@@ -72,7 +86,33 @@ pub const ITEM_COLUMNS: [&str; 16] = [
     "is_greedy",
     "choice_tokens",
     "choice_chars",
+    "text",
+    "target",
+    "end",
+    "n_prompt_tokens",
+    "n_tokens",
+    "rolling_loglikelihood",
+    "n_words",
+    "n_bytes",
     "elapsed_ns",
+];
+
+/// Columns of [`SCORES`], in the items' order.
+///
+/// `job_index`, `attempt`, `item_index`: u32; `sequence`: u64, the item's; `task`, `metric`,
+/// `filter`: str; `value`: f64 or null (null where it cannot be decided); `extracted`, `reason`:
+/// str or null. Since version 2; in version 1 `acc` and `acc_norm` follow from the items.
+pub const SCORE_COLUMNS: [&str; 10] = [
+    "job_index",
+    "attempt",
+    "sequence",
+    "task",
+    "item_index",
+    "metric",
+    "filter",
+    "value",
+    "extracted",
+    "reason",
 ];
 
 /// Columns of [`TOKENS`].

@@ -2,6 +2,7 @@
 //!
 //! Every conversion takes its source apart, so that a new field is a compile error here.
 
+mod item;
 mod record;
 
 use std::{num::NonZeroU32, str::FromStr};
@@ -9,8 +10,8 @@ use std::{num::NonZeroU32, str::FromStr};
 use crate::{
     bundle::{Failure, FailureClass, JobState},
     job::{
-        AccuracySpec, AttemptId, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model,
-        ModelSource, Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
+        AccuracySpec, AttemptId, ChatSpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model,
+        ModelSource, Numerics, RunId, Selector, Shard, SuiteSpec, Synth, Workload,
     },
     machine::{Cache, Machine},
     wire,
@@ -412,12 +413,35 @@ impl From<SuiteSpec> for wire::Suite {
                 limit,
                 num_fewshot,
                 add_bos,
+                definition,
+                chat,
+                max_new,
+                batch,
+                shard,
+                evalplus_compat,
             }) => Kind::Accuracy(wire::Accuracy {
                 task,
                 data_dir: data_dir.to_string_lossy().into_owned(),
                 limit: limit.map(NonZeroU32::get),
                 num_fewshot,
                 add_bos,
+                definition,
+                chat: chat.map(
+                    |ChatSpec {
+                         system,
+                         fewshot_as_multiturn,
+                     }| wire::AccuracyChat {
+                        system,
+                        fewshot_as_multiturn,
+                    },
+                ),
+                max_new: max_new.map(NonZeroU32::get),
+                batch: batch.map(NonZeroU32::get),
+                shard: shard.map(|Shard { index, count }| wire::Shard {
+                    index,
+                    count: count.get(),
+                }),
+                evalplus_compat,
             }),
         };
         Self { kind: Some(kind) }
@@ -459,6 +483,12 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 limit,
                 num_fewshot,
                 add_bos,
+                definition,
+                chat,
+                max_new,
+                batch,
+                shard,
+                evalplus_compat,
             }) => Self::Accuracy(AccuracySpec {
                 task,
                 data_dir: data_dir.into(),
@@ -467,9 +497,36 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                     .transpose()?,
                 num_fewshot,
                 add_bos,
+                definition,
+                chat: chat.map(
+                    |wire::AccuracyChat {
+                         system,
+                         fewshot_as_multiturn,
+                     }| ChatSpec {
+                        system,
+                        fewshot_as_multiturn,
+                    },
+                ),
+                max_new: max_new
+                    .map(|tokens| positive("Accuracy.max_new", tokens))
+                    .transpose()?,
+                batch: batch
+                    .map(|items| positive("Accuracy.batch", items))
+                    .transpose()?,
+                shard: shard.map(shard_of).transpose()?,
+                evalplus_compat,
             }),
         })
     }
+}
+
+fn shard_of(wire::Shard { index, count }: wire::Shard) -> Result<Shard, InvalidMessage> {
+    let count = positive("Shard.count", count)?;
+    if index >= count.get() {
+        let problem = format!("{index} is no shard of {count}");
+        return Err(invalid("Shard.index", problem));
+    }
+    Ok(Shard { index, count })
 }
 
 impl From<AttemptId> for wire::AttemptRef {

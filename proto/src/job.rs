@@ -280,4 +280,49 @@ pub struct AccuracySpec {
     pub num_fewshot: u32,
     /// Whether the tokenizer's BOS stands before the context.
     pub add_bos: bool,
+    /// The task's TOML, where it is none of those every agent has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// The question as a turn of a chat; `None` without chat template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatSpec>,
+    /// Most tokens of a generated answer, instead of the task's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_new: Option<NonZeroU32>,
+    /// Items evaluated together; results do not depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<NonZeroU32>,
+    /// Which items; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// `EvalPlus` 0.3.1 as it is, its wrong verdict on `HumanEval/32` included.
+    #[serde(default)]
+    pub evalplus_compat: bool,
+}
+
+/// How a question becomes a chat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatSpec {
+    /// What the system says first, before a task's own description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Whether each example is a turn of its own, rather than all in the question's.
+    #[serde(default)]
+    pub fewshot_as_multiturn: bool,
+}
+
+/// Every `count`-th item from `index` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Below `count`.
+    pub index: u32,
+    /// Shards in all.
+    pub count: NonZeroU32,
+}
+
+impl Shard {
+    /// Tells whether an item is among the shard's.
+    pub fn holds(self, item: u32) -> bool {
+        item % self.count == self.index
+    }
 }

@@ -319,13 +319,56 @@ pub struct TokenTimes {
 pub struct Item {
     /// Task name.
     pub task: String,
+    /// Part of the task the item belongs to, e.g. MMLU's subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Position in the data set.
     pub index: u32,
     /// blake3 of the item's JSON line, hex.
     pub doc_hash: String,
     /// blake3 of all its requests, hex.
     pub prompt_hash: String,
-    /// Index of the right choice.
+    /// What the model said.
+    pub answer: Answer,
+    /// What that is worth: at least one, in the task's order.
+    pub scores: Vec<ItemScore>,
+    /// Wall time of the item; of the batch it was evaluated in, divided evenly, where it shared one.
+    pub elapsed_ns: u64,
+}
+
+impl Item {
+    /// Returns the score of this metric and filter; `None` where the task has no such score.
+    pub fn score(&self, metric: &str, filter: &str) -> Option<&ItemScore> {
+        self.scores
+            .iter()
+            .find(|score| score.metric == metric && score.filter == filter)
+    }
+
+    /// Returns the choices' scores; none where the answer is no choice.
+    pub fn choices(&self) -> &[Choice] {
+        match &self.answer {
+            Answer::Choice(answer) => &answer.choices,
+            Answer::Generated(_) | Answer::Rolling(_) => &[],
+        }
+    }
+}
+
+/// What a model said to one item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// How likely each choice is.
+    Choice(ChoiceAnswer),
+    /// A text.
+    Generated(GeneratedAnswer),
+    /// How likely the item itself is.
+    Rolling(RollingAnswer),
+}
+
+/// How likely each choice of an item is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChoiceAnswer {
+    /// Index of the right choice; the first of them where several are right.
     pub gold: u32,
     /// Each choice's score; at least one.
     pub choices: Vec<Choice>,
@@ -333,8 +376,80 @@ pub struct Item {
     pub predicted: u32,
     /// Arg max of log-likelihood per character; `None` where the task has no `acc_norm`.
     pub predicted_norm: Option<u32>,
-    /// Wall time of the item.
-    pub elapsed_ns: u64,
+}
+
+/// A generated answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedAnswer {
+    /// The text, without the stop text.
+    pub text: String,
+    /// What it is compared with, e.g. the right answer or a program's tests' name.
+    pub target: String,
+    /// Tokens of the prompt.
+    pub n_prompt_tokens: u32,
+    /// Tokens generated, those of a stop text included.
+    pub n_tokens: u32,
+    /// Why it ended: `max_new`, `context_full`, `end_token` or `stop`.
+    pub end: String,
+}
+
+/// How likely an item's text is, token after token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RollingAnswer {
+    /// Sum of natural log p of all tokens.
+    pub loglikelihood: f64,
+    /// Tokens scored.
+    pub n_tokens: u32,
+    /// Words of the original text (perplexity per word is over these).
+    pub n_words: u32,
+    /// UTF-8 bytes of the original text.
+    pub n_bytes: u32,
+}
+
+/// One metric of one item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemScore {
+    /// The metric, by lm-evaluation-harness's name where it has one: `acc`, `acc_norm`, `mc2`,
+    /// `exact_match`, `pass@1`.
+    pub metric: String,
+    /// What the answer went through before, `none` where nothing: `strict-match`, `base`, `plus`.
+    pub filter: String,
+    /// From 0 to 1; `None` where it cannot be decided.
+    pub value: Option<f64>,
+    /// What the filter made of a generated answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extracted: Option<String>,
+    /// Why it failed or cannot be decided, in a reader's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl ItemScore {
+    /// Returns a score that is decided, of an answer taken as it is.
+    pub fn plain(metric: &str, value: f64) -> Self {
+        Self {
+            metric: metric.to_owned(),
+            filter: NO_FILTER.to_owned(),
+            value: Some(value),
+            extracted: None,
+            reason: None,
+        }
+    }
+}
+
+/// The filter of a score that took the answer as it is.
+pub const NO_FILTER: &str = "none";
+
+impl ChoiceAnswer {
+    /// Returns `acc`, and `acc_norm` where the task has it.
+    pub fn scores(&self) -> Vec<ItemScore> {
+        let right = |predicted: u32| f64::from(u8::from(predicted == self.gold));
+        let acc = ItemScore::plain("acc", right(self.predicted));
+        let norm = self
+            .predicted_norm
+            .map(|predicted| ItemScore::plain("acc_norm", right(predicted)));
+        std::iter::once(acc).chain(norm).collect()
+    }
 }
 
 /// One choice of an item.

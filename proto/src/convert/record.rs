@@ -2,9 +2,7 @@
 
 use super::{InvalidMessage, invalid, numerics, parsed, required};
 use crate::{
-    record::{
-        Choice, Item, Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes,
-    },
+    record::{Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes},
     wire,
 };
 
@@ -156,107 +154,6 @@ impl TryFrom<wire::Measurement> for Measurement {
                 .transpose()?,
             repetition,
             outcome,
-        })
-    }
-}
-
-impl From<Item> for wire::Item {
-    fn from(item: Item) -> Self {
-        let Item {
-            task,
-            index,
-            doc_hash,
-            prompt_hash,
-            gold,
-            choices,
-            predicted,
-            predicted_norm,
-            elapsed_ns,
-        } = item;
-        let choices = choices
-            .into_iter()
-            .map(
-                |Choice {
-                     loglikelihood,
-                     is_greedy,
-                     n_tokens,
-                     n_chars,
-                 }| wire::Choice {
-                    loglikelihood,
-                    is_greedy,
-                    n_tokens,
-                    n_chars,
-                },
-            )
-            .collect();
-        Self {
-            task,
-            index,
-            doc_hash,
-            prompt_hash,
-            gold,
-            choices,
-            predicted,
-            predicted_norm,
-            elapsed_ns,
-        }
-    }
-}
-
-impl TryFrom<wire::Item> for Item {
-    type Error = InvalidMessage;
-
-    fn try_from(item: wire::Item) -> Result<Self, Self::Error> {
-        let wire::Item {
-            task,
-            index,
-            doc_hash,
-            prompt_hash,
-            gold,
-            choices,
-            predicted,
-            predicted_norm,
-            elapsed_ns,
-        } = item;
-        let n_choices = choices.len();
-        for (field, choice) in [
-            ("Item.gold", Some(gold)),
-            ("Item.predicted", Some(predicted)),
-            ("Item.predicted_norm", predicted_norm),
-        ] {
-            if choice.is_some_and(|choice| choice as usize >= n_choices) {
-                return Err(invalid(
-                    field,
-                    format!("names none of the {n_choices} choices"),
-                ));
-            }
-        }
-        let choices = choices
-            .into_iter()
-            .map(
-                |wire::Choice {
-                     loglikelihood,
-                     is_greedy,
-                     n_tokens,
-                     n_chars,
-                 }| Choice {
-                    loglikelihood,
-                    is_greedy,
-                    n_tokens,
-                    n_chars,
-                },
-            )
-            .collect();
-        Ok(Self {
-            task,
-            index,
-            doc_hash,
-            prompt_hash,
-            gold,
-            choices,
-            predicted,
-            predicted_norm,
-            elapsed_ns,
         })
     }
 }

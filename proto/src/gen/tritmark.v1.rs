@@ -189,7 +189,7 @@ pub struct Energy {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Accuracy {
-    /// "arc_challenge", "arc_easy", "boolq", "winogrande"
+    /// "arc_challenge", "gsm8k", ...; the name in `definition` where there is one
     #[prost(string, tag = "1")]
     pub task: ::prost::alloc::string::String,
     /// folder with a folder for each task
@@ -202,6 +202,41 @@ pub struct Accuracy {
     pub num_fewshot: u32,
     #[prost(bool, tag = "5")]
     pub add_bos: bool,
+    /// a task's TOML, where the agent's build does not know the task
+    #[prost(string, optional, tag = "6")]
+    pub definition: ::core::option::Option<::prost::alloc::string::String>,
+    /// absent: no chat template
+    #[prost(message, optional, tag = "7")]
+    pub chat: ::core::option::Option<AccuracyChat>,
+    /// generated tokens, instead of the task's own limit
+    #[prost(uint32, optional, tag = "8")]
+    pub max_new: ::core::option::Option<u32>,
+    /// items evaluated together; results do not depend on it
+    #[prost(uint32, optional, tag = "9")]
+    pub batch: ::core::option::Option<u32>,
+    /// absent: all items
+    #[prost(message, optional, tag = "10")]
+    pub shard: ::core::option::Option<Shard>,
+    /// EvalPlus 0.3.1 as it is, HumanEval/32's wrong verdict included
+    #[prost(bool, tag = "11")]
+    pub evalplus_compat: bool,
+}
+/// The question as one turn of a chat, by the model's own template.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccuracyChat {
+    #[prost(string, optional, tag = "1")]
+    pub system: ::core::option::Option<::prost::alloc::string::String>,
+    /// each example a turn of its own
+    #[prost(bool, tag = "2")]
+    pub fewshot_as_multiturn: bool,
+}
+/// Every `count`-th item from `index` on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Shard {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
 }
 /// One thing a worker found out. Written once, keyed by (run, job, attempt, sequence).
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -294,11 +329,13 @@ pub struct Item {
     /// blake3 of all requests (contexts and continuations)
     #[prost(string, tag = "4")]
     pub prompt_hash: ::prost::alloc::string::String,
+    /// choices only
     #[prost(uint32, tag = "5")]
     pub gold: u32,
+    /// empty where the answer is generated or rolling
     #[prost(message, repeated, tag = "6")]
     pub choices: ::prost::alloc::vec::Vec<Choice>,
-    /// arg max of the log-likelihoods
+    /// choices only: arg max of the log-likelihoods
     #[prost(uint32, tag = "7")]
     pub predicted: u32,
     /// arg max of log-likelihood / characters; absent where the task has no acc_norm
@@ -306,6 +343,18 @@ pub struct Item {
     pub predicted_norm: ::core::option::Option<u32>,
     #[prost(uint64, tag = "9")]
     pub elapsed_ns: u64,
+    /// the answer, where it is a text
+    #[prost(message, optional, tag = "10")]
+    pub generated: ::core::option::Option<Generated>,
+    /// the answer, where it is how likely the item itself is
+    #[prost(message, optional, tag = "11")]
+    pub rolling: ::core::option::Option<Rolling>,
+    /// absent in records of before: then acc and acc_norm follow from the choices
+    #[prost(message, repeated, tag = "12")]
+    pub scores: ::prost::alloc::vec::Vec<ItemScore>,
+    /// part of the task the item belongs to, e.g. MMLU's subject
+    #[prost(string, optional, tag = "13")]
+    pub group: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Choice {
@@ -317,6 +366,55 @@ pub struct Choice {
     pub n_tokens: u32,
     #[prost(uint32, tag = "4")]
     pub n_chars: u32,
+}
+/// A generated answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Generated {
+    /// without the stop text
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// what it is compared with
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub n_prompt_tokens: u32,
+    #[prost(uint32, tag = "4")]
+    pub n_tokens: u32,
+    /// "max_new", "context_full", "end_token", "stop"
+    #[prost(string, tag = "5")]
+    pub end: ::prost::alloc::string::String,
+}
+/// How likely an item's text is, token after token.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Rolling {
+    /// natural
+    #[prost(double, tag = "1")]
+    pub loglikelihood: f64,
+    #[prost(uint32, tag = "2")]
+    pub n_tokens: u32,
+    #[prost(uint32, tag = "3")]
+    pub n_words: u32,
+    #[prost(uint32, tag = "4")]
+    pub n_bytes: u32,
+}
+/// One metric of one item.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ItemScore {
+    /// "acc", "exact_match", "pass@1", ...
+    #[prost(string, tag = "1")]
+    pub metric: ::prost::alloc::string::String,
+    /// "none", "strict-match", "base", "plus", ...
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    /// absent where it cannot be decided
+    #[prost(double, optional, tag = "3")]
+    pub value: ::core::option::Option<f64>,
+    /// what the filter made of a generated answer
+    #[prost(string, optional, tag = "4")]
+    pub extracted: ::core::option::Option<::prost::alloc::string::String>,
+    /// why it failed or cannot be decided, in a reader's words
+    #[prost(string, optional, tag = "5")]
+    pub reason: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// What the worker really ran: first record of every attempt.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,0 +1,355 @@
+//! Items of accuracy tasks.
+
+use super::{InvalidMessage, invalid};
+use crate::{
+    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
+    wire,
+};
+
+impl From<Item> for wire::Item {
+    fn from(item: Item) -> Self {
+        let Item {
+            task,
+            group,
+            index,
+            doc_hash,
+            prompt_hash,
+            answer,
+            scores,
+            elapsed_ns,
+        } = item;
+        let mut wire = Self {
+            task,
+            group,
+            index,
+            doc_hash,
+            prompt_hash,
+            scores: scores.into_iter().map(Into::into).collect(),
+            elapsed_ns,
+            ..Self::default()
+        };
+        match answer {
+            Answer::Choice(ChoiceAnswer {
+                gold,
+                choices,
+                predicted,
+                predicted_norm,
+            }) => {
+                wire.gold = gold;
+                wire.choices = choices.into_iter().map(Into::into).collect();
+                wire.predicted = predicted;
+                wire.predicted_norm = predicted_norm;
+            }
+            Answer::Generated(GeneratedAnswer {
+                text,
+                target,
+                n_prompt_tokens,
+                n_tokens,
+                end,
+            }) => {
+                wire.generated = Some(wire::Generated {
+                    text,
+                    target,
+                    n_prompt_tokens,
+                    n_tokens,
+                    end,
+                });
+            }
+            Answer::Rolling(RollingAnswer {
+                loglikelihood,
+                n_tokens,
+                n_words,
+                n_bytes,
+            }) => {
+                wire.rolling = Some(wire::Rolling {
+                    loglikelihood,
+                    n_tokens,
+                    n_words,
+                    n_bytes,
+                });
+            }
+        }
+        wire
+    }
+}
+
+impl TryFrom<wire::Item> for Item {
+    type Error = InvalidMessage;
+
+    fn try_from(item: wire::Item) -> Result<Self, Self::Error> {
+        let wire::Item {
+            task,
+            index,
+            doc_hash,
+            prompt_hash,
+            gold,
+            choices,
+            predicted,
+            predicted_norm,
+            elapsed_ns,
+            generated,
+            rolling,
+            scores,
+            group,
+        } = item;
+        let mut scores = scores
+            .into_iter()
+            .map(ItemScore::try_from)
+            .collect::<Result<Vec<_>, _>>()?;
+        let answer = match (generated, rolling) {
+            (None, None) => {
+                let answer = choice(gold, choices, predicted, predicted_norm)?;
+                // Written before scores were.
+                if scores.is_empty() {
+                    scores = answer.scores();
+                }
+                Answer::Choice(answer)
+            }
+            (Some(generated), None) if choices.is_empty() => {
+                let wire::Generated {
+                    text,
+                    target,
+                    n_prompt_tokens,
+                    n_tokens,
+                    end,
+                } = generated;
+                Answer::Generated(GeneratedAnswer {
+                    text,
+                    target,
+                    n_prompt_tokens,
+                    n_tokens,
+                    end,
+                })
+            }
+            (None, Some(rolling)) if choices.is_empty() => {
+                let wire::Rolling {
+                    loglikelihood,
+                    n_tokens,
+                    n_words,
+                    n_bytes,
+                } = rolling;
+                if !loglikelihood.is_finite() {
+                    let problem = format!("{loglikelihood} is no number");
+                    return Err(invalid("Rolling.loglikelihood", problem));
+                }
+                Answer::Rolling(RollingAnswer {
+                    loglikelihood,
+                    n_tokens,
+                    n_words,
+                    n_bytes,
+                })
+            }
+            _ => return Err(invalid("Item", "holds more than one kind of answer")),
+        };
+        if scores.is_empty() {
+            return Err(InvalidMessage::Missing {
+                field: "Item.scores",
+            });
+        }
+        Ok(Self {
+            task,
+            group,
+            index,
+            doc_hash,
+            prompt_hash,
+            answer,
+            scores,
+            elapsed_ns,
+        })
+    }
+}
+
+fn choice(
+    gold: u32,
+    choices: Vec<wire::Choice>,
+    predicted: u32,
+    predicted_norm: Option<u32>,
+) -> Result<ChoiceAnswer, InvalidMessage> {
+    let n_choices = choices.len();
+    for (field, choice) in [
+        ("Item.gold", Some(gold)),
+        ("Item.predicted", Some(predicted)),
+        ("Item.predicted_norm", predicted_norm),
+    ] {
+        if choice.is_some_and(|choice| choice as usize >= n_choices) {
+            let problem = format!("names none of the {n_choices} choices");
+            return Err(invalid(field, problem));
+        }
+    }
+    Ok(ChoiceAnswer {
+        gold,
+        choices: choices.into_iter().map(Into::into).collect(),
+        predicted,
+        predicted_norm,
+    })
+}
+
+impl From<Choice> for wire::Choice {
+    fn from(choice: Choice) -> Self {
+        let Choice {
+            loglikelihood,
+            is_greedy,
+            n_tokens,
+            n_chars,
+        } = choice;
+        Self {
+            loglikelihood,
+            is_greedy,
+            n_tokens,
+            n_chars,
+        }
+    }
+}
+
+impl From<wire::Choice> for Choice {
+    fn from(choice: wire::Choice) -> Self {
+        let wire::Choice {
+            loglikelihood,
+            is_greedy,
+            n_tokens,
+            n_chars,
+        } = choice;
+        Self {
+            loglikelihood,
+            is_greedy,
+            n_tokens,
+            n_chars,
+        }
+    }
+}
+
+impl From<ItemScore> for wire::ItemScore {
+    fn from(score: ItemScore) -> Self {
+        let ItemScore {
+            metric,
+            filter,
+            value,
+            extracted,
+            reason,
+        } = score;
+        Self {
+            metric,
+            filter,
+            value,
+            extracted,
+            reason,
+        }
+    }
+}
+
+impl TryFrom<wire::ItemScore> for ItemScore {
+    type Error = InvalidMessage;
+
+    fn try_from(score: wire::ItemScore) -> Result<Self, Self::Error> {
+        let wire::ItemScore {
+            metric,
+            filter,
+            value,
+            extracted,
+            reason,
+        } = score;
+        if let Some(value) = value.filter(|value| !value.is_finite()) {
+            return Err(invalid("ItemScore.value", format!("{value} is no number")));
+        }
+        Ok(Self {
+            metric,
+            filter,
+            value,
+            extracted,
+            reason,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(answer: Answer) -> Item {
+        Item {
+            task: "t".to_owned(),
+            group: Some("anatomy".to_owned()),
+            index: 3,
+            doc_hash: "d".to_owned(),
+            prompt_hash: "p".to_owned(),
+            answer,
+            scores: vec![ItemScore {
+                metric: "exact_match".to_owned(),
+                filter: "strict-match".to_owned(),
+                value: None,
+                extracted: Some("[invalid]".to_owned()),
+                reason: Some("needs algebra".to_owned()),
+            }],
+            elapsed_ns: 9,
+        }
+    }
+
+    fn choices() -> ChoiceAnswer {
+        let choice = Choice {
+            loglikelihood: -1.0,
+            is_greedy: true,
+            n_tokens: 2,
+            n_chars: 5,
+        };
+        ChoiceAnswer {
+            gold: 1,
+            choices: vec![choice; 2],
+            predicted: 1,
+            predicted_norm: Some(0),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_answer_comes_back_as_it_went() {
+        let generated = GeneratedAnswer {
+            text: "#### 4".to_owned(),
+            target: "4".to_owned(),
+            n_prompt_tokens: 7,
+            n_tokens: 3,
+            end: "stop".to_owned(),
+        };
+        let rolling = RollingAnswer {
+            loglikelihood: -2.5,
+            n_tokens: 3,
+            n_words: 2,
+            n_bytes: 11,
+        };
+        for answer in [
+            Answer::Choice(choices()),
+            Answer::Generated(generated),
+            Answer::Rolling(rolling),
+        ] {
+            let item = item(answer);
+            assert_eq!(Item::try_from(wire::Item::from(item.clone())), Ok(item));
+        }
+    }
+
+    #[test]
+    fn a_record_without_scores_has_those_of_its_choices() {
+        let mut wire = wire::Item::from(item(Answer::Choice(choices())));
+        wire.scores.clear();
+        let item = Item::try_from(wire).unwrap();
+        assert_eq!(
+            item.scores,
+            [
+                ItemScore::plain("acc", 1.0),
+                ItemScore::plain("acc_norm", 0.0)
+            ]
+        );
+    }
+
+    #[test]
+    fn two_kinds_of_answer_none_and_what_is_no_number_are_refused() {
+        let mut both = wire::Item::from(item(Answer::Choice(choices())));
+        both.generated = Some(wire::Generated::default());
+        assert!(Item::try_from(both).is_err());
+        let none = wire::Item {
+            task: "t".to_owned(),
+            ..Default::default()
+        };
+        assert!(Item::try_from(none).is_err());
+        let mut nan = wire::Item::from(item(Answer::Choice(choices())));
+        nan.scores[0].value = Some(f64::NAN);
+        assert!(Item::try_from(nan).is_err());
+    }
+}
