@@ -264,6 +264,12 @@ impl Reader<'_> {
                     limit,
                     num_fewshot,
                     add_bos: *add_bos,
+                    definition: None,
+                    chat: None,
+                    max_new: None,
+                    batch: None,
+                    shard: None,
+                    evalplus_compat: false,
                 }),
                 at: task.span().start,
             })
