@@ -53,15 +53,14 @@ impl Bundle {
         })?;
         measurements.sort_by_key(|row| (row.job_index, row.sequence));
         let path = dir.join(ITEMS);
-        let mut items = match manifest.format_version {
-            1 => frame::read_items_of_version_1(&path)?,
-            _ => {
-                let mut items = frame::read_items(&path)?;
-                let scores_path = dir.join(SCORES);
-                let scores = frame::read_scores(&scores_path)?;
-                give_scores(&path, &mut items, &scores_path, scores)?;
-                items
-            }
+        let mut items = if manifest.format_version == 1 {
+            frame::read_items_of_version_1(&path)?
+        } else {
+            let mut items = frame::read_items(&path)?;
+            let scores_path = dir.join(SCORES);
+            let scores = frame::read_scores(&scores_path)?;
+            give_scores(&path, &mut items, &scores_path, scores)?;
+            items
         };
         // One attempt goes on where another ended, so that items of both count.
         check_jobs(&path, &attempts, &items, |row| row.job_index)?;

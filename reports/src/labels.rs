@@ -44,10 +44,9 @@ pub(crate) fn metric(name: &str) -> &str {
 pub(crate) fn figure(name: &str, filter: Option<&str>) -> String {
     let metric = metric(name);
     let filter = match filter {
-        None | Some("none" | "") => return metric.to_owned(),
+        None | Some("none" | "" | "get-answer" | "remove_whitespace") => return metric.to_owned(),
         Some("strict-match") => "strict",
         Some("flexible-extract") => "flexible",
-        Some("get-answer" | "remove_whitespace") => return metric.to_owned(),
         Some("base") => "base tests",
         Some("plus") => "base and extra tests",
         Some(other) => other,

@@ -6,12 +6,21 @@
 //! one process are not independent samples: an interval over them describes that process.
 
 mod bootstrap;
+mod distributions;
+mod equivalence;
+mod mean_interval;
+mod multiple;
 mod paired;
 mod perplexity;
+mod wilcoxon;
 
 pub use bootstrap::{Interval, RESAMPLES, median_interval, ratio_interval};
+pub use equivalence::{Equivalence, clustered_stderr, equivalence};
+pub use mean_interval::{mean_interval, statistic_interval};
+pub use multiple::benjamini_hochberg;
 pub use paired::{Difference, exact_mcnemar, min_detectable, paired_difference};
 pub use perplexity::Likelihood;
+pub use wilcoxon::{SignedRank, signed_rank};
 
 /// Fewest values a 99th percentile is given for: below it, fewer than ten values lie above.
 pub const MIN_FOR_P99: usize = 1000;

@@ -68,7 +68,7 @@ pub(super) fn unite<'a>(
             .as_ref()
             .and_then(|identity| sharded.get(identity).copied());
         if let Some(at) = known {
-            wholes[at].add(key, outcome);
+            wholes[at].add(&key, outcome);
             continue;
         }
         if let Some(identity) = identity {
@@ -98,7 +98,7 @@ pub(super) fn unite<'a>(
 
 impl<'a> Whole<'a> {
     /// Adds a shard. The row stands with the first of the machines.
-    fn add(&mut self, key: Key, outcome: &'a JobOutcome) {
+    fn add(&mut self, key: &Key, outcome: &'a JobOutcome) {
         self.key.machine_rank = self.key.machine_rank.min(key.machine_rank);
         if !self
             .key

@@ -612,7 +612,7 @@ fn rolling_answers_have_three_figures_of_all_texts_together() {
     let ratio = (40.0_f64 / 25.0).exp();
     assert!((ternary.baseline_ratio.unwrap() - ratio).abs() < 1e-12);
     assert_eq!(ternary.baseline_n, Some(2));
-    assert!(!rows.iter().any(|row| row.is_main_share()));
+    assert!(!rows.iter().any(SummaryRow::is_main_share));
 }
 
 #[test]
