@@ -21,10 +21,11 @@ use crate::{
 };
 
 /// Files of a bundle and no others are taken from a coordinator.
-const BUNDLE_FILES: [&str; 4] = [
+const BUNDLE_FILES: [&str; 5] = [
     bundle::MANIFEST,
     bundle::MEASUREMENTS,
     bundle::ITEMS,
+    bundle::SCORES,
     bundle::TOKENS,
 ];
 

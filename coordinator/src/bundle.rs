@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use tritmark_proto::{
-    bundle::{FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, Run, TOKENS},
+    bundle::{FORMAT_VERSION, JobOutcome, MANIFEST, Manifest, Run},
     job::{RunId, SuiteSpec},
     record::{ModelFacts, Record, RecordBody},
 };
@@ -138,7 +138,7 @@ pub async fn files(store: &dyn Store, run: StoredRun) -> Result<Vec<BundleFile>,
         name: MANIFEST,
         bytes: json,
     }];
-    for (name, table) in [MEASUREMENTS, ITEMS, TOKENS].into_iter().zip(tables) {
+    for (name, table) in tables {
         let bytes = table.map_err(|source| BundleError::Table { name, source })?;
         files.push(BundleFile { name, bytes });
     }

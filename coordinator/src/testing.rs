@@ -9,8 +9,8 @@ use tritmark_proto::{
     },
     machine::Machine,
     record::{
-        Choice, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase, Reading, Record,
-        RecordBody, TokenTimes,
+        Answer, Choice, ChoiceAnswer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase,
+        Reading, Record, RecordBody, TokenTimes,
     },
 };
 
@@ -78,6 +78,12 @@ pub(crate) fn accuracy() -> SuiteSpec {
         limit: None,
         num_fewshot: 0,
         add_bos: false,
+        definition: None,
+        chat: None,
+        max_new: None,
+        batch: None,
+        shard: None,
+        evalplus_compat: false,
     })
 }
 
@@ -185,11 +191,7 @@ pub(crate) fn tokens() -> RecordBody {
 }
 
 pub(crate) fn item(index: u32, loglikelihood: f64) -> RecordBody {
-    RecordBody::Item(Item {
-        task: "boolq".into(),
-        index,
-        doc_hash: format!("doc-{index}"),
-        prompt_hash: format!("prompt-{index}"),
+    let answer = ChoiceAnswer {
         gold: 1,
         choices: vec![
             Choice {
@@ -207,6 +209,16 @@ pub(crate) fn item(index: u32, loglikelihood: f64) -> RecordBody {
         ],
         predicted: 1,
         predicted_norm: None,
+    };
+    let scores = answer.scores();
+    RecordBody::Item(Item {
+        task: "boolq".into(),
+        group: None,
+        index,
+        doc_hash: format!("doc-{index}"),
+        prompt_hash: format!("prompt-{index}"),
+        answer: Answer::Choice(answer),
+        scores,
         elapsed_ns: 5,
     })
 }

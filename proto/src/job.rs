@@ -345,4 +345,10 @@ impl Shard {
     pub fn holds(self, item: u32) -> bool {
         item % self.count == self.index
     }
+
+    /// Returns how many of a task's `n_items` items are the shard's.
+    pub fn share_of(self, n_items: u64) -> u64 {
+        let after = n_items.saturating_sub(u64::from(self.index));
+        after.div_ceil(u64::from(self.count.get()))
+    }
 }

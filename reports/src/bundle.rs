@@ -1,21 +1,25 @@
 //! Reads the folder of an exported run and checks that it holds together.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     path::Path,
 };
 
 use serde::Deserialize;
 use tritmark_proto::{
-    bundle::{FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, TOKENS},
+    bundle::{FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS},
     machine::Machine,
 };
 
 use crate::{
     error::ReportError,
-    frame::{self, ItemRow, MeasurementRow, TokenRow},
+    frame::{self, ItemRow, MeasurementRow, ScoreRow, TokenRow},
 };
+
+/// Oldest version of the format that is still read: answers are choices and have no scores of their
+/// own.
+const OLDEST_VERSION: u32 = 1;
 
 /// A run as exported: who did what where, and every raw value.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +53,15 @@ impl Bundle {
         })?;
         measurements.sort_by_key(|row| (row.job_index, row.sequence));
         let path = dir.join(ITEMS);
-        let mut items = frame::read_items(&path)?;
+        let mut items = if manifest.format_version == 1 {
+            frame::read_items_of_version_1(&path)?
+        } else {
+            let mut items = frame::read_items(&path)?;
+            let scores_path = dir.join(SCORES);
+            let scores = frame::read_scores(&scores_path)?;
+            give_scores(&path, &mut items, &scores_path, scores)?;
+            items
+        };
         // One attempt goes on where another ended, so that items of both count.
         check_jobs(&path, &attempts, &items, |row| row.job_index)?;
         items.sort_by_key(|row| (row.job_index, row.attempt, row.sequence));
@@ -95,7 +107,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, ReportError> {
     };
     // The version is read on its own: a newer manifest may have any other shape.
     let Probe { format_version } = serde_json::from_slice(&bytes).map_err(misread)?;
-    if format_version != FORMAT_VERSION {
+    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&format_version) {
         return Err(ReportError::Version {
             path: path.to_owned(),
             found: format_version,
@@ -170,6 +182,69 @@ fn check_jobs<T>(
         }
     }
     Ok(())
+}
+
+/// Gives each item its scores.
+fn give_scores(
+    items_path: &Path,
+    items: &mut [ItemRow],
+    scores_path: &Path,
+    scores: Vec<ScoreRow>,
+) -> Result<(), ReportError> {
+    let places: HashMap<(u32, u32, u64), usize> = items
+        .iter()
+        .enumerate()
+        .map(|(at, row)| ((row.job_index, row.attempt, row.sequence), at))
+        .collect();
+    for (row, score) in scores.into_iter().enumerate() {
+        let bad = |column, what: String| ReportError::BadValue {
+            path: scores_path.to_owned(),
+            column,
+            row,
+            what,
+        };
+        let ScoreRow {
+            job_index,
+            attempt,
+            sequence,
+            task,
+            item_index,
+            score,
+        } = score;
+        let Some(at) = places.get(&(job_index, attempt, sequence)) else {
+            let what =
+                format!("job {job_index}, attempt {attempt} has no item at sequence {sequence}");
+            return Err(bad("sequence", what));
+        };
+        let item = &mut items[*at].item;
+        if item.index != item_index || item.task != task {
+            let what = format!(
+                "item {item_index} of `{task}` where the items have item {} of `{}`",
+                item.index, item.task
+            );
+            return Err(bad("item_index", what));
+        }
+        if item.score(&score.metric, &score.filter).is_some() {
+            let what = format!(
+                "item {item_index} has `{}` with filter `{}` twice",
+                score.metric, score.filter
+            );
+            return Err(bad("metric", what));
+        }
+        item.scores.push(score);
+    }
+    match items.iter().position(|row| row.item.scores.is_empty()) {
+        None => Ok(()),
+        Some(row) => Err(ReportError::BadValue {
+            path: items_path.to_owned(),
+            column: "item_index",
+            row,
+            what: format!(
+                "item {} of job {} has no score in `{SCORES}`",
+                items[row].item.index, items[row].job_index
+            ),
+        }),
+    }
 }
 
 /// Refuses an item that a job has twice.

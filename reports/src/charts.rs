@@ -176,16 +176,20 @@ fn bar_groups(metric: &str, rows: &[&SummaryRow]) -> BTreeMap<Option<Workload>, 
 /// Returns a lane for each task; one row a model and task, kernels and threads apart.
 fn lanes(rows: &[&SummaryRow]) -> Vec<Lane> {
     let mut lanes: Vec<Lane> = Vec::new();
-    for row in rows.iter().filter(|row| row.is_value_of("acc")) {
+    for row in rows.iter().filter(|row| row.is_main_share()) {
         let (Some(task), Some(share)) = (&row.task, row.value) else {
             continue;
         };
-        let mut label = task.clone();
+        let metric = row.metric.as_deref().unwrap_or_default();
+        let mut label = labels::figure_of_task(task, metric, row.filter.as_deref());
         if let Some(shots) = row.num_fewshot.filter(|shots| *shots > 0) {
             label = format!("{label}, {shots}-shot");
         }
         if row.add_bos == Some(false) {
             label.push_str(", no BOS");
+        }
+        if let Some(variant) = &row.variant {
+            label = format!("{label}, {variant}");
         }
         label = format!("{label} · n {}", units::count(row.n as u64));
         let dot = Dot {

@@ -4,11 +4,17 @@
 //! from resampling both sides; with one process a side it holds within these process runs and says
 //! nothing of the next start, so it carries that label.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Add,
+};
 
 use tritmark_proto::{bundle::Manifest, record::Item};
 
-use crate::stats::{self, Difference, Interval};
+use crate::{
+    score::{self, Figure, Rolling},
+    stats::{self, Difference, Interval, Likelihood},
+};
 
 /// Seed of every bootstrap, so that a bundle has one report.
 pub const SEED: u64 = 0x7472_6974;
@@ -79,83 +85,105 @@ pub fn ratio_scope(candidate: usize, baseline: usize) -> String {
     }
 }
 
-/// How a task is scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Score {
-    /// Highest log-likelihood.
-    Acc,
-    /// Highest log-likelihood per character.
-    AccNorm,
-}
-
-impl Score {
-    /// Returns the metric's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Acc => "acc",
-            Self::AccNorm => "acc_norm",
-        }
-    }
-
-    /// Tells whether the answer is right; `None` where the task has no such score.
-    pub fn is_right(self, item: &Item) -> Option<bool> {
-        match self {
-            Self::Acc => Some(item.predicted == item.gold),
-            Self::AccNorm => item.predicted_norm.map(|predicted| predicted == item.gold),
-        }
-    }
-}
-
-/// Two models' answers to one task.
+/// Two models' scores of one task.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AccuracyComparison {
-    /// Difference over the items both answered.
+pub struct ScoreComparison {
+    /// Difference over the items decided for both.
     pub difference: Difference,
-    /// P value of the exact two-sided `McNemar` test.
-    pub mcnemar_p: f64,
+    /// P value of the exact two-sided `McNemar` test; `None` where scores lie between 0 and 1.
+    pub mcnemar_p: Option<f64>,
     /// Smallest difference found with 80 % power.
-    pub min_detectable: f64,
+    pub min_detectable: Option<f64>,
+    /// Items both answered that are not decided for one or both.
+    pub n_undecided: usize,
     /// Items whose prompts were not the same.
     pub different_prompts: usize,
 }
 
-/// Compares two models over the items both answered, or returns `None` where there are none.
+/// Two models' items of one task, put together.
+#[derive(Clone, Debug, Default)]
+pub struct Paired<'a> {
+    /// (candidate, baseline).
+    pub items: Vec<(&'a Item, &'a Item)>,
+    /// How many of them had other prompts.
+    pub different_prompts: usize,
+}
+
+/// Puts the items together that both answered, in the candidate's order.
 ///
 /// Items are the same where their `doc_hash` is; of equal lines in a data set the first goes with
 /// the first.
-pub fn accuracy(
-    score: Score,
+pub fn pair_items<'a>(candidate: &[&'a Item], baseline: &[&'a Item]) -> Paired<'a> {
+    let answered: HashMap<(&str, usize), &Item> = numbered(baseline).into_iter().collect();
+    let mut paired = Paired::default();
+    for (key, item) in numbered(candidate) {
+        if let Some(other) = answered.get(&key) {
+            paired.items.push((item, other));
+            paired.different_prompts += usize::from(item.prompt_hash != other.prompt_hash);
+        }
+    }
+    paired
+}
+
+/// Compares a score of two models over the items both answered, or returns `None` where none of them
+/// is decided for both.
+pub fn scores(figure: &Figure, candidate: &[&Item], baseline: &[&Item]) -> Option<ScoreComparison> {
+    let paired = pair_items(candidate, baseline);
+    let scored = paired
+        .items
+        .iter()
+        .filter(|(item, other)| figure.score(item).is_some() && figure.score(other).is_some());
+    let values: Vec<Option<(f64, f64)>> = scored
+        .map(|(item, other)| figure.value(item).zip(figure.value(other)))
+        .collect();
+    let decided: Vec<(f64, f64)> = values.iter().copied().flatten().collect();
+    let difference = stats::paired_difference(&decided)?;
+    Some(ScoreComparison {
+        difference,
+        mcnemar_p: difference
+            .is_binary
+            .then(|| stats::exact_mcnemar(difference.only_candidate, difference.only_baseline)),
+        min_detectable: stats::min_detectable(&difference),
+        n_undecided: values.len() - decided.len(),
+        different_prompts: paired.different_prompts,
+    })
+}
+
+/// How likely two models find the same texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RollingComparison {
+    /// The candidate's value over the baseline's.
+    pub ratio: f64,
+    /// Texts both were asked for.
+    pub n: usize,
+    /// Texts whose prompts were not the same.
+    pub different_prompts: usize,
+}
+
+/// Compares how likely two models find the texts both were asked for, or returns `None` where there
+/// are none.
+pub fn rolling(
+    figure: Rolling,
     candidate: &[&Item],
     baseline: &[&Item],
-) -> Option<AccuracyComparison> {
-    let mut answered: HashMap<(&str, usize), &Item> = HashMap::new();
-    for (key, item) in numbered(baseline) {
-        answered.insert(key, item);
-    }
-    let mut answers = Vec::new();
-    let mut different_prompts = 0;
-    for (key, item) in numbered(candidate) {
-        let Some(other) = answered.get(&key) else {
-            continue;
-        };
-        let Some(answer) = score.is_right(item).zip(score.is_right(other)) else {
-            continue;
-        };
-        answers.push(answer);
-        different_prompts += usize::from(item.prompt_hash != other.prompt_hash);
-    }
-    let difference = stats::paired_difference(&answers)?;
-    let Difference {
-        n,
-        only_candidate,
-        only_baseline,
-        ..
-    } = difference;
-    Some(AccuracyComparison {
-        difference,
-        mcnemar_p: stats::exact_mcnemar(only_candidate, only_baseline),
-        min_detectable: stats::min_detectable(n, only_candidate + only_baseline)?,
-        different_prompts,
+) -> Option<RollingComparison> {
+    let paired = pair_items(candidate, baseline);
+    let both: Option<Vec<(Likelihood, Likelihood)>> = paired
+        .items
+        .iter()
+        .map(|(item, other)| score::likelihood(item).zip(score::likelihood(other)))
+        .collect();
+    let both = both?;
+    let sum = |side: fn(&(Likelihood, Likelihood)) -> Likelihood| {
+        both.iter().map(side).fold(Likelihood::default(), Add::add)
+    };
+    let (above, below) = figure
+        .of(sum(|pair| pair.0))
+        .zip(figure.of(sum(|pair| pair.1)))?;
+    (below > 0.0).then(|| RollingComparison {
+        ratio: above / below,
+        n: both.len(),
+        different_prompts: paired.different_prompts,
     })
 }
 
@@ -175,7 +203,7 @@ fn numbered<'a>(items: &[&'a Item]) -> Vec<((&'a str, usize), &'a Item)> {
 
 #[cfg(test)]
 mod tests {
-    use tritmark_proto::record::Choice;
+    use tritmark_proto::record::{Answer, Choice, ChoiceAnswer, RollingAnswer};
 
     use super::*;
 
@@ -186,15 +214,20 @@ mod tests {
             n_tokens: 1,
             n_chars: 3,
         };
-        Item {
-            task: "arc_easy".to_owned(),
-            index: 0,
-            doc_hash: doc.to_owned(),
-            prompt_hash: format!("prompt of {doc}"),
+        let answer = ChoiceAnswer {
             gold: 1,
             choices: vec![choice; 3],
             predicted,
             predicted_norm: Some(2),
+        };
+        Item {
+            task: "arc_easy".to_owned(),
+            group: None,
+            index: 0,
+            doc_hash: doc.to_owned(),
+            prompt_hash: format!("prompt of {doc}"),
+            scores: answer.scores(),
+            answer: Answer::Choice(answer),
             elapsed_ns: 5,
         }
     }
@@ -225,8 +258,8 @@ mod tests {
     fn only_items_both_answered_are_compared() {
         let candidate = [item("a", 1), item("b", 0), item("c", 1)];
         let baseline = [item("b", 1), item("c", 1), item("d", 1)];
-        let found = accuracy(
-            Score::Acc,
+        let found = scores(
+            &Figure::plain("acc"),
             &candidate.iter().collect::<Vec<_>>(),
             &baseline.iter().collect::<Vec<_>>(),
         )
@@ -241,8 +274,8 @@ mod tests {
     fn equal_lines_of_a_data_set_are_paired_in_order() {
         let candidate = [item("a", 1), item("a", 0)];
         let baseline = [item("a", 1), item("a", 1)];
-        let found = accuracy(
-            Score::Acc,
+        let found = scores(
+            &Figure::plain("acc"),
             &candidate.iter().collect::<Vec<_>>(),
             &baseline.iter().collect::<Vec<_>>(),
         )
@@ -254,18 +287,69 @@ mod tests {
     #[test]
     fn a_task_without_acc_norm_has_no_such_comparison() {
         let mut without = item("a", 1);
-        without.predicted_norm = None;
-        assert_eq!(
-            accuracy(Score::AccNorm, &[&without], &[&item("a", 1)]),
-            None
-        );
+        without.scores.truncate(1);
+        let norm = Figure::plain("acc_norm");
+        assert_eq!(scores(&norm, &[&without], &[&item("a", 1)]), None);
     }
 
     #[test]
     fn other_prompts_are_counted() {
         let mut other = item("a", 1);
         other.prompt_hash = "with BOS".to_owned();
-        let found = accuracy(Score::Acc, &[&other], &[&item("a", 1)]).unwrap();
+        let found = scores(&Figure::plain("acc"), &[&other], &[&item("a", 1)]).unwrap();
         assert_eq!(found.different_prompts, 1);
+    }
+
+    #[test]
+    fn what_is_undecided_is_neither_right_nor_wrong() {
+        let mut undecided = item("b", 1);
+        undecided.scores[0].value = None;
+        let candidate = [item("a", 1), undecided];
+        let baseline = [item("a", 0), item("b", 1)];
+        let found = scores(
+            &Figure::plain("acc"),
+            &candidate.iter().collect::<Vec<_>>(),
+            &baseline.iter().collect::<Vec<_>>(),
+        )
+        .unwrap();
+        assert_eq!((found.difference.n, found.n_undecided), (1, 1));
+        assert!((found.difference.value - 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn scores_between_0_and_1_have_a_difference_and_no_mcnemar() {
+        let with = |value| {
+            let mut item = item("a", 1);
+            item.scores = vec![tritmark_proto::record::ItemScore::plain("mc2", value)];
+            item
+        };
+        let found = scores(&Figure::plain("mc2"), &[&with(0.75)], &[&with(0.5)]).unwrap();
+        assert!((found.difference.value - 0.25).abs() < 1e-15);
+        assert_eq!(found.mcnemar_p, None);
+    }
+
+    #[test]
+    fn perplexities_are_compared_over_the_texts_of_both() {
+        let text = |doc: &str, loglikelihood| {
+            let mut item = item(doc, 1);
+            item.answer = Answer::Rolling(RollingAnswer {
+                loglikelihood,
+                n_tokens: 5,
+                n_words: 4,
+                n_bytes: 20,
+            });
+            item
+        };
+        let candidate = [text("a", -8.0), text("b", -12.0), text("c", -1.0)];
+        let baseline = [text("b", -10.0), text("a", -6.0)];
+        let compare = |figure| {
+            let candidate: Vec<&Item> = candidate.iter().collect();
+            let baseline: Vec<&Item> = baseline.iter().collect();
+            rolling(figure, &candidate, &baseline).unwrap()
+        };
+        let words = compare(Rolling::WordPerplexity);
+        assert_eq!(words.n, 2);
+        assert!((words.ratio - 0.5_f64.exp()).abs() < 1e-12);
+        assert!((compare(Rolling::BitsPerByte).ratio - 20.0 / 16.0).abs() < 1e-12);
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn render(view: &View, charts: &[Chart]) -> Result<String, ReportErro
 }
 
 fn sections(view: &View) -> Vec<Entry> {
-    let has_problems = !view.problems.jobs.is_empty() || !view.problems.unmeasurable.is_empty();
+    let has_problems = !view.problems.is_empty();
     [
         (true, "glance", "At a glance"),
         (!view.machines.is_empty(), "machines", "Machines"),
@@ -64,6 +64,7 @@ fn sections(view: &View) -> Vec<Entry> {
             "Side by side",
         ),
         (!view.suites.is_empty(), "suites", "Suite by suite"),
+        (!view.groups.is_empty(), "groups", "Group by group"),
         (!view.tokens.is_empty(), "tokens", "Time between tokens"),
         (has_problems, "problems", "What is missing"),
         (true, "details", "What was run"),

@@ -24,7 +24,55 @@ pub(crate) fn metric(name: &str) -> &str {
         "items_per_s" => "Items per second",
         "acc" => "Accuracy",
         "acc_norm" => "Accuracy, length-normalised",
+        "acc_bytes" => "Accuracy, normalised by bytes",
+        "mc1" => "MC1",
+        "mc2" => "MC2",
+        "exact_match" => "Exact match",
+        "pass@1" => "pass@1",
+        "prompt_level_strict_acc" => "Prompts followed, strict",
+        "prompt_level_loose_acc" => "Prompts followed, loose",
+        "inst_level_strict_acc" => "Instructions followed, strict",
+        "inst_level_loose_acc" => "Instructions followed, loose",
+        "word_perplexity" => "Perplexity per word",
+        "byte_perplexity" => "Perplexity per byte",
+        "bits_per_byte" => "Bits per byte",
         other => other,
+    }
+}
+
+/// Returns a figure's name for a reader, in the words of the field: `Exact match, strict`.
+pub(crate) fn figure(name: &str, filter: Option<&str>) -> String {
+    let metric = metric(name);
+    let filter = match filter {
+        None | Some("none" | "" | "get-answer" | "remove_whitespace") => return metric.to_owned(),
+        Some("strict-match") => "strict",
+        Some("flexible-extract") => "flexible",
+        Some("base") => "base tests",
+        Some("plus") => "base and extra tests",
+        Some(other) => other,
+    };
+    format!("{metric}, {filter}")
+}
+
+/// Returns what stands behind a task's name where its figures stand together; empty of plain
+/// accuracy, which needs no word.
+pub(crate) fn figure_of_task(task: &str, name: &str, filter: Option<&str>) -> String {
+    match (name, filter) {
+        ("acc", None | Some("none")) => task.to_owned(),
+        ("acc_norm", None | Some("none")) => format!("{task}, length-normalised"),
+        // Abbreviations keep their letters.
+        _ => {
+            let figure = figure(name, filter);
+            let mut letters = figure.chars();
+            let second = letters.clone().nth(1);
+            let figure = match letters.next() {
+                Some(first) if second.is_some_and(char::is_lowercase) => {
+                    first.to_lowercase().chain(letters).collect()
+                }
+                _ => figure,
+            };
+            format!("{task}, {figure}")
+        }
     }
 }
 
@@ -42,7 +90,7 @@ pub(crate) fn suite(name: &str) -> &str {
 /// Tells whether more is better, or `None` of a metric that is neither.
 pub(crate) fn higher_is_better(name: &str) -> Option<bool> {
     match name {
-        "acc" | "acc_norm" => Some(true),
+        "word_perplexity" | "byte_perplexity" | "bits_per_byte" => Some(false),
         _ => name
             .parse::<tritmark_proto::record::Metric>()
             .ok()

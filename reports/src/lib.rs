@@ -21,6 +21,7 @@ mod md;
 mod plot;
 mod report;
 pub mod samples;
+pub mod score;
 pub mod stats;
 pub mod summary;
 #[cfg(test)]

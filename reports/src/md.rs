@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::view::{Card, Cell, SideBySide, SuiteTable, View};
+use crate::view::{Card, Cell, GroupTable, SideBySide, SuiteTable, View};
 
 /// Returns the summary as Markdown.
 pub(crate) fn render(view: &View) -> String {
@@ -43,6 +43,9 @@ fn write(text: &mut String, view: &View) -> std::fmt::Result {
     }
     for table in &view.suites {
         suite(text, table)?;
+    }
+    for table in &view.groups {
+        groups(text, table)?;
     }
     tokens(text, view)?;
     problems(text, view)?;
@@ -180,6 +183,25 @@ fn suite(text: &mut String, table: &SuiteTable) -> std::fmt::Result {
     writeln!(text)
 }
 
+fn groups(text: &mut String, table: &GroupTable) -> std::fmt::Result {
+    writeln!(
+        text,
+        "## {} on {}, group by group\n",
+        escape(&table.title),
+        escape(&table.machine)
+    )?;
+    let mut head = vec!["group".to_owned()];
+    head.extend(table.models.iter().map(|model| escape(model)));
+    row(text, &head)?;
+    writeln!(text, "| --- |{}", " ---: |".repeat(table.models.len()))?;
+    for line in &table.lines {
+        let mut cells = vec![escape(&line.group)];
+        cells.extend(line.cells.iter().map(cell));
+        row(text, &cells)?;
+    }
+    writeln!(text)
+}
+
 fn tokens(text: &mut String, view: &View) -> std::fmt::Result {
     for table in &view.tokens {
         write!(text, "## Time between tokens on {}", escape(&table.machine))?;
@@ -212,7 +234,7 @@ fn tokens(text: &mut String, view: &View) -> std::fmt::Result {
 
 fn problems(text: &mut String, view: &View) -> std::fmt::Result {
     let problems = &view.problems;
-    if problems.jobs.is_empty() && problems.unmeasurable.is_empty() {
+    if problems.is_empty() {
         return Ok(());
     }
     writeln!(text, "## What is missing, and why\n")?;
@@ -230,6 +252,15 @@ fn problems(text: &mut String, view: &View) -> std::fmt::Result {
         writeln!(
             text,
             "- Not measurable: {} ({}): {}",
+            escape(&entry.metrics),
+            escape(&entry.models),
+            escape(&entry.reason)
+        )?;
+    }
+    for entry in &problems.incomplete {
+        writeln!(
+            text,
+            "- Not of all items: {} ({}): {}",
             escape(&entry.metrics),
             escape(&entry.models),
             escape(&entry.reason)

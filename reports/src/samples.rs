@@ -1,17 +1,17 @@
-//! `samples.parquet`: every token and every item of a run in one long table.
+//! `samples.parquet`: every token, every item and every score of a run in one long table.
 //!
-//! `kind` is `token` or `item`; columns of the other kind are null. Whatever the summary leaves out,
+//! `kind` is `token`, `item` or `score`; columns of other kinds are null, but for `task` to
+//! `prompt_hash`, which scores share with their items. Whatever the summary leaves out,
 //! such as what a failed job had recorded before it failed, is here.
 
 use polars::prelude::*;
 use tritmark_proto::{
     bundle::JobOutcome,
-    record::{Choice, Item},
+    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
 };
 
 use crate::{
     bundle::Bundle,
-    compare::Score,
     error::ReportError,
     frame::{ItemRow, TokenRow},
     summary::context::Context,
@@ -37,32 +37,69 @@ fn build(bundle: &Bundle) -> PolarsResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A row of either kind.
+/// A row of any kind.
 #[derive(Clone, Copy)]
 enum Sample<'a> {
     Token(&'a TokenRow),
     Item(&'a ItemRow),
+    Score(&'a ItemRow, &'a ItemScore),
 }
 
 impl<'a> Sample<'a> {
     fn job_index(self) -> u32 {
         match self {
             Self::Token(row) => row.job_index,
-            Self::Item(row) => row.job_index,
+            Self::Item(row) | Self::Score(row, _) => row.job_index,
         }
     }
 
     fn token(self) -> Option<&'a TokenRow> {
         match self {
             Self::Token(row) => Some(row),
-            Self::Item(_) => None,
+            Self::Item(_) | Self::Score(..) => None,
+        }
+    }
+
+    /// Returns the item of an item's row or of a score's.
+    fn subject(self) -> Option<&'a Item> {
+        match self {
+            Self::Token(_) => None,
+            Self::Item(row) | Self::Score(row, _) => Some(&row.item),
         }
     }
 
     fn item(self) -> Option<&'a Item> {
         match self {
-            Self::Token(_) => None,
             Self::Item(row) => Some(&row.item),
+            Self::Token(_) | Self::Score(..) => None,
+        }
+    }
+
+    fn score(self) -> Option<&'a ItemScore> {
+        match self {
+            Self::Score(_, score) => Some(score),
+            Self::Token(_) | Self::Item(_) => None,
+        }
+    }
+
+    fn choice(self) -> Option<&'a ChoiceAnswer> {
+        match &self.item()?.answer {
+            Answer::Choice(answer) => Some(answer),
+            Answer::Generated(_) | Answer::Rolling(_) => None,
+        }
+    }
+
+    fn generated(self) -> Option<&'a GeneratedAnswer> {
+        match &self.item()?.answer {
+            Answer::Generated(answer) => Some(answer),
+            Answer::Choice(_) | Answer::Rolling(_) => None,
+        }
+    }
+
+    fn rolling(self) -> Option<&'a RollingAnswer> {
+        match &self.item()?.answer {
+            Answer::Rolling(answer) => Some(answer),
+            Answer::Choice(_) | Answer::Generated(_) => None,
         }
     }
 }
@@ -80,7 +117,10 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
         .tokens
         .iter()
         .map(Sample::Token)
-        .chain(bundle.items.iter().map(Sample::Item))
+        .chain(bundle.items.iter().flat_map(|row| {
+            let scores = row.item.scores.iter();
+            std::iter::once(Sample::Item(row)).chain(scores.map(|score| Sample::Score(row, score)))
+        }))
         .filter_map(|sample| Some((sample, *jobs.get(&sample.job_index())?)))
         .collect();
     // Stable: tokens and items keep their order within a job.
@@ -95,27 +135,20 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
                 .collect::<Vec<_>>()
         };
     }
-    macro_rules! of_token {
-        ($value:expr) => {
+    // Of what a row may not have.
+    macro_rules! of {
+        ($part:ident, $value:expr) => {
             samples
                 .iter()
-                .map(|(sample, _)| sample.token().map($value))
+                .map(|(sample, _)| sample.$part().map($value))
                 .collect::<Vec<_>>()
         };
     }
-    macro_rules! of_item {
-        ($value:expr) => {
+    macro_rules! maybe_of {
+        ($part:ident, $value:expr) => {
             samples
                 .iter()
-                .map(|(sample, _)| sample.item().map($value))
-                .collect::<Vec<_>>()
-        };
-    }
-    macro_rules! of_answer {
-        ($value:expr) => {
-            samples
-                .iter()
-                .map(|(sample, _)| sample.item().and_then($value))
+                .map(|(sample, _)| sample.$part().and_then($value))
                 .collect::<Vec<_>>()
         };
     }
@@ -124,7 +157,7 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
             let lists: Vec<Option<Series>> = samples
                 .iter()
                 .map(|(sample, _)| {
-                    let choices = &sample.item()?.choices;
+                    let choices = &sample.choice()?.choices;
                     let values: Vec<_> = choices.iter().map($value).collect();
                     Some(Series::new(PlSmallStr::EMPTY, values))
                 })
@@ -132,10 +165,17 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
             Series::new($name.into(), lists).cast(&DataType::List(Box::new($type)))?
         }};
     }
+    let is_right = |metric: &'static str| {
+        move |item: &Item| {
+            let answer = item.score(metric, tritmark_proto::record::NO_FILTER)?;
+            Some(answer.value? >= 1.0)
+        }
+    };
     df!(
         "kind" => samples.iter().map(|(sample, _)| match sample {
             Sample::Token(_) => "token",
             Sample::Item(_) => "item",
+            Sample::Score(..) => "score",
         }).collect::<Vec<_>>(),
         "run" => vec![run; samples.len()],
         "job_index" => of_job!(|outcome: &JobOutcome| outcome.job.id.index),
@@ -157,29 +197,47 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
         }),
         "threads" => of_job!(|outcome: &JobOutcome| outcome.job.threads.get()),
         "suite" => of_job!(|outcome: &JobOutcome| outcome.job.suite.name()),
-        "n_prompt" => of_token!(|token| token.workload.n_prompt),
-        "n_gen" => of_token!(|token| token.workload.n_gen),
-        "n_depth" => of_token!(|token| token.workload.n_depth),
-        "n_batch" => of_token!(|token| token.workload.n_batch),
-        "repetition" => of_token!(|token| token.repetition),
-        "token_index" => of_token!(|token| token.token_index),
-        "token_id" => of_token!(|token| token.token_id),
-        "task" => of_item!(|item| item.task.clone()),
-        "item_index" => of_item!(|item| item.index),
-        "doc_hash" => of_item!(|item| item.doc_hash.clone()),
-        "prompt_hash" => of_item!(|item| item.prompt_hash.clone()),
-        "gold" => of_item!(|item| item.gold),
-        "predicted" => of_item!(|item| item.predicted),
-        "predicted_norm" => of_answer!(|item| item.predicted_norm),
-        "acc" => of_answer!(|item| Score::Acc.is_right(item)),
-        "acc_norm" => of_answer!(|item| Score::AccNorm.is_right(item)),
+        "n_prompt" => of!(token, |token| token.workload.n_prompt),
+        "n_gen" => of!(token, |token| token.workload.n_gen),
+        "n_depth" => of!(token, |token| token.workload.n_depth),
+        "n_batch" => of!(token, |token| token.workload.n_batch),
+        "repetition" => of!(token, |token| token.repetition),
+        "token_index" => of!(token, |token| token.token_index),
+        "token_id" => of!(token, |token| token.token_id),
+        "task" => of!(subject, |item| item.task.clone()),
+        "group" => maybe_of!(subject, |item| item.group.clone()),
+        "item_index" => of!(subject, |item| item.index),
+        "doc_hash" => of!(subject, |item| item.doc_hash.clone()),
+        "prompt_hash" => of!(subject, |item| item.prompt_hash.clone()),
+        "gold" => of!(choice, |answer| answer.gold),
+        "predicted" => of!(choice, |answer| answer.predicted),
+        "predicted_norm" => maybe_of!(choice, |answer| answer.predicted_norm),
+        "acc" => maybe_of!(item, is_right("acc")),
+        "acc_norm" => maybe_of!(item, is_right("acc_norm")),
         "loglikelihoods" => lists!("loglikelihoods", DataType::Float64, |c: &Choice| c.loglikelihood),
         "is_greedy" => lists!("is_greedy", DataType::Boolean, |c: &Choice| c.is_greedy),
         "choice_tokens" => lists!("choice_tokens", DataType::UInt32, |c: &Choice| c.n_tokens),
         "choice_chars" => lists!("choice_chars", DataType::UInt32, |c: &Choice| c.n_chars),
+        "text" => of!(generated, |answer| answer.text.clone()),
+        "target" => of!(generated, |answer| answer.target.clone()),
+        "end" => of!(generated, |answer| answer.end.clone()),
+        "n_prompt_tokens" => of!(generated, |answer| answer.n_prompt_tokens),
+        "n_tokens" => samples.iter().map(|(sample, _)| {
+            let generated = sample.generated().map(|answer| answer.n_tokens);
+            generated.or(sample.rolling().map(|answer| answer.n_tokens))
+        }).collect::<Vec<_>>(),
+        "rolling_loglikelihood" => of!(rolling, |answer| answer.loglikelihood),
+        "n_words" => of!(rolling, |answer| answer.n_words),
+        "n_bytes" => of!(rolling, |answer| answer.n_bytes),
+        "metric" => of!(score, |score| score.metric.clone()),
+        "filter" => of!(score, |score| score.filter.clone()),
+        "value" => maybe_of!(score, |score| score.value),
+        "extracted" => maybe_of!(score, |score| score.extracted.clone()),
+        "reason" => maybe_of!(score, |score| score.reason.clone()),
         "elapsed_ns" => samples.iter().map(|(sample, _)| match sample {
-            Sample::Token(row) => row.elapsed_ns,
-            Sample::Item(row) => row.item.elapsed_ns,
+            Sample::Token(row) => Some(row.elapsed_ns),
+            Sample::Item(row) => Some(row.item.elapsed_ns),
+            Sample::Score(..) => None,
         }).collect::<Vec<_>>(),
     )
 }

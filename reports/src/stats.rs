@@ -6,10 +6,21 @@
 //! one process are not independent samples: an interval over them describes that process.
 
 mod bootstrap;
+mod distributions;
+mod equivalence;
+mod mean_interval;
+mod multiple;
 mod paired;
+mod perplexity;
+mod wilcoxon;
 
 pub use bootstrap::{Interval, RESAMPLES, median_interval, ratio_interval};
+pub use equivalence::{Equivalence, clustered_stderr, equivalence};
+pub use mean_interval::{mean_interval, statistic_interval};
+pub use multiple::benjamini_hochberg;
 pub use paired::{Difference, exact_mcnemar, min_detectable, paired_difference};
+pub use perplexity::Likelihood;
+pub use wilcoxon::{SignedRank, signed_rank};
 
 /// Fewest values a 99th percentile is given for: below it, fewer than ten values lie above.
 pub const MIN_FOR_P99: usize = 1000;
@@ -112,6 +123,21 @@ pub fn p99(values: &[f64]) -> Result<f64, TooFew> {
     quantile(values, 0.99).ok_or(too_few)
 }
 
+/// Returns the standard error of the mean of parts taken together, each part's own mean left in: of
+/// (standard error, n) a part, lm-evaluation-harness's `pooled_sample_stderr`, or `None` where a
+/// part has none.
+pub fn pooled_stderr(parts: &[(Option<f64>, usize)]) -> Option<f64> {
+    let n: usize = parts.iter().map(|(_, n)| n).sum();
+    let squares = parts
+        .iter()
+        .map(|(stderr, n)| {
+            let n = *n as f64;
+            stderr.map(|stderr| (n - 1.0) * stderr * stderr * n)
+        })
+        .sum::<Option<f64>>()?;
+    (n > parts.len()).then(|| (squares / (n - parts.len()) as f64 / n as f64).sqrt())
+}
+
 /// Returns the standard error of a share of `n` items, sqrt(p(1 − p) / (n − 1)), or `None` of fewer
 /// than two items. This is lm-evaluation-harness's `acc_stderr`.
 pub fn binomial_stderr(share: f64, n: usize) -> Option<f64> {
@@ -206,6 +232,17 @@ mod tests {
             1e-15,
         );
         assert_eq!(binomial_stderr(0.0, 50), Some(0.0));
+    }
+
+    #[test]
+    fn parts_are_pooled_as_lm_eval_does() {
+        // Two subjects of 3 and 5 items: variances 1/3 and 0.3; (2/3 + 4 · 0.3) / 6 / 8.
+        let first = standard_error(&[1.0, 0.0, 1.0]);
+        let second = standard_error(&[1.0, 0.0, 0.0, 1.0, 0.0]);
+        let expected = ((2.0 / 3.0 + 1.2) / 6.0 / 8.0_f64).sqrt();
+        near(pooled_stderr(&[(first, 3), (second, 5)]), expected, 1e-14);
+        assert_eq!(pooled_stderr(&[(None, 1), (second, 5)]), None);
+        assert_eq!(pooled_stderr(&[]), None);
     }
 
     proptest! {

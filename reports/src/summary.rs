@@ -2,13 +2,14 @@
 //!
 //! A row says what was found (`value`, `n`, spread), or why there is nothing (`status`, `reason`).
 //! Nothing is rounded here. The headline `value` of a repeated metric is its median, of a task the
-//! share of right answers, of anything else the one value there is.
+//! mean of its items' scores, of anything else the one value there is.
 
 mod build;
 pub(crate) mod context;
 mod counterpart;
 mod entry;
 mod key;
+mod shards;
 
 use serde::Serialize;
 use tritmark_proto::job::Workload;
@@ -50,6 +51,8 @@ impl Role {
 pub enum Status {
     /// There is a value.
     Ok,
+    /// There is a value, which lacks items or shards; the reason says which.
+    Incomplete,
     /// It cannot be measured here; the reason says why.
     Unmeasurable,
     /// The job failed; the reason says why.
@@ -65,6 +68,7 @@ impl Status {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Incomplete => "incomplete",
             Self::Unmeasurable => "unmeasurable",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -102,8 +106,14 @@ pub struct SummaryRow {
     pub num_fewshot: Option<u32>,
     /// Whether BOS stands before the context, of accuracy alone.
     pub add_bos: Option<bool>,
+    /// What else a task was asked with, e.g. `chat`; of accuracy alone.
+    pub variant: Option<String>,
+    /// Part of the task, e.g. MMLU's subject; `None` where the row is of the whole.
+    pub group: Option<String>,
     /// Metric; `None` where a whole job has no result.
     pub metric: Option<String>,
+    /// What answers went through before they were scored, `none` where nothing; of scores alone.
+    pub filter: Option<String>,
     /// Unit of `value` to `ci95_high`; `1` for shares.
     pub unit: Option<String>,
     /// Part of the workload.
@@ -118,6 +128,8 @@ pub struct SummaryRow {
     pub n_batch: Option<u32>,
     /// Values the row rests on: repetitions, tokens or items.
     pub n: usize,
+    /// Items that are neither right nor wrong, and not among `n`; of scores alone.
+    pub n_undecided: Option<usize>,
     /// Jobs, which is to say processes, these came from.
     pub n_jobs: usize,
     /// The headline.
@@ -142,7 +154,8 @@ pub struct SummaryRow {
     pub ci95_high: Option<f64>,
     /// What the interval, and that of the ratio, hold for.
     pub ci_scope: Option<String>,
-    /// Standard error of a share, sqrt(p(1 − p) / (n − 1)).
+    /// Standard error of a score, the items' standard deviation over sqrt(n); of a task with groups,
+    /// pooled over them.
     pub stderr: Option<f64>,
     /// Kind of evidence.
     pub grade: Option<String>,
@@ -158,7 +171,7 @@ pub struct SummaryRow {
     pub baseline_ratio_low: Option<f64>,
     /// Upper end.
     pub baseline_ratio_high: Option<f64>,
-    /// Share of right answers less the baseline's, over the items both answered.
+    /// Mean score less the baseline's, over the items decided for both.
     pub baseline_difference: Option<f64>,
     /// Its standard error, from the per-item differences.
     pub baseline_difference_stderr: Option<f64>,
@@ -174,6 +187,9 @@ pub struct SummaryRow {
     pub data_hash: Option<String>,
     /// Items the task has under its limit, of accuracy alone.
     pub n_items: Option<u64>,
+    /// Whether this is the first of its task's figures.
+    #[serde(skip)]
+    pub is_main: bool,
 }
 
 impl SummaryRow {
@@ -193,7 +209,10 @@ impl SummaryRow {
             task: None,
             num_fewshot: None,
             add_bos: None,
+            variant: None,
+            group: None,
             metric: None,
+            filter: None,
             unit: None,
             phase: None,
             n_prompt: None,
@@ -201,6 +220,7 @@ impl SummaryRow {
             n_depth: None,
             n_batch: None,
             n: 0,
+            n_undecided: None,
             n_jobs: 0,
             value: None,
             median: None,
@@ -229,6 +249,7 @@ impl SummaryRow {
             baseline_note: None,
             data_hash: None,
             n_items: None,
+            is_main: false,
         }
     }
 
@@ -244,7 +265,25 @@ impl SummaryRow {
 
     /// Tells whether the row is of this metric and has a value.
     pub fn is_value_of(&self, metric: &str) -> bool {
-        self.status == Status::Ok && self.metric.as_deref() == Some(metric)
+        self.has_value() && self.metric.as_deref() == Some(metric)
+    }
+
+    /// Tells whether there is a value, of all items or of some.
+    pub fn has_value(&self) -> bool {
+        matches!(self.status, Status::Ok | Status::Incomplete)
+    }
+
+    /// Tells whether the value is the mean of items' scores.
+    pub(crate) fn is_score(&self) -> bool {
+        self.filter.is_some() && self.unit.as_deref() == Some("1")
+    }
+
+    /// Tells whether the row is a share that stands for its whole task: the first of its scores.
+    pub(crate) fn is_main_share(&self) -> bool {
+        self.is_main
+            && self.group.is_none()
+            && self.unit.as_deref() == Some("1")
+            && self.has_value()
     }
 }
 

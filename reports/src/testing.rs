@@ -13,7 +13,10 @@ use tritmark_proto::{
         Numerics, RunId, Selector, SuiteSpec, Workload,
     },
     machine::{Cache, Machine},
-    record::{Choice, Grade, Item, Metric, ModelFacts, Outcome, Phase, Reading},
+    record::{
+        Answer, Choice, ChoiceAnswer, Grade, Item, ItemScore, Metric, ModelFacts, Outcome, Phase,
+        Reading,
+    },
 };
 
 use crate::{
@@ -366,6 +369,12 @@ impl Fixture {
                 limit: NonZeroU32::new(n),
                 num_fewshot: 0,
                 add_bos: true,
+                definition: None,
+                chat: None,
+                max_new: None,
+                batch: None,
+                shard: None,
+                evalplus_compat: false,
             }),
         );
         let outcome = self.bundle.manifest.jobs.last_mut().expect("a job");
@@ -387,30 +396,21 @@ impl Fixture {
             let difficulty = f64::from(index * 7919 % n) / f64::from(n);
             let predicted = answer(0.8 * difficulty + 0.2 * self.uniform());
             let predicted_norm = has_norm.then(|| answer(0.8 * difficulty + 0.2 * self.uniform()));
-            let sequence = self.next_sequence(job);
-            self.bundle.items.push(ItemRow {
-                job_index: job,
-                attempt: 1,
-                sequence,
-                item: Item {
-                    task: task.to_owned(),
-                    index,
-                    doc_hash: format!("{task}-{index}"),
-                    prompt_hash: format!("prompt-{task}-{index}"),
-                    gold,
-                    choices: (0..n_choices)
-                        .map(|choice| Choice {
-                            loglikelihood: -2.0 - f64::from(choice != predicted),
-                            is_greedy: choice == predicted,
-                            n_tokens: 2,
-                            n_chars: 7 + choice,
-                        })
-                        .collect(),
-                    predicted,
-                    predicted_norm,
-                    elapsed_ns: 1_500_000,
-                },
-            });
+            let answer = ChoiceAnswer {
+                gold,
+                choices: (0..n_choices)
+                    .map(|choice| Choice {
+                        loglikelihood: -2.0 - f64::from(choice != predicted),
+                        is_greedy: choice == predicted,
+                        n_tokens: 2,
+                        n_chars: 7 + choice,
+                    })
+                    .collect(),
+                predicted,
+                predicted_norm,
+            };
+            let scores = answer.scores();
+            self.item(job, task, index, Answer::Choice(answer), scores);
         }
         self.push(
             job,
@@ -420,6 +420,43 @@ impl Fixture {
             None,
             counted(41.5),
         );
+    }
+
+    /// Adds an item to a job; its hashes follow from task and index.
+    pub(crate) fn item(
+        &mut self,
+        job_index: u32,
+        task: &str,
+        index: u32,
+        answer: Answer,
+        scores: Vec<ItemScore>,
+    ) -> &mut Item {
+        let sequence = self.next_sequence(job_index);
+        self.bundle.items.push(ItemRow {
+            job_index,
+            attempt: 1,
+            sequence,
+            item: Item {
+                task: task.to_owned(),
+                group: None,
+                index,
+                doc_hash: format!("{task}-{index}"),
+                prompt_hash: format!("prompt-{task}-{index}"),
+                answer,
+                scores,
+                elapsed_ns: 1_500_000,
+            },
+        });
+        &mut self.bundle.items.last_mut().expect("an item").item
+    }
+
+    /// Returns the accuracy parameters of a job.
+    pub(crate) fn accuracy_spec(&mut self, job_index: u32) -> &mut AccuracySpec {
+        let outcome = &mut self.bundle.manifest.jobs[job_index as usize];
+        match &mut outcome.job.suite {
+            SuiteSpec::Accuracy(spec) => spec,
+            _ => panic!("job {job_index} is no accuracy job"),
+        }
     }
 
     pub(crate) fn failed(

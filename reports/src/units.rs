@@ -47,6 +47,7 @@ impl Scale {
             "tok/s" => &[(1.0, "tok/s")],
             "items/s" => &[(1.0, "items/s")],
             "1" => &[(0.01, "%")],
+            "bit/B" => &[(1.0, "bit/B")],
             _ => &[(1.0, "")],
         };
         let smallest = *steps.last().expect("every unit has a step");

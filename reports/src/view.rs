@@ -3,6 +3,7 @@
 //! Rows of the summary go in, strings come out. The templates lay them out and decide nothing.
 
 mod cells;
+mod groups;
 mod headline;
 mod machines;
 mod models;
@@ -16,8 +17,8 @@ use serde::Serialize;
 use tritmark_proto::bundle::JobState;
 
 pub(crate) use self::{
-    headline::Card, machines::MachineView, models::ModelView, problems::Problems,
-    side_by_side::SideBySide, suites::SuiteTable, tokens::TokenTable,
+    groups::GroupTable, headline::Card, machines::MachineView, models::ModelView,
+    problems::Problems, side_by_side::SideBySide, suites::SuiteTable, tokens::TokenTable,
 };
 use crate::{
     bundle::Bundle,
@@ -40,6 +41,7 @@ pub(crate) struct View {
     pub(crate) machines: Vec<MachineView>,
     pub(crate) side_by_side: Vec<SideBySide>,
     pub(crate) suites: Vec<SuiteTable>,
+    pub(crate) groups: Vec<GroupTable>,
     pub(crate) tokens: Vec<TokenTable>,
     pub(crate) problems: Problems,
     pub(crate) models: Vec<ModelView>,
@@ -95,6 +97,7 @@ impl View {
             machines: machines::views(bundle),
             side_by_side: side_by_side::tables(bundle, rows),
             suites: suites::tables(bundle, rows),
+            groups: groups::tables(bundle, rows),
             tokens: tokens::tables(bundle, rows),
             problems: problems::problems(bundle, rows),
             models: models::views(bundle),

@@ -5,7 +5,13 @@ use polars::prelude::{
     ListBuilderTrait as _, ListPrimitiveChunkedBuilder, NamedFrom as _, ParquetWriter,
     PolarsResult, Series, UInt32Type,
 };
-use tritmark_proto::record::{Item, Measurement, Outcome, Phase, Reading, TokenTimes};
+use tritmark_proto::{
+    bundle::{ITEMS, MEASUREMENTS, SCORES, TOKENS},
+    record::{
+        Answer, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, Measurement, Outcome, Phase,
+        Reading, RollingAnswer, TokenTimes,
+    },
+};
 
 /// Where a record comes from.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +22,7 @@ pub(super) struct Place {
     pub(super) at_unix_ns: i64,
 }
 
-/// The three tables, growing row by row.
+/// The tables, growing row by row.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     measurements: Measurements,
@@ -130,17 +136,18 @@ impl Frames {
         }
     }
 
-    /// Returns the Parquet bytes of measurements, items and tokens.
-    pub(super) fn into_parquet(self) -> [PolarsResult<Vec<u8>>; 3] {
+    /// Returns each table's file name and its Parquet bytes.
+    pub(super) fn into_parquet(self) -> [(&'static str, PolarsResult<Vec<u8>>); 4] {
         let Self {
             measurements,
             items,
             tokens,
         } = self;
         [
-            measurements.frame().and_then(parquet),
-            items.frame().and_then(parquet),
-            tokens.frame().and_then(parquet),
+            (MEASUREMENTS, measurements.frame().and_then(parquet)),
+            (ITEMS, items.frame().and_then(parquet)),
+            (SCORES, items.scores().and_then(parquet)),
+            (TOKENS, tokens.frame().and_then(parquet)),
         ]
     }
 }
@@ -208,55 +215,148 @@ impl Measurements {
     }
 }
 
+fn choice(item: &Item) -> Option<&ChoiceAnswer> {
+    match &item.answer {
+        Answer::Choice(answer) => Some(answer),
+        Answer::Generated(_) | Answer::Rolling(_) => None,
+    }
+}
+
+fn generated(item: &Item) -> Option<&GeneratedAnswer> {
+    match &item.answer {
+        Answer::Generated(answer) => Some(answer),
+        Answer::Choice(_) | Answer::Rolling(_) => None,
+    }
+}
+
+fn rolling(item: &Item) -> Option<&RollingAnswer> {
+    match &item.answer {
+        Answer::Rolling(answer) => Some(answer),
+        Answer::Choice(_) | Answer::Generated(_) => None,
+    }
+}
+
 impl Items {
-    fn frame(self) -> PolarsResult<DataFrame> {
-        fn each<T>(items: &[Item], value: impl Fn(&Item) -> T) -> Vec<T> {
-            items.iter().map(value).collect()
-        }
+    fn frame(&self) -> PolarsResult<DataFrame> {
         let items = &self.items[..];
-        let n_choices = items.iter().map(|item| item.choices.len()).sum();
-        let mut loglikelihoods = ListPrimitiveChunkedBuilder::<Float64Type>::new(
-            "loglikelihoods".into(),
-            items.len(),
-            n_choices,
-            DataType::Float64,
-        );
-        let mut is_greedy =
-            ListBooleanChunkedBuilder::new("is_greedy".into(), items.len(), n_choices);
-        let numbers = |name: &'static str| {
-            ListPrimitiveChunkedBuilder::<UInt32Type>::new(
-                name.into(),
-                items.len(),
-                n_choices,
-                DataType::UInt32,
-            )
-        };
-        let mut choice_tokens = numbers("choice_tokens");
-        let mut choice_chars = numbers("choice_chars");
-        for item in items {
-            let choices = || item.choices.iter();
-            loglikelihoods.append_values_iter(choices().map(|choice| choice.loglikelihood));
-            is_greedy.append_iter(choices().map(|choice| Some(choice.is_greedy)));
-            choice_tokens.append_values_iter(choices().map(|choice| choice.n_tokens));
-            choice_chars.append_values_iter(choices().map(|choice| choice.n_chars));
+        macro_rules! each {
+            ($value:expr) => {
+                items.iter().map($value).collect::<Vec<_>>()
+            };
+        }
+        macro_rules! of {
+            ($answer:ident, $value:expr) => {
+                items
+                    .iter()
+                    .map(|item| $answer(item).map($value))
+                    .collect::<Vec<_>>()
+            };
         }
         let mut columns = Vec::from(place_columns(&self.places));
         columns.extend([
-            column!("task", each(items, |item| item.task.clone())),
-            column!("item_index", each(items, |item| item.index)),
-            column!("doc_hash", each(items, |item| item.doc_hash.clone())),
-            column!("prompt_hash", each(items, |item| item.prompt_hash.clone())),
-            column!("gold", each(items, |item| item.gold)),
-            column!("predicted", each(items, |item| item.predicted)),
-            column!("predicted_norm", each(items, |item| item.predicted_norm)),
-            Column::from(loglikelihoods.finish().into_series()),
-            Column::from(is_greedy.finish().into_series()),
-            Column::from(choice_tokens.finish().into_series()),
-            Column::from(choice_chars.finish().into_series()),
-            column!("elapsed_ns", each(items, |item| item.elapsed_ns)),
+            column!("task", each!(|item| item.task.clone())),
+            column!("group", each!(|item| item.group.clone())),
+            column!("item_index", each!(|item| item.index)),
+            column!("doc_hash", each!(|item| item.doc_hash.clone())),
+            column!("prompt_hash", each!(|item| item.prompt_hash.clone())),
+            column!("gold", of!(choice, |answer| answer.gold)),
+            column!("predicted", of!(choice, |answer| answer.predicted)),
+            column!(
+                "predicted_norm",
+                each!(|item| choice(item).and_then(|answer| answer.predicted_norm))
+            ),
+        ]);
+        columns.extend(choice_columns(items));
+        columns.extend([
+            column!("text", of!(generated, |answer| answer.text.clone())),
+            column!("target", of!(generated, |answer| answer.target.clone())),
+            column!("end", of!(generated, |answer| answer.end.clone())),
+            column!(
+                "n_prompt_tokens",
+                of!(generated, |answer| answer.n_prompt_tokens)
+            ),
+            column!(
+                "n_tokens",
+                each!(|item| match &item.answer {
+                    Answer::Choice(_) => None,
+                    Answer::Generated(answer) => Some(answer.n_tokens),
+                    Answer::Rolling(answer) => Some(answer.n_tokens),
+                })
+            ),
+            column!(
+                "rolling_loglikelihood",
+                of!(rolling, |answer| answer.loglikelihood)
+            ),
+            column!("n_words", of!(rolling, |answer| answer.n_words)),
+            column!("n_bytes", of!(rolling, |answer| answer.n_bytes)),
+            column!("elapsed_ns", each!(|item| item.elapsed_ns)),
         ]);
         DataFrame::new(items.len(), columns)
     }
+
+    fn scores(&self) -> PolarsResult<DataFrame> {
+        let rows: Vec<(&Place, &Item, &ItemScore)> = self
+            .places
+            .iter()
+            .zip(&self.items)
+            .flat_map(|(place, item)| item.scores.iter().map(move |score| (place, item, score)))
+            .collect();
+        macro_rules! each {
+            ($value:expr) => {
+                rows.iter().map($value).collect::<Vec<_>>()
+            };
+        }
+        DataFrame::new(
+            rows.len(),
+            vec![
+                column!("job_index", each!(|(place, ..)| place.job_index)),
+                column!("attempt", each!(|(place, ..)| place.attempt)),
+                column!("sequence", each!(|(place, ..)| place.sequence)),
+                column!("task", each!(|(_, item, _)| item.task.clone())),
+                column!("item_index", each!(|(_, item, _)| item.index)),
+                column!("metric", each!(|(.., score)| score.metric.clone())),
+                column!("filter", each!(|(.., score)| score.filter.clone())),
+                column!("value", each!(|(.., score)| score.value)),
+                column!("extracted", each!(|(.., score)| score.extracted.clone())),
+                column!("reason", each!(|(.., score)| score.reason.clone())),
+            ],
+        )
+    }
+}
+
+/// Returns the lists of choices, empty where an answer is no choice.
+fn choice_columns(items: &[Item]) -> [Column; 4] {
+    let n_choices = items.iter().map(|item| item.choices().len()).sum();
+    let mut loglikelihoods = ListPrimitiveChunkedBuilder::<Float64Type>::new(
+        "loglikelihoods".into(),
+        items.len(),
+        n_choices,
+        DataType::Float64,
+    );
+    let mut is_greedy = ListBooleanChunkedBuilder::new("is_greedy".into(), items.len(), n_choices);
+    let numbers = |name: &'static str| {
+        ListPrimitiveChunkedBuilder::<UInt32Type>::new(
+            name.into(),
+            items.len(),
+            n_choices,
+            DataType::UInt32,
+        )
+    };
+    let mut choice_tokens = numbers("choice_tokens");
+    let mut choice_chars = numbers("choice_chars");
+    for item in items {
+        let choices = || item.choices().iter();
+        loglikelihoods.append_values_iter(choices().map(|choice| choice.loglikelihood));
+        is_greedy.append_iter(choices().map(|choice| Some(choice.is_greedy)));
+        choice_tokens.append_values_iter(choices().map(|choice| choice.n_tokens));
+        choice_chars.append_values_iter(choices().map(|choice| choice.n_chars));
+    }
+    [
+        Column::from(loglikelihoods.finish().into_series()),
+        Column::from(is_greedy.finish().into_series()),
+        Column::from(choice_tokens.finish().into_series()),
+        Column::from(choice_chars.finish().into_series()),
+    ]
 }
 
 impl Tokens {

@@ -4,8 +4,12 @@ use std::io::Cursor;
 
 use polars::prelude::{AnyValue, DataFrame, DataType, ParquetReader, SerReader as _};
 use tritmark_proto::{
-    bundle::{Failure, FailureClass, ITEM_COLUMNS, JobState, MEASUREMENT_COLUMNS, TOKEN_COLUMNS},
+    bundle::{
+        Failure, FailureClass, ITEM_COLUMNS, ITEMS, JobState, MEASUREMENT_COLUMNS, MEASUREMENTS,
+        SCORE_COLUMNS, SCORES, TOKEN_COLUMNS, TOKENS,
+    },
     job::Job,
+    record::{Answer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
 };
 
 use super::*;
@@ -36,18 +40,18 @@ fn bodies(bodies: impl IntoIterator<Item = RecordBody>) -> Vec<Record> {
     (0..).zip(bodies).map(|(n, body)| record(n, body)).collect()
 }
 
-async fn read(store: &dyn Store, run: &StoredRun) -> (Manifest, [DataFrame; 3]) {
+async fn read(store: &dyn Store, run: &StoredRun) -> (Manifest, [DataFrame; 4]) {
     let run = store.run(run.id).await.unwrap().unwrap();
     let files = files(store, run).await.unwrap();
     let names: Vec<&str> = files.iter().map(|file| file.name).collect();
-    assert_eq!(names, [MANIFEST, MEASUREMENTS, ITEMS, TOKENS]);
+    assert_eq!(names, [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS]);
     let manifest = serde_json::from_slice(&files[0].bytes).unwrap();
     let table = |at: usize| {
         ParquetReader::new(Cursor::new(files[at].bytes.clone()))
             .finish()
             .unwrap()
     };
-    (manifest, [table(1), table(2), table(3)])
+    (manifest, [table(1), table(2), table(3), table(4)])
 }
 
 fn column_names(frame: &DataFrame) -> Vec<&str> {
@@ -83,12 +87,13 @@ async fn an_empty_run_has_every_column_with_its_type() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let (run, _) = with_jobs(&store, |id| vec![job(id, 0, "m", None, latency())]).await;
-    let (manifest, [measurements, items, tokens]) = read(&store, &run).await;
+    let (manifest, [measurements, items, scores, tokens]) = read(&store, &run).await;
     assert_eq!(manifest.run.ended_at, None);
     assert_eq!(manifest.jobs[0].state, JobState::Queued);
     assert_eq!((manifest.jobs[0].attempt, manifest.machines.len()), (0, 0));
     assert_eq!(column_names(&measurements), MEASUREMENT_COLUMNS);
     assert_eq!(column_names(&items), ITEM_COLUMNS);
+    assert_eq!(column_names(&scores), SCORE_COLUMNS);
     assert_eq!(column_names(&tokens), TOKEN_COLUMNS);
     let types = |frame: &DataFrame| -> Vec<String> {
         frame.dtypes().iter().map(ToString::to_string).collect()
@@ -108,6 +113,7 @@ async fn an_empty_run_has_every_column_with_its_type() {
             "u64",
             "i64",
             "str",
+            "str",
             "u32",
             "str",
             "str",
@@ -118,7 +124,21 @@ async fn an_empty_run_has_every_column_with_its_type() {
             "list[bool]",
             "list[u32]",
             "list[u32]",
+            "str",
+            "str",
+            "str",
+            "u32",
+            "u32",
+            "f64",
+            "u32",
+            "u32",
             "u64"
+        ]
+    );
+    assert_eq!(
+        types(&scores),
+        [
+            "u32", "u32", "u64", "str", "u32", "str", "str", "f64", "str", "str"
         ]
     );
     assert_eq!(
@@ -158,7 +178,7 @@ async fn measurements_and_tokens_come_from_the_last_attempt_that_succeeded() {
         .end_attempt(second, &end(AttemptState::Succeeded, JobState::Succeeded))
         .await
         .unwrap();
-    let (manifest, [measurements, items, tokens]) = read(&store, &run).await;
+    let (manifest, [measurements, items, _, tokens]) = read(&store, &run).await;
     let outcome = &manifest.jobs[0];
     assert_eq!((outcome.state, outcome.attempt), (JobState::Succeeded, 2));
     assert_eq!(outcome.machine_id.as_deref(), Some("machine-2"));
@@ -198,11 +218,13 @@ async fn items_are_put_together_from_all_attempts_and_the_first_stored_wins() {
     let second = start(&store, id, 2).await;
     let records = bodies([facts(Some(3)), item(2, -2.0), item(1, -8.0), reading(4.0)]);
     store.add_records(second, &records).await.unwrap();
-    let (manifest, [measurements, items, _]) = read(&store, &run).await;
+    let (manifest, [measurements, items, scores, _]) = read(&store, &run).await;
     assert_eq!(manifest.jobs[0].state, JobState::Running);
     assert_eq!(measurements.height(), 1);
     assert_eq!(u32s(&items, "item_index"), [0, 1, 2]);
     assert_eq!(u32s(&items, "attempt"), [1, 1, 2]);
+    assert_eq!(u32s(&scores, "item_index"), [0, 1, 2]);
+    assert_eq!(u32s(&scores, "attempt"), [1, 1, 2]);
     let lists = items
         .column("loglikelihoods")
         .unwrap()
@@ -238,7 +260,7 @@ async fn items_are_put_together_from_all_attempts_and_the_first_stored_wins() {
         )
         .await
         .unwrap();
-    let (_, [_, items, _]) = read(&store, &run).await;
+    let (_, [_, items, ..]) = read(&store, &run).await;
     assert_eq!(
         u32s(&items, "item_index"),
         [1, 2],
@@ -264,11 +286,106 @@ async fn a_bundle_is_written_whole_and_over_an_older_one() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, [ITEMS, MEASUREMENTS, MANIFEST, TOKENS]);
+    assert_eq!(names, [ITEMS, MEASUREMENTS, MANIFEST, SCORES, TOKENS]);
     let manifest: Manifest =
         serde_json::from_slice(&fs::read(folder.join(MANIFEST)).unwrap()).unwrap();
     assert_eq!(manifest.jobs[0].job, jobs[0]);
     assert_eq!(manifest.run.plan_toml, run.plan_toml);
     let unknown = write(&store, RunId::generate(), &folder).await.unwrap_err();
     assert!(matches!(unknown, BundleError::NoRun(_)), "{unknown}");
+}
+
+#[tokio::test]
+async fn each_kind_of_answer_has_its_columns_and_its_scores() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let (run, jobs) = with_jobs(&store, |id| vec![job(id, 0, "m", None, accuracy())]).await;
+    let attempt = start(&store, jobs[0].id, 1).await;
+    let other = |index, group: Option<&str>, answer, scores| {
+        RecordBody::Item(Item {
+            task: "t".into(),
+            group: group.map(Into::into),
+            index,
+            doc_hash: "d".into(),
+            prompt_hash: "p".into(),
+            answer,
+            scores,
+            elapsed_ns: 5,
+        })
+    };
+    let generated = Answer::Generated(GeneratedAnswer {
+        text: "so 4\u{0}2".into(),
+        target: "42".into(),
+        n_prompt_tokens: 9,
+        n_tokens: 3,
+        end: "stop".into(),
+    });
+    let strict = ItemScore {
+        metric: "exact_match".into(),
+        filter: "strict-match".into(),
+        value: None,
+        extracted: Some("42".into()),
+        reason: Some("no verdict".into()),
+    };
+    let flexible = ItemScore {
+        filter: "flexible-extract".into(),
+        value: Some(1.0),
+        reason: None,
+        ..strict.clone()
+    };
+    let rolling = Answer::Rolling(RollingAnswer {
+        loglikelihood: -12.5,
+        n_tokens: 7,
+        n_words: 4,
+        n_bytes: 20,
+    });
+    let records = bodies([
+        facts(Some(3)),
+        item(0, -1.0),
+        other(1, Some("algebra"), generated, vec![strict, flexible]),
+        other(
+            2,
+            None,
+            rolling,
+            vec![ItemScore::plain("word_perplexity", 0.0)],
+        ),
+    ]);
+    store.add_records(attempt, &records).await.unwrap();
+    let (_, [_, items, scores, _]) = read(&store, &run).await;
+    fn cells(frame: &DataFrame, column: &str) -> Vec<String> {
+        let column = frame.column(column).unwrap();
+        (0..frame.height())
+            .map(|row| column.get(row).unwrap().str_value().into_owned())
+            .collect()
+    }
+    assert_eq!(cells(&items, "group"), ["null", "algebra", "null"]);
+    assert_eq!(cells(&items, "gold"), ["1", "null", "null"]);
+    assert_eq!(cells(&items, "text"), ["null", "so 4\u{0}2", "null"]);
+    assert_eq!(cells(&items, "end"), ["null", "stop", "null"]);
+    assert_eq!(cells(&items, "n_tokens"), ["null", "3", "7"]);
+    assert_eq!(
+        cells(&items, "rolling_loglikelihood"),
+        ["null", "null", "-12.5"]
+    );
+    assert_eq!(cells(&items, "n_bytes"), ["null", "null", "20"]);
+    let choices = items
+        .column("choice_chars")
+        .unwrap()
+        .list()
+        .unwrap()
+        .clone();
+    let lens: Vec<usize> = (0..3)
+        .map(|row| choices.get_as_series(row).unwrap().len())
+        .collect();
+    assert_eq!(lens, [2, 0, 0]);
+    assert_eq!(u32s(&scores, "item_index"), [0, 1, 1, 2]);
+    assert_eq!(
+        cells(&scores, "filter"),
+        ["none", "strict-match", "flexible-extract", "none"]
+    );
+    assert_eq!(cells(&scores, "value"), ["1.0", "null", "1.0", "0.0"]);
+    assert_eq!(
+        cells(&scores, "reason"),
+        ["null", "no verdict", "null", "null"]
+    );
 }

@@ -647,7 +647,18 @@ fn a_document() -> impl Strategy<Value = Document> {
             limit: limit.map(spanned),
             add_bos: Some(add_bos),
             models: Some(spanned(vec![spanned("m0".to_owned())])),
-            ..Accuracy::default()
+            task_files: None,
+            preset: None,
+            num_fewshot: None,
+            chat: None,
+            system: None,
+            fewshot_as_multiturn: None,
+            max_new: None,
+            batch: None,
+            shards: None,
+            evalplus_compat: None,
+            threads: None,
+            kernels: None,
         });
     let suites = (
         option::of(latency),

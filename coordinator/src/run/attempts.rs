@@ -120,7 +120,14 @@ impl State {
             return Ok((Some(transient(message)), true));
         }
         let n_stored = self.store.items_done(attempt.job).await?;
-        match own.n_items {
+        let shard = job.and_then(|job| match &job.stored.job.suite {
+            SuiteSpec::Accuracy(spec) => spec.shard,
+            _ => None,
+        });
+        let n_items = own
+            .n_items
+            .map(|n_items| shard.map_or(n_items, |shard| shard.share_of(n_items)));
+        match n_items {
             Some(n_items) if n_stored < n_items => {
                 let message = format!(
                     "the attempt says it has succeeded, but {n_stored} of {n_items} items are stored"

@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 use tritmark_proto::{
-    bundle::{ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, TOKENS},
+    bundle::{ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS},
     record::Record,
     wire::{
         self, agent_link_client::AgentLinkClient, agent_message::Kind as FromAgent,
@@ -277,7 +277,7 @@ async fn a_plan_goes_in_and_its_results_come_out() {
 
     let files = bench.fetch(&submitted.run_id).await;
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, [MANIFEST, MEASUREMENTS, ITEMS, TOKENS]);
+    assert_eq!(names, [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS]);
     let manifest: Manifest = serde_json::from_slice(&files[0].1).unwrap();
     assert_eq!(manifest.run.plan_toml, PLAN);
     assert_eq!(manifest.jobs.len(), 2);
@@ -294,6 +294,7 @@ async fn a_plan_goes_in_and_its_results_come_out() {
         Some(3.5)
     );
     assert_eq!(table(&files, ITEMS).height(), 2);
+    assert_eq!(table(&files, SCORES).height(), 2);
     assert_eq!(table(&files, TOKENS).height(), 3);
 
     let mut late = bench.watch(&submitted.run_id).await;

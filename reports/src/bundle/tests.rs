@@ -3,7 +3,10 @@
 use polars::prelude::*;
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tritmark_proto::job::{JobId, RunId};
+use tritmark_proto::{
+    job::{JobId, RunId},
+    record::{Answer, GeneratedAnswer, ItemScore, RollingAnswer},
+};
 
 use super::*;
 use crate::testing::{DENSE_125M, Fixture, TERNARY_125M, machine, tables};
@@ -13,6 +16,43 @@ fn small() -> Fixture {
     fixture.latency(TERNARY_125M, 0, 1);
     fixture.energy(DENSE_125M, 0, 1);
     fixture.accuracy(TERNARY_125M, 0, "arc_easy", 12);
+    fixture
+}
+
+/// One item of each kind of answer.
+fn every_answer() -> Fixture {
+    let mut fixture = small();
+    let job = fixture.bundle.items[0].job_index;
+    let generated = Answer::Generated(GeneratedAnswer {
+        text: "so #### 42".to_owned(),
+        target: "42".to_owned(),
+        n_prompt_tokens: 9,
+        n_tokens: 3,
+        end: "stop".to_owned(),
+    });
+    let strict = ItemScore {
+        metric: "exact_match".to_owned(),
+        filter: "strict-match".to_owned(),
+        value: None,
+        extracted: Some("42".to_owned()),
+        reason: Some("no verdict".to_owned()),
+    };
+    let flexible = ItemScore {
+        filter: "flexible-extract".to_owned(),
+        value: Some(1.0),
+        reason: None,
+        ..strict.clone()
+    };
+    let item = fixture.item(job, "arc_easy", 100, generated, vec![strict, flexible]);
+    item.group = Some("algebra".to_owned());
+    let rolling = Answer::Rolling(RollingAnswer {
+        loglikelihood: -12.5,
+        n_tokens: 7,
+        n_words: 4,
+        n_bytes: 20,
+    });
+    let scores = vec![ItemScore::plain("word_perplexity", 0.0)];
+    fixture.item(job, "arc_easy", 101, rolling, scores);
     fixture
 }
 
@@ -54,6 +94,7 @@ fn rewrite(dir: &Path, name: &str, change: impl FnOnce(DataFrame) -> DataFrame) 
     let frame = match name {
         MEASUREMENTS => tables::measurements(bundle),
         ITEMS => tables::items(bundle),
+        SCORES => tables::scores(bundle),
         _ => tables::tokens(bundle),
     };
     tables::save(&mut change(frame), &dir.join(name));
@@ -69,7 +110,12 @@ fn edit_manifest(dir: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 
 #[test]
 fn what_was_written_is_read() {
-    for fixture in [small(), Fixture::full(), Fixture::failures()] {
+    for fixture in [
+        small(),
+        every_answer(),
+        Fixture::full(),
+        Fixture::failures(),
+    ] {
         let dir = written(&fixture);
         assert_eq!(Bundle::read(dir.path()).unwrap(), fixture.bundle);
     }
@@ -78,8 +124,8 @@ fn what_was_written_is_read() {
 #[test]
 fn a_newer_bundle_is_refused_whatever_its_shape() {
     check(
-        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 2, "runs": []}"#).unwrap(),
-        &["run.json", "format version 2", "reads 1", "update"],
+        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 3, "runs": []}"#).unwrap(),
+        &["run.json", "format version 3", "reads 2", "update"],
     );
 }
 
@@ -118,7 +164,7 @@ fn a_metric_of_a_newer_writer_is_kept() {
 
 #[test]
 fn a_missing_file_is_named() {
-    for name in [MANIFEST, MEASUREMENTS, ITEMS, TOKENS] {
+    for name in [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS] {
         check(
             |dir| fs::remove_file(dir.join(name)).unwrap(),
             &["cannot read", name],
@@ -257,6 +303,127 @@ fn an_item_must_choose_among_its_choices() {
     );
 }
 
+/// Writes a bundle as version 1 did: no scores, no groups, choices alone.
+fn write_version_1(fixture: &Fixture, dir: &Path) {
+    fixture.write(dir);
+    fs::remove_file(dir.join(SCORES)).unwrap();
+    let later = [
+        "group",
+        "text",
+        "target",
+        "end",
+        "n_prompt_tokens",
+        "n_tokens",
+        "rolling_loglikelihood",
+        "n_words",
+        "n_bytes",
+    ];
+    let mut items = tables::items(&fixture.bundle).drop_many(later);
+    tables::save(&mut items, &dir.join(ITEMS));
+    edit_manifest(dir, |manifest| {
+        manifest["format_version"] = 1.into();
+        for outcome in manifest["jobs"].as_array_mut().unwrap() {
+            let suite = outcome["job"]["suite"].as_object_mut().unwrap();
+            suite.remove("evalplus_compat");
+        }
+    });
+}
+
+#[test]
+fn a_bundle_of_version_1_has_scores_from_its_choices() {
+    let fixture = small();
+    let dir = tempfile::tempdir().unwrap();
+    write_version_1(&fixture, dir.path());
+    let read = Bundle::read(dir.path()).unwrap();
+    let mut expected = fixture.bundle.clone();
+    expected.manifest.format_version = 1;
+    assert_eq!(read, expected);
+    let scores = &read.items[0].item.scores;
+    let names: Vec<&str> = scores.iter().map(|score| score.metric.as_str()).collect();
+    assert_eq!(names, ["acc", "acc_norm"]);
+    // What follows from the two is the same.
+    let rows = |bundle| crate::summary::rows(bundle);
+    assert_eq!(rows(&read), rows(&fixture.bundle));
+}
+
+#[test]
+fn a_bundle_of_version_1_with_a_hole_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write_version_1(&small(), dir.path());
+    let mut items = tables::items(&small().bundle);
+    let gold = Column::new("gold".into(), vec![None::<u32>; items.height()]);
+    items.with_column(gold).unwrap();
+    tables::save(&mut items, &dir.path().join(ITEMS));
+    let error = chain(&Bundle::read(dir.path()).unwrap_err());
+    assert!(error.contains(ITEMS) && error.contains("row 0"), "{error}");
+}
+
+#[test]
+fn an_answer_is_of_one_kind() {
+    let with = |changes: Vec<(&'static str, bool)>| {
+        move |dir: &Path| {
+            let fixture = every_answer();
+            fixture.write(dir);
+            let mut items = tables::items(&fixture.bundle);
+            for (column, is_text) in changes {
+                let n = items.height();
+                let column = if is_text {
+                    Column::new(column.into(), vec![Some("x"); n])
+                } else {
+                    Column::new(column.into(), vec![None::<u32>; n])
+                };
+                items.with_column(column).unwrap();
+            }
+            tables::save(&mut items, &dir.join(ITEMS));
+        }
+    };
+    check(
+        with(vec![("text", true)]),
+        &[ITEMS, "row 0", "`target`", "no value where `text` has one"],
+    );
+    check(
+        with(vec![("gold", false)]),
+        &[ITEMS, "row 0", "a value where `gold` has none"],
+    );
+    check(
+        with(vec![("n_words", false)]),
+        &[ITEMS, "row 13", "`n_words`", "no value"],
+    );
+}
+
+#[test]
+fn scores_belong_to_items_and_items_have_scores() {
+    let with = |column: Column| {
+        move |dir: &Path| {
+            rewrite(dir, SCORES, |mut frame| {
+                frame.with_column(column).unwrap();
+                frame
+            });
+        }
+    };
+    let n = tables::scores(&small().bundle).height();
+    check(
+        with(Column::new("sequence".into(), vec![9999_u64; n])),
+        &[SCORES, "row 0", "no item at sequence 9999"],
+    );
+    check(
+        with(Column::new("item_index".into(), vec![77_u32; n])),
+        &[SCORES, "item 77 of `arc_easy` where the items have item 0"],
+    );
+    check(
+        with(Column::new("metric".into(), vec!["acc"; n])),
+        &[SCORES, "row 1", "item 0 has `acc` with filter `none` twice"],
+    );
+    check(
+        with(Column::new("value".into(), vec![f64::INFINITY; n])),
+        &[SCORES, "row 0", "`value`", "not a finite number"],
+    );
+    check(
+        |dir| rewrite(dir, SCORES, |frame| frame.slice(2, n - 2)),
+        &[ITEMS, "row 0", "item 0 of job 2 has no score"],
+    );
+}
+
 #[test]
 fn rows_of_superseded_attempts_are_left_out() {
     let mut fixture = small();
@@ -298,7 +465,7 @@ fn rows_are_put_in_order() {
 
 #[test]
 fn a_table_that_is_no_parquet_is_named() {
-    for name in [MEASUREMENTS, ITEMS, TOKENS] {
+    for name in [MEASUREMENTS, ITEMS, SCORES, TOKENS] {
         check(
             |dir| fs::write(dir.join(name), b"PAR1 not really PAR1").unwrap(),
             &[name],
@@ -313,13 +480,13 @@ proptest! {
     /// Damage is an error or harmless; it is never a panic, and never a different shape of bundle.
     #[test]
     fn a_damaged_bundle_never_panics(
-        file in 0..4_usize,
+        file in 0..5_usize,
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let fixture = small();
         let dir = written(&fixture);
-        let path = dir.path().join([MANIFEST, MEASUREMENTS, ITEMS, TOKENS][file]);
+        let path = dir.path().join([MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS][file]);
         let mut bytes = fs::read(&path).unwrap();
         for (place, flip) in flips {
             let place = place.index(bytes.len());

@@ -217,12 +217,19 @@ fn samples_hold_every_token_and_item() {
         items.height()
     );
     assert_eq!(items.column("loglikelihoods").unwrap().null_count(), 0);
+    let scores = of("score");
+    assert_eq!(scores.height(), 2 * items.height());
+    assert_eq!(scores.column("doc_hash").unwrap().null_count(), 0);
+    assert_eq!(
+        scores.column("elapsed_ns").unwrap().null_count(),
+        scores.height()
+    );
     let right = items.column("acc").unwrap().bool().unwrap().sum().unwrap();
     let expected = fixture
         .bundle
         .items
         .iter()
-        .filter(|row| row.item.predicted == row.item.gold)
+        .filter(|row| row.item.scores[0].value == Some(1.0))
         .count();
     assert_eq!(right as usize, expected);
     assert_eq!(

@@ -15,7 +15,7 @@ pub const RESAMPLES: usize = 4000;
 /// Fewest values on a side.
 const MIN_VALUES: usize = 3;
 
-const CONFIDENCE: f64 = 0.95;
+pub(super) const CONFIDENCE: f64 = 0.95;
 
 /// A confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -57,7 +57,7 @@ pub fn ratio_interval(
     interval(ratios)
 }
 
-fn interval(mut statistics: Vec<f64>) -> Option<Interval> {
+pub(super) fn interval(mut statistics: Vec<f64>) -> Option<Interval> {
     statistics.sort_by(f64::total_cmp);
     let tail = (1.0 - CONFIDENCE) / 2.0;
     Some(Interval {
@@ -108,7 +108,7 @@ impl<'a> Side<'a> {
 }
 
 /// `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014): small, seeded, the same everywhere.
-struct SplitMix64(u64);
+pub(super) struct SplitMix64(pub(super) u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -120,7 +120,7 @@ impl SplitMix64 {
     }
 
     /// Returns a number below `n`; the bias of the multiplication is below n / 2^64.
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 }

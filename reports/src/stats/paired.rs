@@ -4,37 +4,50 @@ use serde::Serialize;
 
 use super::{mean, standard_error};
 
-/// A difference of two shares, candidate less baseline.
+/// A difference of two means over the same items, candidate less baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// Candidate less baseline, as a share (0.01 is one point).
+    /// Candidate less baseline; of shares, 0.01 is one point.
     pub value: f64,
     /// Its standard error; `None` of fewer than two items.
     pub stderr: Option<f64>,
     /// Items the difference rests on.
     pub n: usize,
-    /// Items only the candidate got right.
+    /// Items where the candidate's score is the higher one: those only it got right, where answers
+    /// are right or wrong.
     pub only_candidate: u64,
-    /// Items only the baseline got right.
+    /// Items where the baseline's score is the higher one.
     pub only_baseline: u64,
+    /// Whether every score is 0 or 1.
+    pub is_binary: bool,
+    /// Mean of the squared differences; where answers are right or wrong, the discordant share.
+    pub mean_square: f64,
 }
 
 /// Returns the difference over items both models answered, its standard error taken from the
-/// per-item differences (−1, 0, 1), or `None` of no items.
+/// per-item differences, or `None` of no items.
 ///
-/// `answers` holds (candidate is right, baseline is right).
-pub fn paired_difference(answers: &[(bool, bool)]) -> Option<Difference> {
-    let differences: Vec<f64> = answers
+/// `scores` holds (candidate's score, baseline's score).
+#[expect(clippy::float_cmp, reason = "right and wrong are exactly 1 and 0")]
+pub fn paired_difference(scores: &[(f64, f64)]) -> Option<Difference> {
+    let differences: Vec<f64> = scores
         .iter()
-        .map(|(candidate, baseline)| f64::from(*candidate) - f64::from(*baseline))
+        .map(|(candidate, baseline)| candidate - baseline)
         .collect();
-    let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count() as u64;
+    let squares: Vec<f64> = differences.iter().map(|value| value * value).collect();
+    let count =
+        |wanted: fn(f64) -> bool| differences.iter().filter(|value| wanted(**value)).count() as u64;
+    let is_decided = |value: f64| value == 0.0 || value == 1.0;
     Some(Difference {
         value: mean(&differences)?,
         stderr: standard_error(&differences),
-        n: answers.len(),
-        only_candidate: count((true, false)),
-        only_baseline: count((false, true)),
+        n: scores.len(),
+        only_candidate: count(|value| value > 0.0),
+        only_baseline: count(|value| value < 0.0),
+        is_binary: scores
+            .iter()
+            .all(|(candidate, baseline)| is_decided(*candidate) && is_decided(*baseline)),
+        mean_square: mean(&squares)?,
     })
 }
 
@@ -53,13 +66,22 @@ pub fn exact_mcnemar(only_candidate: u64, only_baseline: u64) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
-/// Returns the smallest difference that a paired comparison of `n` items finds with 80 % power at
-/// α = 0.05, 2.8 · sqrt(d / n), where d is the observed discordant share, at least one in ten.
-pub fn min_detectable(n: usize, discordant: u64) -> Option<f64> {
-    (n > 0).then(|| {
-        let share = (discordant as f64 / n as f64).max(0.1);
-        2.8 * (share / n as f64).sqrt()
-    })
+/// Fewest discordant items that are assumed, as a share: two models that agreed on few items by
+/// chance are not known to differ so little.
+const MIN_DISCORDANT: f64 = 0.1;
+
+/// Returns the smallest difference that a paired comparison finds with 80 % power at α = 0.05,
+/// 2.8 · sqrt(d / n), or `None` where it cannot be told.
+///
+/// d is the mean squared difference: where answers are right or wrong, the discordant share, taken
+/// for at least one in ten. 2.8 is 1.96 + 0.84, the normal quantiles of α / 2 and of the power.
+pub fn min_detectable(difference: &Difference) -> Option<f64> {
+    let squares = if difference.is_binary {
+        difference.mean_square.max(MIN_DISCORDANT)
+    } else {
+        difference.mean_square
+    };
+    (difference.n > 0 && squares > 0.0).then(|| 2.8 * (squares / difference.n as f64).sqrt())
 }
 
 #[cfg(test)]
@@ -68,11 +90,11 @@ mod tests {
 
     use super::*;
 
-    fn answers(both: usize, candidate: usize, baseline: usize, none: usize) -> Vec<(bool, bool)> {
-        let mut answers = vec![(true, true); both];
-        answers.extend(vec![(true, false); candidate]);
-        answers.extend(vec![(false, true); baseline]);
-        answers.extend(vec![(false, false); none]);
+    fn answers(both: usize, candidate: usize, baseline: usize, none: usize) -> Vec<(f64, f64)> {
+        let mut answers = vec![(1.0, 1.0); both];
+        answers.extend(vec![(1.0, 0.0); candidate]);
+        answers.extend(vec![(0.0, 1.0); baseline]);
+        answers.extend(vec![(0.0, 0.0); none]);
         answers
     }
 
@@ -109,24 +131,42 @@ mod tests {
             (difference.only_candidate, difference.only_baseline),
             (15, 5)
         );
-        assert_eq!(difference.n, 100);
+        assert_eq!((difference.n, difference.is_binary), (100, true));
+        assert!((difference.mean_square - 0.2).abs() < 1e-15);
     }
 
     #[test]
     fn no_items_have_no_difference() {
         assert_eq!(paired_difference(&[]), None);
-        assert_eq!(paired_difference(&[(true, false)]).unwrap().stderr, None);
+        assert_eq!(paired_difference(&[(1.0, 0.0)]).unwrap().stderr, None);
     }
 
     #[test]
     fn detectable_differences_are_those_of_the_rules() {
         // ARC-Challenge 1172 items: 2.6 points; BoolQ 3270: 1.5; HellaSwag 10042: 0.9.
         for (n, points) in [(1172, 2.6), (3270, 1.5), (10042, 0.9)] {
-            let found = 100.0 * min_detectable(n, 0).unwrap();
+            let difference = paired_difference(&answers(n, 0, 0, 0)).unwrap();
+            let found = 100.0 * min_detectable(&difference).unwrap();
             assert!((found - points).abs() < 0.05, "{n}: {found}");
         }
-        assert!(min_detectable(100, 40).unwrap() > min_detectable(100, 10).unwrap());
-        assert_eq!(min_detectable(0, 0), None);
+        // HumanEval+ 164 items, 15 % discordant: 8.5 points.
+        let difference = paired_difference(&answers(80, 13, 12, 59)).unwrap();
+        assert!((100.0 * min_detectable(&difference).unwrap() - 8.5).abs() < 0.06);
+    }
+
+    #[test]
+    fn scores_between_right_and_wrong_are_told_apart() {
+        let difference = paired_difference(&[(0.5, 0.25), (1.0, 1.0), (0.0, 0.5)]).unwrap();
+        assert!(!difference.is_binary);
+        assert_eq!(
+            (difference.only_candidate, difference.only_baseline),
+            (1, 1)
+        );
+        assert!((difference.mean_square - (0.0625 + 0.25) / 3.0).abs() < 1e-15);
+        let least = 2.8 * (0.3125_f64 / 9.0).sqrt();
+        assert!((min_detectable(&difference).unwrap() - least).abs() < 1e-15);
+        let same = paired_difference(&[(0.5, 0.5)]).unwrap();
+        assert_eq!(min_detectable(&same), None);
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! From a bundle to the rows of its summary.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tritmark_proto::{
     bundle::{JobOutcome, JobState},
@@ -13,8 +13,9 @@ use super::{
     counterpart::{ByComparison, Comparison},
     entry::Entry,
     key::Key,
+    shards::{self, Whole},
 };
-use crate::{bundle::Bundle, compare::Score};
+use crate::{bundle::Bundle, frame::ItemRow, score::Figure};
 
 /// Returns the summary of a bundle, sorted by machine, model, threads, kernel, suite and metric.
 pub fn rows(bundle: &Bundle) -> Vec<SummaryRow> {
@@ -132,24 +133,40 @@ fn add_items<'a>(
     jobs: &HashMap<u32, &'a JobOutcome>,
     entries: &mut Entries<'a>,
 ) {
-    // The same items scored twice by the same kernel are the same answers, not more of them.
-    let mut first_job: BTreeMap<Key, u32> = BTreeMap::new();
-    for item in &context.bundle.items {
-        let Some(outcome) = jobs.get(&item.job_index) else {
-            continue;
-        };
-        for score in [Score::Acc, Score::AccNorm] {
-            if score.is_right(&item.item).is_none() {
-                continue;
+    let mut items: HashMap<u32, Vec<&'a ItemRow>> = HashMap::new();
+    for row in &context.bundle.items {
+        items.entry(row.job_index).or_default().push(row);
+    }
+    // The same item scored twice is the same answer, not one more: the first counts.
+    let mut seen: HashMap<Key, HashSet<u32>> = HashMap::new();
+    for whole in shards::unite(context, jobs) {
+        let seen = seen.entry(whole.key.clone()).or_default();
+        for outcome in &whole.jobs {
+            let of_job = items.get(&outcome.job.id.index);
+            for row in of_job.into_iter().flatten() {
+                if seen.insert(row.item.index) {
+                    add_item(context, &whole, outcome, row, entries);
+                }
             }
-            let key = Key::of_metric(context, outcome, score.name(), "1")
-                .graded(Grade::Computed, "items");
-            if *first_job.entry(key.clone()).or_insert(item.job_index) != item.job_index {
-                continue;
-            }
+        }
+    }
+}
+
+/// Adds an item to its task, and to its group where it has one.
+fn add_item<'a>(
+    context: &Context<'a>,
+    whole: &Whole<'a>,
+    outcome: &'a JobOutcome,
+    row: &'a ItemRow,
+    entries: &mut Entries<'a>,
+) {
+    for (rank, figure) in Figure::all_of(&row.item).into_iter().enumerate() {
+        let parts = [None, row.item.group.as_deref()];
+        let n_parts = 1 + usize::from(row.item.group.is_some());
+        for group in parts.into_iter().take(n_parts) {
+            let key = whole.key.clone().of_figure(&figure, rank, group);
             let entry = entry(entries, context, key, outcome);
-            entry.score = Some(score);
-            entry.items.push(&item.item);
+            entry.add_item(&figure, rank, whole, outcome, &row.item);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tritmark_proto::bundle::JobState;
+use tritmark_proto::{bundle::JobState, machine::Machine};
 
 use super::Role;
 use crate::bundle::Bundle;
@@ -15,6 +15,8 @@ pub(crate) struct Context<'a> {
     pub(crate) bundle: &'a Bundle,
     pub(super) model_ranks: HashMap<&'a str, usize>,
     pub(super) machine_ranks: HashMap<&'a str, usize>,
+    /// In the order of their ranks.
+    machines: Vec<&'a Machine>,
     roles: HashMap<&'a str, Role>,
     /// Models with a job of each state but `Succeeded`.
     pub(super) troubled: BTreeSet<&'a str>,
@@ -39,17 +41,12 @@ impl<'a> Context<'a> {
             model_ranks.entry(model).or_insert(next);
         }
 
-        let mut machines: Vec<(&str, &str)> = bundle
-            .manifest
-            .machines
-            .iter()
-            .map(|machine| (machine.hostname.as_str(), machine.id.as_str()))
-            .collect();
-        machines.sort_unstable();
+        let mut machines: Vec<&Machine> = bundle.manifest.machines.iter().collect();
+        machines.sort_unstable_by_key(|machine| (&machine.hostname, &machine.id));
         let machine_ranks = machines
             .iter()
             .enumerate()
-            .map(|(rank, (_, id))| (*id, rank))
+            .map(|(rank, machine)| (machine.id.as_str(), rank))
             .collect();
 
         let mut dense: BTreeMap<&str, bool> = BTreeMap::new();
@@ -84,10 +81,17 @@ impl<'a> Context<'a> {
             bundle,
             model_ranks,
             machine_ranks,
+            machines,
             roles,
             troubled,
         }
     }
+
+    /// Returns the machine of a rank; `None` of the rank of no machine.
+    pub(super) fn machine(&self, rank: usize) -> Option<&'a Machine> {
+        self.machines.get(rank).copied()
+    }
+
     /// Returns a model's place in the order of models: pairs first, the candidate before its baseline.
     pub(crate) fn model_rank(&self, model: &str) -> usize {
         self.model_ranks.get(model).copied().unwrap_or(usize::MAX)

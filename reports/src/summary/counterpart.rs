@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use tritmark_proto::job::Workload;
 
 use super::{ITL, SummaryRow, context::Context, entry::Entry};
-use crate::compare::{self, Score};
+use crate::{
+    compare,
+    score::{Figure, Rolling},
+};
 
 /// What two rows must share to be compared.
 #[derive(PartialEq, Eq, Hash)]
@@ -17,23 +20,31 @@ struct ComparisonKey<'a> {
     task: Option<&'a str>,
     num_fewshot: Option<u32>,
     add_bos: Option<bool>,
+    variant: Option<&'a str>,
+    group: Option<&'a str>,
     metric: Option<&'a str>,
+    filter: Option<&'a str>,
     phase: Option<&'a str>,
     workload: Option<Workload>,
     grade: Option<&'a str>,
 }
 
 impl<'a> ComparisonKey<'a> {
-    fn new(model: &'a str, row: &'a SummaryRow) -> Self {
+    fn new(model: &'a str, entry: &'a Entry<'_>) -> Self {
+        let row = &entry.row;
         Self {
             model,
-            machine_id: row.machine_id.as_deref(),
+            // What was scored on several machines belongs to none of them.
+            machine_id: row.machine_id.as_deref().filter(|_| !entry.spans_machines),
             threads: row.threads,
             suite: &row.suite,
             task: row.task.as_deref(),
             num_fewshot: row.num_fewshot,
             add_bos: row.add_bos,
+            variant: row.variant.as_deref(),
+            group: row.group.as_deref(),
             metric: row.metric.as_deref(),
+            filter: row.filter.as_deref(),
             phase: row.phase.as_deref(),
             workload: row.workload(),
             grade: row.grade.as_deref(),
@@ -52,7 +63,7 @@ impl<'e, 'a> ByComparison<'e, 'a> {
         for entry in all {
             if entry.row.value.is_some() {
                 entries
-                    .entry(ComparisonKey::new(&entry.row.model, &entry.row))
+                    .entry(ComparisonKey::new(&entry.row.model, entry))
                     .or_default()
                     .push(entry);
             }
@@ -67,13 +78,13 @@ impl<'e, 'a> ByComparison<'e, 'a> {
         };
         // Tokens of an answer are no independent values. Accuracy jobs may share their machine, so
         // their speed is no comparison.
-        let is_timing_of_accuracy = row.suite == "accuracy" && entry.score.is_none();
+        let is_timing_of_accuracy = row.suite == "accuracy" && entry.figure.is_none();
         if row.value.is_none() || row.metric.as_deref() == Some(ITL) || is_timing_of_accuracy {
             return Comparison::default();
         }
         let found = self
             .entries
-            .get(&ComparisonKey::new(name, row))
+            .get(&ComparisonKey::new(name, entry))
             .map(Vec::as_slice)
             .unwrap_or_default();
         let Some(baseline) = counterpart(entry, found) else {
@@ -89,8 +100,9 @@ impl<'e, 'a> ByComparison<'e, 'a> {
                 ..Comparison::default()
             };
         };
-        match entry.score {
-            Some(score) => compare_answers(score, entry, baseline),
+        match &entry.figure {
+            Some(Figure::Rolling(rolling)) => compare_texts(*rolling, entry, baseline),
+            Some(figure) => compare_scores(figure, entry, baseline),
             None => compare_values(entry, baseline),
         }
     }
@@ -145,32 +157,57 @@ fn compare_values(entry: &Entry<'_>, baseline: &Entry<'_>) -> Comparison {
     }
 }
 
-fn compare_answers(score: Score, entry: &Entry<'_>, baseline: &Entry<'_>) -> Comparison {
-    let Some(accuracy) = compare::accuracy(score, &entry.items, &baseline.items) else {
-        return Comparison {
-            note: Some("both models answered none of the same items".to_owned()),
-            ..Comparison::default()
-        };
+fn compare_scores(figure: &Figure, entry: &Entry<'_>, baseline: &Entry<'_>) -> Comparison {
+    let Some(scores) = compare::scores(figure, &entry.items, &baseline.items) else {
+        return none_in_common();
     };
-    let note = (accuracy.different_prompts > 0).then(|| {
-        format!(
-            "{} of {} items had other prompts",
-            accuracy.different_prompts, accuracy.difference.n
-        )
-    });
+    let n = scores.difference.n;
+    let mut notes = Vec::from_iter(other_prompts(scores.different_prompts, n));
+    if scores.n_undecided > 0 {
+        notes.push(format!(
+            "{} items are undecided for one or both and left out",
+            scores.n_undecided
+        ));
+    }
     Comparison {
-        n: Some(accuracy.difference.n),
-        accuracy: Some(accuracy),
-        note,
+        n: Some(n),
+        scores: Some(scores),
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
         ..Comparison::default()
     }
+}
+
+fn compare_texts(rolling: Rolling, entry: &Entry<'_>, baseline: &Entry<'_>) -> Comparison {
+    let Some(texts) = compare::rolling(rolling, &entry.items, &baseline.items) else {
+        return none_in_common();
+    };
+    Comparison {
+        n: Some(texts.n),
+        ratio: Some(compare::Ratio {
+            value: texts.ratio,
+            interval: None,
+        }),
+        note: other_prompts(texts.different_prompts, texts.n),
+        ..Comparison::default()
+    }
+}
+
+fn none_in_common() -> Comparison {
+    Comparison {
+        note: Some("both models answered none of the same items".to_owned()),
+        ..Comparison::default()
+    }
+}
+
+fn other_prompts(different: usize, n: usize) -> Option<String> {
+    (different > 0).then(|| format!("{different} of {n} items had other prompts"))
 }
 
 /// What a row gets from its baseline.
 #[derive(Default)]
 pub(super) struct Comparison {
     ratio: Option<compare::Ratio>,
-    accuracy: Option<compare::AccuracyComparison>,
+    scores: Option<compare::ScoreComparison>,
     n: Option<usize>,
     scope: Option<String>,
     note: Option<String>,
@@ -187,11 +224,11 @@ impl Comparison {
         if let Some(scope) = self.scope {
             row.ci_scope = Some(scope);
         }
-        if let Some(accuracy) = self.accuracy {
-            row.baseline_difference = Some(accuracy.difference.value);
-            row.baseline_difference_stderr = accuracy.difference.stderr;
-            row.mcnemar_p = Some(accuracy.mcnemar_p);
-            row.min_detectable_difference = Some(accuracy.min_detectable);
+        if let Some(scores) = self.scores {
+            row.baseline_difference = Some(scores.difference.value);
+            row.baseline_difference_stderr = scores.difference.stderr;
+            row.mcnemar_p = scores.mcnemar_p;
+            row.min_detectable_difference = scores.min_detectable;
         }
         row
     }

@@ -7,10 +7,11 @@ use tritmark_proto::{
     record::Item,
 };
 
-use super::{ITL, Status, SummaryRow, context::Context, key::Key};
+use super::{ITL, Status, SummaryRow, context::Context, key::Key, shards::Whole};
 use crate::{
-    compare::{self, Clusters, SEED, Score},
-    stats,
+    compare::{self, Clusters, SEED},
+    score::{self, Figure},
+    stats::{self, Likelihood},
 };
 
 /// A row in the making.
@@ -18,7 +19,11 @@ pub(super) struct Entry<'a> {
     pub(super) row: SummaryRow,
     pub(super) by_job: BTreeMap<u32, Vec<f64>>,
     pub(super) items: Vec<&'a Item>,
-    pub(super) score: Option<Score>,
+    pub(super) figure: Option<Figure>,
+    /// Whether its items come from several machines.
+    pub(super) spans_machines: bool,
+    jobs: BTreeSet<u32>,
+    missing: Option<String>,
     pub(super) requested_kernels: BTreeSet<&'a str>,
 }
 
@@ -26,7 +31,6 @@ impl<'a> Entry<'a> {
     pub(super) fn new(context: &Context<'a>, key: Key, outcome: &'a JobOutcome) -> Self {
         let bundle = context.bundle;
         let model = &outcome.job.model;
-        let machine = bundle.machine_of(outcome);
         let Key {
             threads,
             kernel,
@@ -34,22 +38,28 @@ impl<'a> Entry<'a> {
             task,
             num_fewshot,
             add_bos,
+            variant,
             data_hash,
             n_items,
+            group,
             workload,
             metric,
+            filter,
             unit,
             phase,
             grade,
             source,
             reason,
-            machine_rank: _,
+            machine_rank,
             model_rank: _,
             suite_rank: _,
             metric_rank: _,
             grade_rank: _,
+            weights: _,
             job_index: _,
         } = key;
+        // Of shards on several machines, the first.
+        let machine = context.machine(machine_rank);
         let some = |text: String| (!text.is_empty()).then_some(text);
         let row = SummaryRow {
             run: bundle.manifest.run.id.to_string(),
@@ -68,6 +78,9 @@ impl<'a> Entry<'a> {
             task,
             num_fewshot,
             add_bos,
+            variant,
+            group,
+            filter,
             metric: some(metric),
             unit: some(unit),
             phase: phase.map(|phase| phase.name().to_owned()),
@@ -86,7 +99,10 @@ impl<'a> Entry<'a> {
             row,
             by_job: BTreeMap::new(),
             items: Vec::new(),
-            score: None,
+            figure: None,
+            spans_machines: false,
+            jobs: BTreeSet::new(),
+            missing: None,
             requested_kernels: BTreeSet::new(),
         }
     }
@@ -114,9 +130,10 @@ impl<'a> Entry<'a> {
 
     /// Fills in what follows from the values.
     pub(super) fn summarise(&mut self) {
-        if let Some(score) = self.score {
-            self.summarise_answers(score);
-            return;
+        match self.figure.clone() {
+            Some(Figure::Rolling(rolling)) => return self.summarise_texts(rolling),
+            Some(figure) => return self.summarise_scores(&figure),
+            None => {}
         }
         let values: Vec<f64> = self.by_job.values().flatten().copied().collect();
         if self.row.status != Status::Ok || values.is_empty() {
@@ -147,28 +164,127 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn summarise_answers(&mut self, score: Score) {
-        let answers: Vec<bool> = self
+    /// Adds an item to a figure of its task.
+    pub(super) fn add_item(
+        &mut self,
+        figure: &Figure,
+        rank: usize,
+        whole: &Whole<'_>,
+        outcome: &JobOutcome,
+        item: &'a Item,
+    ) {
+        if self.figure.is_none() {
+            self.figure = Some(figure.clone());
+            self.row.is_main = rank == 0;
+            self.missing = whole.what_is_missing();
+            self.spans_machines = !whole.machines.is_empty();
+            if self.spans_machines {
+                self.row.source = Some(format!("items on {}", whole.machines.join(" and ")));
+            }
+        }
+        self.jobs.insert(outcome.job.id.index);
+        self.items.push(item);
+    }
+
+    fn summarise_scores(&mut self, figure: &Figure) {
+        // So that shards add up to the same bits as the whole.
+        self.items.sort_by_key(|item| item.index);
+        let decided = |items: &[&Item]| -> Vec<f64> {
+            items.iter().filter_map(|item| figure.value(item)).collect()
+        };
+        let values = decided(&self.items);
+        let undecided = self
             .items
             .iter()
-            .filter_map(|item| score.is_right(item))
-            .collect();
-        let row = &mut self.row;
-        row.n = answers.len();
-        row.n_jobs = 1;
-        if answers.is_empty() {
-            row.status = Status::Unmeasurable;
-            row.reason = Some("no item was scored".to_owned());
-            return;
+            .filter_map(|item| figure.score(item))
+            .filter(|score| score.value.is_none());
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for score in undecided {
+            *reasons
+                .entry(score.reason.as_deref().unwrap_or("no reason given"))
+                .or_default() += 1;
         }
-        let share = answers.iter().filter(|right| **right).count() as f64 / answers.len() as f64;
-        row.value = Some(share);
-        row.mean = Some(share);
-        row.stderr = stats::binomial_stderr(share, answers.len());
-        if let Some(expected) = row.n_items
-            && expected != answers.len() as u64
+        let row = &mut self.row;
+        row.n = values.len();
+        row.n_jobs = self.jobs.len();
+        row.n_undecided = Some(reasons.values().sum());
+        // As lm-eval does: the sum of rights and wrongs is exact.
+        row.value = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+        row.mean = row.value;
+        row.stderr = stats::standard_error(&values);
+        let groups = by_group(&self.items);
+        if row.group.is_none() && groups.len() > 1 {
+            let parts: Vec<(Option<f64>, usize)> = groups
+                .values()
+                .map(|items| decided(items))
+                .filter(|values| !values.is_empty())
+                .map(|values| (stats::standard_error(&values), values.len()))
+                .collect();
+            // One item has no spread: then all are taken together.
+            row.stderr = stats::pooled_stderr(&parts).or(row.stderr);
+        }
+        let mut notes = Vec::new();
+        let n_undecided: usize = reasons.values().sum();
+        if let Some((reason, _)) = reasons
+            .iter()
+            .max_by_key(|(reason, n)| (**n, std::cmp::Reverse(**reason)))
         {
-            row.reason = Some(format!("{} of {expected} items", answers.len()));
+            let others = if reasons.len() > 1 {
+                ", and others"
+            } else {
+                ""
+            };
+            notes.push(format!("{n_undecided} undecided ({reason}{others})"));
+        }
+        self.finish(notes);
+    }
+
+    fn summarise_texts(&mut self, rolling: score::Rolling) {
+        self.items.sort_by_key(|item| item.index);
+        let sum = self
+            .items
+            .iter()
+            .filter_map(|item| score::likelihood(item))
+            .fold(Likelihood::default(), std::ops::Add::add);
+        let row = &mut self.row;
+        row.n = self.items.len();
+        row.n_jobs = self.jobs.len();
+        row.value = rolling.of(sum).filter(|value| value.is_finite());
+        // The mean of the texts is another figure, and lm-eval gives no standard error either.
+        self.finish(Vec::new());
+    }
+
+    /// Says what became of a figure of a task.
+    fn finish(&mut self, mut notes: Vec<String>) {
+        let n_seen = self.items.len() as u64;
+        let row = &mut self.row;
+        if row.value.is_none() {
+            row.status = Status::Unmeasurable;
+            if notes.is_empty() {
+                notes.push("no item was scored".to_owned());
+            }
+        }
+        // Of a group it is not known how many items it has.
+        let expected = row.n_items.filter(|_| row.group.is_none());
+        let has_all = expected.is_none_or(|expected| expected == n_seen);
+        if self.missing.is_some() || !has_all {
+            if row.status == Status::Ok {
+                row.status = Status::Incomplete;
+            }
+            let counts = expected.map(|expected| format!("{n_seen} of {expected} items"));
+            let parts: Vec<String> = counts.into_iter().chain(self.missing.clone()).collect();
+            notes.insert(0, parts.join(", "));
+        }
+        row.reason = (!notes.is_empty()).then(|| notes.join("; "));
+    }
+}
+
+fn by_group<'a>(items: &[&'a Item]) -> BTreeMap<&'a str, Vec<&'a Item>> {
+    let mut groups: BTreeMap<&str, Vec<&Item>> = BTreeMap::new();
+    for item in items {
+        if let Some(group) = &item.group {
+            groups.entry(group).or_default().push(item);
         }
     }
+    groups
 }

@@ -2,14 +2,15 @@
 
 use tritmark_proto::{
     bundle::JobOutcome,
-    job::{SuiteSpec, Workload},
+    job::{AccuracySpec, SuiteSpec, Workload},
     record::{Grade, Metric, Phase},
 };
 
 use super::context::Context;
+use crate::score::Figure;
 
 /// What makes a row, in the order of rows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     pub(super) machine_rank: usize,
     pub(super) model_rank: usize,
@@ -20,12 +21,19 @@ pub(super) struct Key {
     pub(super) task: Option<String>,
     pub(super) num_fewshot: Option<u32>,
     pub(super) add_bos: Option<bool>,
+    /// What else a task was asked with.
+    pub(super) variant: Option<String>,
     /// Tells apart what has been scored on different data.
     pub(super) data_hash: Option<String>,
     pub(super) n_items: Option<u64>,
+    /// Of accuracy alone: other weights or numerics under the same name give other answers.
+    pub(super) weights: Option<(String, &'static str, u32)>,
+    /// The whole of a task stands before its groups.
+    pub(super) group: Option<String>,
     pub(super) workload: Option<Workload>,
     pub(super) metric_rank: usize,
     pub(super) metric: String,
+    pub(super) filter: Option<String>,
     pub(super) unit: String,
     pub(super) phase: Option<Phase>,
     pub(super) grade_rank: usize,
@@ -64,8 +72,11 @@ impl Key {
             task: None,
             num_fewshot: None,
             add_bos: None,
+            variant: None,
             data_hash: None,
             n_items: None,
+            weights: None,
+            group: None,
             workload: match &job.suite {
                 SuiteSpec::Latency(spec) => Some(spec.workload),
                 SuiteSpec::Memory(spec) => Some(spec.workload),
@@ -74,6 +85,7 @@ impl Key {
             },
             metric_rank: 0,
             metric: String::new(),
+            filter: None,
             unit: String::new(),
             phase: None,
             grade_rank: 0,
@@ -86,9 +98,15 @@ impl Key {
             key.task = Some(spec.task.clone());
             key.num_fewshot = Some(spec.num_fewshot);
             key.add_bos = Some(spec.add_bos);
+            key.variant = variant(spec);
             if let Some(facts) = &outcome.facts {
                 key.data_hash.clone_from(&facts.data_hash);
                 key.n_items = facts.n_items;
+                key.weights = Some((
+                    facts.weights_hash.clone(),
+                    facts.numerics.name(),
+                    facts.numerics_version,
+                ));
             }
         }
         key
@@ -109,6 +127,19 @@ impl Key {
         }
     }
 
+    /// Returns the key of a task's figure, `rank`-th in the task's order.
+    pub(super) fn of_figure(self, figure: &Figure, rank: usize, group: Option<&str>) -> Self {
+        Self {
+            group: group.map(str::to_owned),
+            metric_rank: rank.min(OTHER_METRICS - 1),
+            metric: figure.metric().to_owned(),
+            filter: Some(figure.filter().to_owned()),
+            unit: figure.unit().to_owned(),
+            ..self
+        }
+        .graded(Grade::Computed, "items")
+    }
+
     pub(super) fn graded(self, grade: Grade, source: &str) -> Self {
         Self {
             grade_rank: 1 + Grade::ALL
@@ -122,13 +153,50 @@ impl Key {
     }
 }
 
-/// Accuracy comes before what is said beside it; metrics of newer writers come last.
+/// Says what else than examples and BOS a task was asked with; `None` where nothing is unusual.
+fn variant(spec: &AccuracySpec) -> Option<String> {
+    let AccuracySpec {
+        chat,
+        max_new,
+        evalplus_compat,
+        // These decide which items, or nothing, or stand in columns of their own.
+        task: _,
+        data_dir: _,
+        limit: _,
+        num_fewshot: _,
+        add_bos: _,
+        batch: _,
+        shard: _,
+        // Known by the hash of template and data.
+        definition: _,
+    } = spec;
+    let mut parts = Vec::new();
+    if let Some(chat) = chat {
+        parts.push("chat".to_owned());
+        if let Some(system) = &chat.system {
+            parts.push(format!("system text \u{201c}{system}\u{201d}"));
+        }
+        if chat.fewshot_as_multiturn {
+            parts.push("examples as turns".to_owned());
+        }
+    }
+    if let Some(max_new) = max_new {
+        parts.push(format!("at most {max_new} new tokens"));
+    }
+    if *evalplus_compat {
+        parts.push("as EvalPlus 0.3.1".to_owned());
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Where ranks of other metrics than scores begin.
+const OTHER_METRICS: usize = 1 << 20;
+
+/// Scores come before what is said beside them; metrics of newer writers come last.
 fn metric_rank(metric: &str) -> usize {
     match metric {
-        "acc" => 0,
-        "acc_norm" => 1,
-        "itl_ns" => 2 + 2 * metric_position("tpot_ns") + 1,
-        _ => 2 + 2 * metric_position(metric),
+        "itl_ns" => OTHER_METRICS + 2 * metric_position("tpot_ns") + 1,
+        _ => OTHER_METRICS + 2 * metric_position(metric),
     }
 }
 

@@ -4,8 +4,10 @@ use std::num::NonZeroU32;
 
 use tritmark_proto::{
     bundle::JobState,
-    job::{EnergySpec, SuiteSpec},
-    record::{Grade, Metric, Outcome, Phase, Reading},
+    job::{ChatSpec, EnergySpec, Shard, SuiteSpec},
+    record::{
+        Answer, GeneratedAnswer, Grade, ItemScore, Metric, Outcome, Phase, Reading, RollingAnswer,
+    },
 };
 
 use super::*;
@@ -344,4 +346,325 @@ fn roles_follow_from_names_and_bits() {
 #[test]
 fn an_empty_run_has_no_rows() {
     assert_eq!(rows(&Fixture::new("empty", Vec::new()).bundle), []);
+}
+
+/// Cuts the only accuracy job of `model` into `count` shards, each on the machine given.
+fn cut(fixture: &mut Fixture, job: u32, machines: &[usize]) {
+    let count = NonZeroU32::new(machines.len() as u32).unwrap();
+    let whole = fixture.bundle.manifest.jobs[job as usize].clone();
+    let n_jobs = fixture.bundle.manifest.jobs.len() as u32;
+    for (shard, machine) in (0..).zip(machines) {
+        let index = if shard == 0 { job } else { n_jobs + shard - 1 };
+        let mut outcome = whole.clone();
+        outcome.job.id.index = index;
+        outcome.machine_id = Some(fixture.bundle.manifest.machines[*machine].id.clone());
+        if *machine > 0 {
+            outcome.facts.as_mut().unwrap().kernel = "aarch64-i2_s-dotprod".to_owned();
+        }
+        match fixture.bundle.manifest.jobs.get_mut(index as usize) {
+            Some(known) => *known = outcome,
+            None => fixture.bundle.manifest.jobs.push(outcome),
+        }
+        fixture.accuracy_spec(index).shard = Some(Shard {
+            index: shard,
+            count,
+        });
+    }
+    for row in &mut fixture.bundle.items {
+        if row.job_index == job {
+            let shard = row.item.index % count;
+            row.job_index = if shard == 0 { job } else { n_jobs + shard - 1 };
+        }
+    }
+}
+
+fn answers(row: &SummaryRow) -> (usize, Option<f64>, Option<f64>, Status) {
+    (row.n, row.value, row.stderr, row.status)
+}
+
+#[test]
+fn shards_are_one_row_equal_to_the_whole() {
+    let mut fixture = Fixture::new("shards", vec![machine("m"), machine("n")]);
+    for model in [TERNARY_125M, DENSE_125M] {
+        fixture.accuracy(model, 0, "arc_easy", 80);
+    }
+    let whole = rows(&fixture.bundle);
+    cut(&mut fixture, 0, &[0, 1, 0]);
+    let cut_rows = rows(&fixture.bundle);
+    for metric in ["acc", "acc_norm"] {
+        let before = find(&whole, TERNARY_125M.id, metric, 2);
+        let found: Vec<&SummaryRow> = cut_rows
+            .iter()
+            .filter(|row| row.model == TERNARY_125M.id && row.metric.as_deref() == Some(metric))
+            .collect();
+        let [after] = found.as_slice() else {
+            panic!("{} rows", found.len());
+        };
+        assert_eq!(answers(after), answers(before));
+        assert_eq!((after.n_jobs, after.reason.as_deref()), (3, None));
+        assert_eq!(after.machine.as_deref(), Some("m"));
+        assert_eq!(
+            after.kernel, "x86_64-i2_s-avx2 + aarch64-i2_s-dotprod",
+            "kernels of all shards are named"
+        );
+        assert_eq!(after.source.as_deref(), Some("items on m and n"));
+    }
+}
+
+#[test]
+fn shards_on_several_machines_are_compared_with_shards_of_the_baseline() {
+    let mut fixture = Fixture::new("shards", vec![machine("m"), machine("n")]);
+    for model in [TERNARY_125M, DENSE_125M] {
+        fixture.accuracy(model, 0, "arc_easy", 80);
+    }
+    let whole = rows(&fixture.bundle);
+    cut(&mut fixture, 0, &[0, 1]);
+    cut(&mut fixture, 1, &[1, 0]);
+    let cut_rows = rows(&fixture.bundle);
+    let before = find(&whole, TERNARY_125M.id, "acc", 2);
+    let after = find(&cut_rows, TERNARY_125M.id, "acc", 2);
+    assert!(before.baseline_difference.is_some());
+    assert_eq!(after.baseline_difference, before.baseline_difference);
+    assert_eq!(after.mcnemar_p, before.mcnemar_p);
+}
+
+#[test]
+fn items_of_two_jobs_of_a_shard_count_once() {
+    let mut fixture = Fixture::new("twice", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "arc_easy", 80);
+    let whole = rows(&fixture.bundle);
+    cut(&mut fixture, 0, &[0, 0]);
+    // The second shard once more.
+    let mut again = fixture.bundle.manifest.jobs[1].clone();
+    again.job.id.index = 2;
+    fixture.bundle.manifest.jobs.push(again);
+    let items: Vec<_> = fixture.bundle.items.clone();
+    fixture.bundle.items.extend(
+        items
+            .into_iter()
+            .filter(|row| row.job_index == 1)
+            .map(|row| crate::frame::ItemRow {
+                job_index: 2,
+                ..row
+            }),
+    );
+    let twice = rows(&fixture.bundle);
+    assert_eq!(
+        answers(find(&twice, TERNARY_125M.id, "acc", 2)),
+        answers(find(&whole, TERNARY_125M.id, "acc", 2))
+    );
+}
+
+#[test]
+fn a_missing_shard_marks_the_figure() {
+    let mut fixture = Fixture::new("missing", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "arc_easy", 80);
+    cut(&mut fixture, 0, &[0, 0, 0, 0]);
+    for job in [1, 3] {
+        fixture.bundle.manifest.jobs[job].state = JobState::Failed;
+    }
+    let rows = rows(&fixture.bundle);
+    let row = rows.iter().find(|row| row.is_value_of("acc")).unwrap();
+    assert_eq!((row.n, row.status), (40, Status::Incomplete));
+    assert_eq!(
+        row.reason.as_deref(),
+        Some("40 of 80 items, shards 2, 4 of 4 missing")
+    );
+}
+
+#[test]
+fn shards_of_other_weights_are_no_part() {
+    let mut fixture = Fixture::new("weights", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "arc_easy", 80);
+    cut(&mut fixture, 0, &[0, 0]);
+    let facts = fixture.bundle.manifest.jobs[1].facts.as_mut().unwrap();
+    facts.weights_hash = "another".to_owned();
+    let rows = rows(&fixture.bundle);
+    let n: Vec<(usize, Status)> = rows
+        .iter()
+        .filter(|row| row.is_value_of("acc"))
+        .map(|row| (row.n, row.status))
+        .collect();
+    assert!(
+        n.iter().all(|row| *row == (40, Status::Incomplete)),
+        "{n:?}"
+    );
+}
+
+#[test]
+fn groups_have_rows_and_the_whole_weighs_them_by_size() {
+    let mut fixture = Fixture::new("groups", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "arc_easy", 90);
+    for row in &mut fixture.bundle.items {
+        // 10, 20 and 60 items.
+        let group = match row.item.index {
+            0..10 => "anatomy",
+            10..30 => "law",
+            _ => "virology",
+        };
+        row.item.group = Some(group.to_owned());
+    }
+    let rows = rows(&fixture.bundle);
+    let acc: Vec<&SummaryRow> = rows.iter().filter(|row| row.is_value_of("acc")).collect();
+    let whole = acc.iter().find(|row| row.group.is_none()).unwrap();
+    let groups: Vec<&&SummaryRow> = acc.iter().filter(|row| row.group.is_some()).collect();
+    let sizes: Vec<(Option<&str>, usize)> = groups
+        .iter()
+        .map(|row| (row.group.as_deref(), row.n))
+        .collect();
+    assert_eq!(
+        sizes,
+        [
+            (Some("anatomy"), 10),
+            (Some("law"), 20),
+            (Some("virology"), 60)
+        ]
+    );
+    let weighted: f64 = groups
+        .iter()
+        .map(|row| row.value.unwrap() * row.n as f64 / 90.0)
+        .sum();
+    assert!((whole.value.unwrap() - weighted).abs() < 1e-12);
+    let right = fixture
+        .bundle
+        .items
+        .iter()
+        .filter(|row| row.item.scores[0].value == Some(1.0))
+        .count();
+    assert!((whole.value.unwrap() - right as f64 / 90.0).abs() < 1e-12);
+    // lm-eval's pooled_sample_stderr of the three.
+    let squares: f64 = groups
+        .iter()
+        .map(|row| (row.n as f64 - 1.0) * row.stderr.unwrap().powi(2) * row.n as f64)
+        .sum();
+    let pooled = (squares / 87.0 / 90.0).sqrt();
+    assert!((whole.stderr.unwrap() - pooled).abs() < 1e-12);
+    assert!(whole.is_main && whole.status == Status::Ok);
+}
+
+#[test]
+fn what_is_undecided_is_counted_and_no_part_of_the_mean() {
+    let mut fixture = Fixture::new("undecided", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "boolq", 40);
+    let mut right = 0;
+    for (at, row) in fixture.bundle.items.iter_mut().enumerate() {
+        let score = &mut row.item.scores[0];
+        match at % 4 {
+            0 => {
+                score.value = None;
+                score.reason = Some("the program ran out of time".to_owned());
+            }
+            _ => right += usize::from(score.value == Some(1.0)),
+        }
+    }
+    let row = rows(&fixture.bundle);
+    let row = find(&row, TERNARY_125M.id, "acc", 2);
+    assert_eq!((row.n, row.n_undecided), (30, Some(10)));
+    assert!((row.value.unwrap() - right as f64 / 30.0).abs() < 1e-12);
+    assert_eq!(row.status, Status::Ok);
+    assert_eq!(
+        row.reason.as_deref(),
+        Some("10 undecided (the program ran out of time)")
+    );
+
+    for row in &mut fixture.bundle.items {
+        row.item.scores[0].value = None;
+    }
+    let rows = rows(&fixture.bundle);
+    let row = find(&rows, TERNARY_125M.id, "acc", 2);
+    assert_eq!((row.value, row.n, row.n_undecided), (None, 0, Some(40)));
+    assert_eq!(row.status, Status::Unmeasurable);
+}
+
+#[test]
+fn rolling_answers_have_three_figures_of_all_texts_together() {
+    let mut fixture = Fixture::new("wikitext", vec![machine("m")]);
+    for (model, factor) in [(TERNARY_125M, 1.5), (DENSE_125M, 1.0)] {
+        fixture.accuracy(model, 0, "wikitext", 0);
+        let job = fixture.bundle.manifest.jobs.last().unwrap().job.id.index;
+        let facts = fixture.bundle.manifest.jobs[job as usize].facts.as_mut();
+        facts.unwrap().n_items = Some(2);
+        for (index, (loglikelihood, n_words, n_bytes)) in
+            (0..).zip([(-30.0, 10, 50), (-50.0, 15, 90)])
+        {
+            let answer = Answer::Rolling(RollingAnswer {
+                loglikelihood: factor * loglikelihood,
+                n_tokens: 20,
+                n_words,
+                n_bytes,
+            });
+            let scores = vec![ItemScore::plain("word_perplexity", 0.0)];
+            fixture.item(job, "wikitext", index, answer, scores);
+        }
+    }
+    let rows = rows(&fixture.bundle);
+    // lm-eval 0.4: exp(80 / 25), exp(80 / 140), 80 / 140 / ln 2.
+    for (metric, expected) in [
+        ("word_perplexity", (80.0_f64 / 25.0).exp()),
+        ("byte_perplexity", (80.0_f64 / 140.0).exp()),
+        ("bits_per_byte", 80.0 / 140.0 / std::f64::consts::LN_2),
+    ] {
+        let row = find(&rows, DENSE_125M.id, metric, 2);
+        assert!((row.value.unwrap() - expected).abs() < 1e-12, "{metric}");
+        assert_eq!((row.n, row.stderr, row.status), (2, None, Status::Ok));
+    }
+    let ternary = find(&rows, TERNARY_125M.id, "word_perplexity", 2);
+    let ratio = (40.0_f64 / 25.0).exp();
+    assert!((ternary.baseline_ratio.unwrap() - ratio).abs() < 1e-12);
+    assert_eq!(ternary.baseline_n, Some(2));
+    assert!(!rows.iter().any(SummaryRow::is_main_share));
+}
+
+#[test]
+fn every_score_of_a_task_has_its_row() {
+    let mut fixture = Fixture::new("gsm8k", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "gsm8k", 0);
+    let spec = fixture.accuracy_spec(0);
+    spec.num_fewshot = 5;
+    spec.chat = Some(ChatSpec::default());
+    fixture.bundle.manifest.jobs[0]
+        .facts
+        .as_mut()
+        .unwrap()
+        .n_items = Some(4);
+    for index in 0..4 {
+        let score = |filter: &str, value| ItemScore {
+            metric: "exact_match".to_owned(),
+            filter: filter.to_owned(),
+            value: Some(value),
+            extracted: None,
+            reason: None,
+        };
+        let answer = Answer::Generated(GeneratedAnswer {
+            text: "so #### 42".to_owned(),
+            target: "42".to_owned(),
+            n_prompt_tokens: 9,
+            n_tokens: 3,
+            end: "stop".to_owned(),
+        });
+        let strict = f64::from(u8::from(index == 0));
+        let scores = vec![
+            score("strict-match", strict),
+            score("flexible-extract", 1.0),
+        ];
+        fixture.item(0, "gsm8k", index, answer, scores);
+    }
+    let rows = rows(&fixture.bundle);
+    let found: Vec<_> = rows
+        .iter()
+        .filter(|row| row.metric.as_deref() == Some("exact_match"))
+        .map(|row| (row.filter.as_deref(), row.value, row.is_main))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Some("strict-match"), Some(0.25), true),
+            (Some("flexible-extract"), Some(1.0), false)
+        ]
+    );
+    assert_eq!(rows[0].variant.as_deref(), Some("chat"));
+    assert_eq!(
+        crate::labels::figure("exact_match", Some("strict-match")),
+        "Exact match, strict"
+    );
 }

@@ -4,8 +4,8 @@ use std::{fs::File, path::Path};
 
 use polars::prelude::*;
 use tritmark_proto::{
-    bundle::{ITEMS, MEASUREMENTS, TOKENS},
-    record::{Choice, Outcome},
+    bundle::{ITEMS, MEASUREMENTS, SCORES, TOKENS},
+    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, Outcome, RollingAnswer},
 };
 
 use crate::bundle::Bundle;
@@ -13,6 +13,7 @@ use crate::bundle::Bundle;
 pub(super) fn write(dir: &Path, bundle: &Bundle) {
     save(&mut measurements(bundle), &dir.join(MEASUREMENTS));
     save(&mut items(bundle), &dir.join(ITEMS));
+    save(&mut scores(bundle), &dir.join(SCORES));
     save(&mut tokens(bundle), &dir.join(TOKENS));
 }
 
@@ -73,7 +74,7 @@ pub(crate) fn items(bundle: &Bundle) -> DataFrame {
             let lists: Vec<Series> = rows
                 .iter()
                 .map(|row| {
-                    let values = row.item.choices.iter().map($value).collect::<Vec<_>>();
+                    let values = row.item.choices().iter().map($value).collect::<Vec<_>>();
                     Series::new(PlSmallStr::EMPTY, values)
                 })
                 .collect();
@@ -88,17 +89,77 @@ pub(crate) fn items(bundle: &Bundle) -> DataFrame {
         "sequence" => column!(|row| row.sequence),
         "at_unix_ns" => column!(|row| 1_772_443_800_000_000_000 + row.sequence.cast_signed()),
         "task" => column!(|row| row.item.task.clone()),
+        "group" => column!(|row| row.item.group.clone()),
         "item_index" => column!(|row| row.item.index),
         "doc_hash" => column!(|row| row.item.doc_hash.clone()),
         "prompt_hash" => column!(|row| row.item.prompt_hash.clone()),
-        "gold" => column!(|row| row.item.gold),
-        "predicted" => column!(|row| row.item.predicted),
-        "predicted_norm" => column!(|row| row.item.predicted_norm),
+        "gold" => column!(|row| choice(&row.item).map(|answer| answer.gold)),
+        "predicted" => column!(|row| choice(&row.item).map(|answer| answer.predicted)),
+        "predicted_norm" => column!(|row| choice(&row.item).and_then(|answer| answer.predicted_norm)),
         "loglikelihoods" => lists!("loglikelihoods", DataType::Float64, |c: &Choice| c.loglikelihood),
         "is_greedy" => lists!("is_greedy", DataType::Boolean, |c: &Choice| c.is_greedy),
         "choice_tokens" => lists!("choice_tokens", DataType::UInt32, |c: &Choice| c.n_tokens),
         "choice_chars" => lists!("choice_chars", DataType::UInt32, |c: &Choice| c.n_chars),
+        "text" => column!(|row| generated(&row.item).map(|answer| answer.text.clone())),
+        "target" => column!(|row| generated(&row.item).map(|answer| answer.target.clone())),
+        "end" => column!(|row| generated(&row.item).map(|answer| answer.end.clone())),
+        "n_prompt_tokens" => column!(|row| generated(&row.item).map(|answer| answer.n_prompt_tokens)),
+        "n_tokens" => column!(|row| {
+            let generated = generated(&row.item).map(|answer| answer.n_tokens);
+            generated.or(rolling(&row.item).map(|answer| answer.n_tokens))
+        }),
+        "rolling_loglikelihood" => column!(|row| rolling(&row.item).map(|answer| answer.loglikelihood)),
+        "n_words" => column!(|row| rolling(&row.item).map(|answer| answer.n_words)),
+        "n_bytes" => column!(|row| rolling(&row.item).map(|answer| answer.n_bytes)),
         "elapsed_ns" => column!(|row| row.item.elapsed_ns),
+    )
+    .expect("a table")
+}
+
+fn choice(item: &Item) -> Option<&ChoiceAnswer> {
+    match &item.answer {
+        Answer::Choice(answer) => Some(answer),
+        _ => None,
+    }
+}
+
+fn generated(item: &Item) -> Option<&GeneratedAnswer> {
+    match &item.answer {
+        Answer::Generated(answer) => Some(answer),
+        _ => None,
+    }
+}
+
+fn rolling(item: &Item) -> Option<&RollingAnswer> {
+    match &item.answer {
+        Answer::Rolling(answer) => Some(answer),
+        _ => None,
+    }
+}
+
+/// Builds the table of scores.
+pub(crate) fn scores(bundle: &Bundle) -> DataFrame {
+    let rows: Vec<_> = bundle
+        .items
+        .iter()
+        .flat_map(|row| row.item.scores.iter().map(move |score| (row, score)))
+        .collect();
+    macro_rules! column {
+        ($value:expr) => {
+            rows.iter().map($value).collect::<Vec<_>>()
+        };
+    }
+    df!(
+        "job_index" => column!(|(row, _)| row.job_index),
+        "attempt" => column!(|(row, _)| row.attempt),
+        "sequence" => column!(|(row, _)| row.sequence),
+        "task" => column!(|(row, _)| row.item.task.clone()),
+        "item_index" => column!(|(row, _)| row.item.index),
+        "metric" => column!(|(_, score)| score.metric.clone()),
+        "filter" => column!(|(_, score)| score.filter.clone()),
+        "value" => column!(|(_, score)| score.value),
+        "extracted" => column!(|(_, score)| score.extracted.clone()),
+        "reason" => column!(|(_, score)| score.reason.clone()),
     )
     .expect("a table")
 }

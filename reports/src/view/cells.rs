@@ -14,7 +14,7 @@ pub(super) fn cell(row: &SummaryRow, scale: Scale, with_unit: bool) -> Cell {
     let Some(value) = row.value else {
         return missing(row);
     };
-    if row.task.is_some() && row.stderr.is_some() {
+    if row.is_score() {
         return share(row, value);
     }
     let unit = row.unit.as_deref().unwrap_or_default();
@@ -30,6 +30,9 @@ pub(super) fn cell(row: &SummaryRow, scale: Scale, with_unit: bool) -> Cell {
     if !is_exact(row) {
         sub.push(format!("n\u{a0}{}", units::count(row.n as u64)));
     }
+    if row.status == Status::Incomplete {
+        sub.push("incomplete".to_owned());
+    }
     Cell {
         text,
         sub: sub.join(" · "),
@@ -40,15 +43,29 @@ pub(super) fn cell(row: &SummaryRow, scale: Scale, with_unit: bool) -> Cell {
 
 /// Returns a share of right answers with its standard error.
 fn share(row: &SummaryRow, value: f64) -> Cell {
-    let error = row.stderr.unwrap_or_default();
+    let share = units::points_of_error(value);
+    let text = match row.stderr {
+        Some(error) => format!("{share} ±\u{a0}{}\u{202f}%", units::points_of_error(error)),
+        None => format!("{share}\u{202f}%"),
+    };
+    let mut sub = vec![format!("n\u{a0}{}", units::count(row.n as u64))];
+    if let Some(n) = row.n_undecided.filter(|n| *n > 0) {
+        sub.push(format!("{} undecided", units::count(n as u64)));
+    }
+    if row.status == Status::Incomplete {
+        sub.push("incomplete".to_owned());
+    }
+    let mut title = match row.stderr {
+        Some(error) => format!("{value}, standard error {error}, {} items", row.n),
+        None => format!("{value}, {} items", row.n),
+    };
+    if let Some(reason) = &row.reason {
+        let _ = write!(title, "; {reason}");
+    }
     Cell {
-        text: format!(
-            "{} ±\u{a0}{}\u{202f}%",
-            units::points_of_error(value),
-            units::points_of_error(error)
-        ),
-        sub: format!("n\u{a0}{}", units::count(row.n as u64)),
-        title: format!("{value}, standard error {error}, {} items", row.n),
+        text,
+        sub: sub.join(" · "),
+        title,
         kind: "value",
     }
 }
@@ -60,6 +77,7 @@ fn is_exact(row: &SummaryRow) -> bool {
 
 fn missing(row: &SummaryRow) -> Cell {
     let text = match row.status {
+        Status::Unmeasurable if row.n_undecided.is_some_and(|n| n > 0) => "undecided",
         Status::Unmeasurable => "not measurable",
         other => other.name(),
     };
@@ -74,6 +92,7 @@ fn missing(row: &SummaryRow) -> Cell {
 /// Lists every digit of a row.
 fn title(row: &SummaryRow, unit: &str, value: f64) -> String {
     let mut parts = vec![match row.n {
+        _ if row.median.is_none() => units::exact(unit, value),
         1 => units::exact(unit, value),
         _ => format!("median {}", units::exact(unit, value)),
     }];
@@ -168,7 +187,13 @@ fn difference(row: &SummaryRow) -> Cell {
     if let Some(note) = &row.baseline_note {
         let _ = write!(title, "; {note}");
     }
-    let is_clear = row.mcnemar_p.is_some_and(|p| p < 0.05);
+    // Scores between right and wrong have no McNemar test; two standard errors stand for it.
+    let is_clear = match row.mcnemar_p {
+        Some(p) => p < 0.05,
+        None => row
+            .baseline_difference_stderr
+            .is_some_and(|error| value.abs() > 1.96 * error),
+    };
     Cell {
         text,
         sub: sub.join(" · "),

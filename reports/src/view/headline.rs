@@ -165,9 +165,9 @@ fn accuracy_figure(rows: &[&SummaryRow]) -> Option<Figure> {
     let found: Vec<&SummaryRow> = rows
         .iter()
         .copied()
-        .filter(|row| row.is_value_of("acc") && row.baseline_difference.is_some())
+        .filter(|row| row.is_main_share() && row.baseline_difference.is_some())
         // Other kernels and threads give the same answers: one row a task is enough.
-        .filter(|row| seen.insert((&row.task, row.num_fewshot, row.add_bos)))
+        .filter(|row| seen.insert((&row.task, row.num_fewshot, row.add_bos, &row.variant)))
         .collect();
     let differences: Vec<f64> = found
         .iter()
@@ -226,7 +226,7 @@ fn single_card(machine: &Machine, model: &str, rows: &[SummaryRow]) -> Option<Ca
     let tasks: Vec<&SummaryRow> = rows
         .iter()
         .copied()
-        .filter(|row| row.is_value_of("acc"))
+        .filter(|row| row.is_main_share())
         .collect();
     let shares: Vec<f64> = tasks.iter().filter_map(|row| row.value).collect();
     if let Some(share) = stats::mean(&shares) {

@@ -17,6 +17,15 @@ use crate::{
 pub(crate) struct Problems {
     pub(crate) jobs: Vec<FailedJob>,
     pub(crate) unmeasurable: Vec<Unmeasurable>,
+    /// Values that lack items.
+    pub(crate) incomplete: Vec<Unmeasurable>,
+}
+
+impl Problems {
+    /// Tells whether there is nothing to say.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.unmeasurable.is_empty() && self.incomplete.is_empty()
+    }
 }
 
 /// A job without a result.
@@ -50,7 +59,12 @@ pub(super) fn problems(bundle: &Bundle, rows: &[SummaryRow]) -> Problems {
         .collect();
     Problems {
         jobs,
-        unmeasurable: unmeasurable(rows),
+        unmeasurable: by_reason(rows, |row| row.status == Status::Unmeasurable),
+        incomplete: by_reason(rows, |row| {
+            let lacks_items = row.status == Status::Incomplete
+                || row.n_undecided.is_some_and(|undecided| undecided > 0);
+            row.value.is_some() && lacks_items && row.group.is_none()
+        }),
     }
 }
 
@@ -86,7 +100,7 @@ fn failed(bundle: &Bundle, outcome: &JobOutcome) -> FailedJob {
     }
 }
 
-fn unmeasurable(rows: &[SummaryRow]) -> Vec<Unmeasurable> {
+fn by_reason(rows: &[SummaryRow], wanted: impl Fn(&SummaryRow) -> bool) -> Vec<Unmeasurable> {
     #[derive(Default)]
     struct Found<'a> {
         metrics: Vec<String>,
@@ -94,11 +108,17 @@ fn unmeasurable(rows: &[SummaryRow]) -> Vec<Unmeasurable> {
         machines: BTreeSet<&'a str>,
     }
     let mut by_reason: BTreeMap<&str, Found<'_>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.status == Status::Unmeasurable) {
+    for row in rows.iter().filter(|row| wanted(row)) {
         let found = by_reason
             .entry(row.reason.as_deref().unwrap_or("no reason given"))
             .or_default();
-        let metric = labels::metric(row.metric.as_deref().unwrap_or_default()).to_owned();
+        let name = row.metric.as_deref().unwrap_or_default();
+        let metric = match &row.task {
+            Some(task) if row.filter.is_some() => {
+                labels::figure_of_task(task, name, row.filter.as_deref())
+            }
+            _ => labels::metric(name).to_owned(),
+        };
         if !found.metrics.contains(&metric) {
             found.metrics.push(metric);
         }

@@ -69,6 +69,8 @@ fn table(machine: &str, pair: &Pair, rows: &[&SummaryRow]) -> Option<SideBySide>
             .copied()
             .filter(|row| row.model == model)
             .filter(|row| row.metric.as_deref().is_some_and(is_compared))
+            // Groups have their own table.
+            .filter(|row| row.group.is_none())
             .collect()
     };
     let candidates = of(&pair.candidate);
@@ -197,7 +199,9 @@ fn counterpart<'a>(row: &SummaryRow, baselines: &[&'a SummaryRow]) -> Option<&'a
             && other.task == row.task
             && other.num_fewshot == row.num_fewshot
             && other.add_bos == row.add_bos
+            && other.variant == row.variant
             && other.metric == row.metric
+            && other.filter == row.filter
             && other.phase == row.phase
             && other.workload() == row.workload()
     };
@@ -232,13 +236,14 @@ fn line(row: &SummaryRow, baseline: Option<&SummaryRow>, with_kernel: bool) -> L
     let show = |row: &SummaryRow| cell(row, scale.unwrap_or_else(|| own(row)), true);
     let metric = row.metric.as_deref().unwrap_or_default();
     let mut label = match &row.task {
-        Some(task) if metric == "acc" => task.clone(),
-        Some(task) if metric == "acc_norm" => format!("{task}, length-normalised"),
-        Some(task) => format!("{task}: {}", labels::metric(metric).to_lowercase()),
+        Some(task) => labels::figure_of_task(task, metric, row.filter.as_deref()),
         None => labels::metric(metric).to_owned(),
     };
     if row.num_fewshot.is_some_and(|shots| shots > 0) {
         label = format!("{label}, {}-shot", row.num_fewshot.unwrap_or_default());
+    }
+    if let Some(variant) = &row.variant {
+        label = format!("{label}, {variant}");
     }
     if row.suite == "energy"
         && let Some(phase) = &row.phase

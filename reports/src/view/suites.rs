@@ -55,6 +55,8 @@ struct ColumnKey<'a> {
     task: Option<&'a str>,
     num_fewshot: Option<u32>,
     add_bos: Option<bool>,
+    variant: Option<&'a str>,
+    filter: Option<&'a str>,
     phase: Option<&'a str>,
     grade: Option<&'a str>,
     source: Option<&'a str>,
@@ -71,6 +73,7 @@ pub(super) fn tables(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<SuiteTable> {
                     row.machine_id.as_ref() == Some(&machine.id)
                         && row.suite == suite
                         && row.metric.as_deref().is_some_and(is_shown)
+                        && row.group.is_none()
                 })
                 .collect();
             let mut workloads: Vec<Option<Workload>> =
@@ -196,6 +199,8 @@ impl<'a> ColumnKey<'a> {
             task: row.task.as_deref(),
             num_fewshot: row.num_fewshot,
             add_bos: row.add_bos,
+            variant: row.variant.as_deref(),
+            filter: row.filter.as_deref(),
             phase: row.phase.as_deref(),
             grade: row.grade.as_deref(),
             // Package and DRAM do not share a column; clocks and formulas need no telling apart.
@@ -218,13 +223,15 @@ impl<'a> ColumnKey<'a> {
 
     fn head(&self, scale: Option<Scale>) -> ColumnHead {
         let mut label = match self.task {
-            Some(task) if self.metric == "acc" => task.to_owned(),
             Some(task) if self.metric == "acc_norm" => format!("{task}, norm."),
-            Some(task) => format!("{task}, {}", labels::metric(self.metric).to_lowercase()),
+            Some(task) => labels::figure_of_task(task, self.metric, self.filter),
             None => labels::metric(self.metric).to_owned(),
         };
         if let Some(shots) = self.num_fewshot.filter(|shots| *shots > 0) {
             label = format!("{label}, {shots}-shot");
+        }
+        if let Some(variant) = self.variant {
+            label = format!("{label}, {variant}");
         }
         if let Some(phase) = self.phase
             && self.metric.starts_with("energy")
@@ -234,7 +241,8 @@ impl<'a> ColumnKey<'a> {
         if let Some(source) = self.source {
             label = format!("{label} ({source})");
         }
-        let is_share = matches!(self.metric, "acc" | "acc_norm");
+        // A share says its % itself, with its error.
+        let is_share = self.filter.is_some() && scale.is_some_and(|scale| scale.unit == "%");
         ColumnHead {
             label,
             unit: match scale {

@@ -114,10 +114,9 @@ impl<'t> Data<'t> {
             shard: spec.shard,
             next: 0,
             hash: hasher.finalize().to_hex().to_string(),
-            n_items: spec.shard.map_or(n_limited, |shard| {
-                let count = u64::from(shard.count.get());
-                (n_limited + count - 1 - u64::from(shard.index)) / count
-            }),
+            n_items: spec
+                .shard
+                .map_or(n_limited, |shard| shard.share_of(n_limited)),
             n_limited,
         })
     }
