@@ -110,17 +110,7 @@ impl Reader<'_> {
                 evalplus_compat: evalplus_compat.unwrap_or(false),
                 ..AccuracySpec::new(task.name, &data_dir)
             };
-            let count = shards.unwrap_or(NonZeroU32::MIN);
-            for index in 0..count.get() {
-                let shard = (count.get() > 1).then_some(Shard { index, count });
-                specs.push(PlanSpec {
-                    spec: SuiteSpec::Accuracy(AccuracySpec {
-                        shard,
-                        ..spec.clone()
-                    }),
-                    at: task.at,
-                });
-            }
+            specs.extend(divided(&spec, shards.unwrap_or(NonZeroU32::MIN), task.at));
         }
         self.suite(
             specs,
@@ -178,4 +168,19 @@ impl Reader<'_> {
             at: file.span().start,
         })
     }
+}
+
+/// Returns a task's jobs: one for each of `count` shards.
+fn divided(
+    spec: &AccuracySpec,
+    count: NonZeroU32,
+    at: usize,
+) -> impl Iterator<Item = PlanSpec> + use<'_> {
+    (0..count.get()).map(move |index| PlanSpec {
+        spec: SuiteSpec::Accuracy(AccuracySpec {
+            shard: (count.get() > 1).then_some(Shard { index, count }),
+            ..spec.clone()
+        }),
+        at,
+    })
 }
