@@ -82,16 +82,7 @@ pub(crate) fn forward(
         up,
         delta,
     } = state;
-    places.clear();
-    for (index, sequence) in batch.iter().enumerate() {
-        let first = sequence.cache.len();
-        let end = first + sequence.tokens.len();
-        ropes.extend(end);
-        places.extend((first..end).map(|position| Place {
-            sequence: index,
-            position,
-        }));
-    }
+    place(batch, ropes, places);
     let n = places.len();
     x.resize(n * hidden, 0.0);
     q.resize(n * q_width, 0.0);
@@ -101,14 +92,7 @@ pub(crate) fn forward(
     up.resize(n * config.ffn_size, 0.0);
     delta.resize(n * hidden, 0.0);
 
-    // x = scale * embedding[token]
-    let tokens = batch.iter().flat_map(|sequence| sequence.tokens);
-    for (x, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
-        kernels::widen(&weights.embedding, token as usize, x);
-        for x in x {
-            *x *= config.embedding_scale;
-        }
-    }
+    embed(config, weights, batch, x);
     delta.fill(0.0);
     // The norm between a block's result and the stream, if there is one.
     let mut post: Option<&[f32]> = None;
@@ -192,6 +176,31 @@ pub(crate) fn forward(
     }
     for Sequence { cache, tokens } in batch {
         cache.advance(tokens.len());
+    }
+}
+
+/// Writes down where the tokens of a batch stand, and makes sure of their rotations.
+fn place(batch: &[Sequence<'_>], ropes: &mut Ropes, places: &mut Vec<Place>) {
+    places.clear();
+    for (index, sequence) in batch.iter().enumerate() {
+        let first = sequence.cache.len();
+        let end = first + sequence.tokens.len();
+        ropes.extend(end);
+        places.extend((first..end).map(|position| Place {
+            sequence: index,
+            position,
+        }));
+    }
+}
+
+/// Computes `x = scale * embedding[token]`.
+fn embed(config: &ModelConfig, weights: &Weights, batch: &[Sequence<'_>], x: &mut [f32]) {
+    let tokens = batch.iter().flat_map(|sequence| sequence.tokens);
+    for (x, &token) in x.chunks_exact_mut(config.hidden_size).zip(tokens) {
+        kernels::widen(&weights.embedding, token as usize, x);
+        for x in x {
+            *x *= config.embedding_scale;
+        }
     }
 }
 

@@ -300,22 +300,21 @@ mod tests {
 
     #[test]
     fn threads_share_the_units_evenly() {
+        // First position and tokens of each sequence.
         for (sequences, n_kv_heads, group, window) in [
-            (&[0..1][..], 5, 4, usize::MAX),
-            (&[100..101], 5, 4, usize::MAX),
-            (&[0..512], 5, 4, usize::MAX),
-            (&[0..512], 5, 4, 64),
-            (&[7..10], 1, 1, 9),
-            (&[300..301, 0..200, 17..18, 5..9], 5, 4, usize::MAX),
-            (&[300..301, 0..200, 17..18, 5..9], 2, 3, 50),
+            (&[(0, 1)][..], 5, 4, usize::MAX),
+            (&[(100, 1)], 5, 4, usize::MAX),
+            (&[(0, 512)], 5, 4, usize::MAX),
+            (&[(0, 512)], 5, 4, 64),
+            (&[(7, 3)], 1, 1, 9),
+            (&[(300, 1), (0, 200), (17, 1), (5, 4)], 5, 4, usize::MAX),
+            (&[(300, 1), (0, 200), (17, 1), (5, 4)], 2, 3, 50),
         ] {
             let places: Vec<_> = sequences
                 .iter()
                 .enumerate()
-                .flat_map(|(sequence, positions)| {
-                    positions
-                        .clone()
-                        .map(move |position| Place { sequence, position })
+                .flat_map(|(sequence, &(first, n))| {
+                    (first..first + n).map(move |position| Place { sequence, position })
                 })
                 .collect();
             let shape = Shape {
@@ -325,7 +324,7 @@ mod tests {
                 window,
             };
             let units = places.len() * n_kv_heads * group;
-            let longest = sequences.iter().map(|positions| positions.end).max();
+            let longest = sequences.iter().map(|(first, n)| first + n).max();
             for parts in 1..=16 {
                 let ends: Vec<_> = shape.ends(parts).collect();
                 assert!(ends.is_sorted());
