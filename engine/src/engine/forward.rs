@@ -193,16 +193,19 @@ impl Engine {
     fn check(&self, segments: &[Segment<'_>]) -> Result<(), ForwardError> {
         segments
             .iter()
-            .try_for_each(|segment| self.check_tokens(segment.cache, segment.tokens))
+            .try_for_each(|Segment { cache, tokens, .. }| {
+                self.check_vocabulary(tokens)?;
+                Ok(cache.check(&self.config, tokens.len())?)
+            })
     }
 
-    /// Checks that tokens could be evaluated behind those in a cache.
-    pub(crate) fn check_tokens(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ForwardError> {
+    /// Checks that the embedding has a row for each token.
+    pub(crate) fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), ForwardError> {
         let vocab_size = self.config.vocab_size;
-        if let Some(&token) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(ForwardError::TokenOutOfRange { token, vocab_size });
+        match tokens.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&token) => Err(ForwardError::TokenOutOfRange { token, vocab_size }),
+            None => Ok(()),
         }
-        Ok(cache.check(&self.config, tokens.len())?)
     }
 
     /// Sends checked segments through the layers, as many tokens at once as a pass takes. After each
