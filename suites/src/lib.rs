@@ -15,6 +15,7 @@ mod latency;
 mod memory;
 pub mod meter;
 mod model;
+pub mod sandbox;
 pub mod worker;
 
 use std::{io, path::PathBuf};
