@@ -19,7 +19,7 @@ const MEMORY_BYTES: u64 = 4 << 30;
 /// Outputs of one problem, in Python's own form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Expected {
-    /// Base64 of a pickle. Read in the sandbox and nowhere else.
+    /// Base64 of a compressed pickle. Read in the sandbox and nowhere else.
     pub(super) outputs: String,
     /// CPU time of each test, seconds.
     pub(super) times: Vec<f64>,
@@ -66,7 +66,7 @@ pub(super) fn ask(
         cpu,
         wall: cpu * 10 + Duration::from_secs(30),
         memory_bytes: MEMORY_BYTES,
-        output_bytes: 64 << 20,
+        output_bytes: 256 << 20,
         ..Limits::default()
     };
     let ran = sandbox
