@@ -156,7 +156,7 @@ fn check_prompt(tokenizer: &Tokenizer, prompt: &Prompt, item: &GoldenItem) {
             check_context(text, &item.requests[0]);
             return;
         }
-        Question::Program => panic!("no golden run has programs"),
+        Question::Program(_) => panic!("no golden run has programs"),
     };
     assert_eq!(requests.len(), item.requests.len());
     let pairs = prompt.pairs(tokenizer, true).unwrap();
