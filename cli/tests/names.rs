@@ -7,7 +7,7 @@ use tritmark_engine::{
     kernels::{self, KernelChoice},
     synth,
 };
-use tritmark_suites::accuracy::Task;
+use tritmark_suites::accuracy::{Task, definition::Kind};
 
 #[test]
 fn every_kernel_a_plan_may_name_is_one_of_the_engines() {
@@ -30,11 +30,31 @@ fn every_kernel_of_this_cpu_may_be_named_in_a_plan() {
 
 #[test]
 fn tasks_are_those_of_the_suites() {
-    let of_plans: BTreeSet<_> = names::TASKS.iter().map(|(task, _)| *task).collect();
-    assert_eq!(of_plans, BTreeSet::from(Task::NAMES));
-    for (name, split) in names::TASKS {
-        let task = Task::named(name).expect("the suites know it");
-        assert_eq!(task.items.first(), Some(&split), "{name}");
+    assert_eq!(names::TASKS.map(|task| task.name).to_vec(), Task::names());
+    for known in names::TASKS {
+        let task = Task::named(known.name).expect("the suites know it");
+        let definition = &task.definition;
+        let (folder, file) = known.data;
+        assert_eq!(definition.folder(), folder, "{}", known.name);
+        assert_eq!(
+            definition.data.items.first().map(String::as_str),
+            Some(file),
+            "{}",
+            known.name
+        );
+        assert_eq!(
+            known.ending,
+            definition.data.format.ending(),
+            "{}",
+            known.name
+        );
+        assert_eq!(task.num_fewshot(None), known.num_fewshot, "{}", known.name);
+        let generates = matches!(definition.kind, Kind::GenerateUntil | Kind::Program);
+        assert_eq!(generates, known.generates, "{}", known.name);
+        // A fixed number of examples is the paper's as well.
+        if definition.fewshot.fixed {
+            assert!(known.bitnet_2b4t.is_none_or(|n| n == known.num_fewshot));
+        }
     }
 }
 

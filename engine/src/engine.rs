@@ -7,15 +7,17 @@ use thiserror::Error;
 use crate::{
     config::ModelConfig,
     kernels::{KernelChoice, KernelError, rounded},
-    kv_cache::{CacheError, KvCache, KvType},
+    kv_cache::{KvCache, KvType},
     load::{self, LoadError, LoadOptions, LoadedModel},
     ops::{Compute, linear, rope::Ropes},
     screen::{Screen, Screening},
     threads::ThreadPool,
-    transformer::{self, MICRO_BATCH, State},
+    transformer::State,
     validate::{ShapeError, validate},
     weights::{DenseMatrix, Layer, Weights},
 };
+
+pub use forward::{ForwardError, Logits, Segment};
 
 /// Version of the arithmetic: raised whenever logits change in any bit.
 pub const NUMERICS_VERSION: u32 = 1;
@@ -112,37 +114,11 @@ pub enum EngineError {
     },
 }
 
-/// Why tokens could not be evaluated. The cache is then as it was.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ForwardError {
-    /// A token id the embedding has no row for.
-    #[error("token {token} is not in a vocabulary of {vocab_size}")]
-    TokenOutOfRange {
-        /// The id.
-        token: u32,
-        /// Rows of the embedding.
-        vocab_size: usize,
-    },
-    /// The cache has no room, or belongs to another model.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-}
-
-/// Which positions' logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logits {
-    /// None: the tokens only join the cache.
-    None,
-    /// Those of the last token, `(vocab_size)`.
-    Last,
-    /// Those of every token, `(n, vocab_size)`.
-    All,
-}
-
 /// A model that can be evaluated.
 ///
 /// Equal weights, tokens and [`Numerics`] give bit-equal logits, whatever the lossless kernel, the
-/// threads, and the cuts between calls of [`forward`](Self::forward).
+/// threads, the cuts between calls of [`forward`](Self::forward), and whatever other sequences are
+/// evaluated beside ([`forward_many`](Self::forward_many)).
 #[derive(Debug)]
 pub struct Engine {
     config: ModelConfig,
@@ -258,110 +234,6 @@ impl Engine {
         self.screen.as_ref()
     }
 
-    /// Evaluates `tokens` behind those in the cache, and adds them to it.
-    ///
-    /// `out` is replaced by the logits asked for; without tokens there are none.
-    pub fn forward(
-        &mut self,
-        cache: &mut KvCache,
-        tokens: &[u32],
-        logits: Logits,
-        out: &mut Vec<f32>,
-    ) -> Result<(), ForwardError> {
-        self.check(cache, tokens)?;
-        let vocab_size = self.config.vocab_size;
-        let wanted = match logits {
-            Logits::None => 0,
-            Logits::Last => tokens.len().min(1),
-            Logits::All => tokens.len(),
-        };
-        out.resize(wanted * vocab_size, 0.0);
-
-        let mut done = 0;
-        for batch in tokens.chunks(MICRO_BATCH) {
-            self.pass(cache, batch);
-            done += batch.len();
-            let wanted = match logits {
-                Logits::None => 0..0,
-                Logits::Last => 0..usize::from(done == tokens.len()),
-                Logits::All => done - batch.len()..done,
-            };
-            if !wanted.is_empty() {
-                transformer::logits(
-                    &self.config,
-                    &self.weights,
-                    &mut self.compute,
-                    &mut self.state,
-                    wanted.len(),
-                    &mut out[wanted.start * vocab_size..wanted.end * vocab_size],
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Evaluates `tokens` as [`forward`](Self::forward) does, and fills `out` with the `k` greatest
-    /// logits of the last one, as [`greatest`](crate::sampler::greatest) leaves them.
-    ///
-    /// They are the same to the bit with a screened head and with the full one.
-    pub fn top(
-        &mut self,
-        cache: &mut KvCache,
-        tokens: &[u32],
-        k: NonZeroUsize,
-        out: &mut Vec<(u32, f32)>,
-    ) -> Result<(), ForwardError> {
-        self.check(cache, tokens)?;
-        out.clear();
-        if tokens.is_empty() {
-            return Ok(());
-        }
-        for batch in tokens.chunks(MICRO_BATCH) {
-            self.pass(cache, batch);
-        }
-        let Self {
-            config,
-            weights,
-            compute,
-            state,
-            screen,
-            screening,
-            logits,
-            ..
-        } = self;
-        let x = transformer::output(config, weights, compute, state, 1);
-        linear::top(
-            compute,
-            weights.head(),
-            screen.as_ref().map(|screen| (screen, screening)),
-            x,
-            k.get(),
-            logits,
-            out,
-        );
-        Ok(())
-    }
-
-    fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), ForwardError> {
-        let vocab_size = self.config.vocab_size;
-        if let Some(&token) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(ForwardError::TokenOutOfRange { token, vocab_size });
-        }
-        Ok(cache.check(&self.config, tokens.len())?)
-    }
-
-    fn pass(&mut self, cache: &mut KvCache, batch: &[u32]) {
-        transformer::forward(
-            &self.config,
-            &self.weights,
-            &mut self.compute,
-            &mut self.ropes,
-            cache,
-            &mut self.state,
-            batch,
-        );
-    }
-
     /// Returns a hash of the logits of a fixed short prompt: equal for equal weights and
     /// arithmetic, on every machine.
     ///
@@ -399,6 +271,8 @@ pub fn hex(bytes: &[u8]) -> String {
     }
     text
 }
+
+mod forward;
 
 #[cfg(test)]
 mod bench;

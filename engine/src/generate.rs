@@ -1,4 +1,7 @@
-//! Text from a prompt, token by token.
+//! Text from a prompt, token by token: of one prompt ([`generate`]), or of many at a time
+//! ([`generate_many`]).
+
+mod many;
 
 use std::ops::ControlFlow;
 
@@ -8,6 +11,8 @@ use crate::{
     sampler::{SampleError, Sampler, Sampling},
     tokenizer::{TextStream, Tokenizer},
 };
+
+pub use many::{Prompt, generate_many};
 
 /// What to generate.
 #[derive(Clone, Debug, Default)]
@@ -112,20 +117,15 @@ pub fn generate(
             room,
         });
     }
-    let mut sampler = Sampler::new(params.sampling);
-    let mut text = StopText::new(tokenizer.stream(true), &params.stop);
-    let mut tokens: Vec<u32> = Vec::new();
+    let mut running = Running::new(tokenizer, params, capacity);
     let (mut greatest, mut logits) = (Vec::new(), Vec::new());
     let end = loop {
-        if tokens.len() >= params.max_new {
-            break End::MaxNew;
-        }
-        let input = match tokens.last() {
-            Some(_) if cache.len() >= capacity => break End::ContextFull,
-            Some(last) => std::slice::from_ref(last),
-            None => prompt,
+        let input = match running.input(cache.len()) {
+            Ok(Some(last)) => &[last],
+            Ok(None) => prompt,
+            Err(end) => break end,
         };
-        let index = tokens.len();
+        let sampler = &mut running.sampler;
         let token = if let Some(k) = sampler.wants() {
             engine.top(cache, input, k, &mut greatest)?;
             sampler.choose(&greatest)
@@ -133,30 +133,77 @@ pub fn generate(
             engine.forward(cache, input, Logits::Last, &mut logits)?;
             sampler.sample(&logits)
         };
-        let token = token.map_err(|source| GenerateError::Sample { index, source })?;
-        if !params.ignore_eos && tokenizer.end_ids().contains(&token) {
-            break End::EndToken(token);
+        if let Some(end) = running.take(token, &mut on_token)? {
+            break end;
         }
-        tokens.push(token);
-        let (certain, found) = text.push(token);
+    };
+    Ok(running.finish(end))
+}
+
+/// A generation under way.
+struct Running<'p, 't> {
+    tokenizer: &'t Tokenizer,
+    params: &'p Params,
+    /// Positions there are for it.
+    capacity: usize,
+    sampler: Sampler,
+    text: StopText<'p, 't>,
+    tokens: Vec<u32>,
+}
+
+impl<'p, 't> Running<'p, 't> {
+    fn new(tokenizer: &'t Tokenizer, params: &'p Params, capacity: usize) -> Self {
+        Self {
+            tokenizer,
+            params,
+            capacity,
+            sampler: Sampler::new(params.sampling),
+            text: StopText::new(tokenizer.stream(true), &params.stop),
+            tokens: Vec::new(),
+        }
+    }
+
+    /// Returns the token to evaluate next, behind `held` others; `None` is the prompt.
+    fn input(&self, held: usize) -> Result<Option<u32>, End> {
+        if self.tokens.len() >= self.params.max_new {
+            return Err(End::MaxNew);
+        }
+        match self.tokens.last() {
+            Some(_) if held >= self.capacity => Err(End::ContextFull),
+            last => Ok(last.copied()),
+        }
+    }
+
+    /// Takes what was chosen, and tells `on_token`; returns the end if this is it.
+    fn take(
+        &mut self,
+        token: Result<u32, SampleError>,
+        on_token: impl FnOnce(&Step<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<End>, GenerateError> {
+        let index = self.tokens.len();
+        let token = token.map_err(|source| GenerateError::Sample { index, source })?;
+        if !self.params.ignore_eos && self.tokenizer.end_ids().contains(&token) {
+            return Ok(Some(End::EndToken(token)));
+        }
+        self.tokens.push(token);
+        let (certain, found) = self.text.push(token);
         let step = Step {
             index,
             token,
             text: certain,
         };
         let flow = on_token(&step);
-        if let Some(stop) = found {
-            break End::Stop(stop);
+        let cancelled = flow.is_break().then_some(End::Cancelled);
+        Ok(found.map(End::Stop).or(cancelled))
+    }
+
+    fn finish(self, end: End) -> Generation {
+        Generation {
+            tokens: self.tokens,
+            text: self.text.finish(),
+            end,
         }
-        if flow.is_break() {
-            break End::Cancelled;
-        }
-    };
-    Ok(Generation {
-        tokens,
-        text: text.finish(),
-        end,
-    })
+    }
 }
 
 /// A streamed text that ends before the first stop text.

@@ -111,6 +111,18 @@ impl Store {
         }
     }
 
+    fn copy(&mut self, to: usize, from: &Self, range: Range<usize>) {
+        match (self, from) {
+            (Self::F32(to_values), Self::F32(from)) => {
+                to_values[to..][..range.len()].copy_from_slice(&from[range]);
+            }
+            (Self::F16(to_values), Self::F16(from)) => {
+                to_values[to..][..range.len()].copy_from_slice(&from[range]);
+            }
+            _ => unreachable!("caches of two types have been told apart"),
+        }
+    }
+
     fn chunks_mut(&mut self, range: Range<usize>, len: usize) -> Vec<KvSliceMut<'_>> {
         match self {
             Self::F32(values) => values[range]
@@ -153,6 +165,14 @@ pub enum CacheError {
     /// The cache was made for a model of another shape.
     #[error("the key/value cache belongs to a model of another shape")]
     OtherShape,
+    /// The two caches keep values differently.
+    #[error("keys and values of a cache in {from} cannot be copied to one in {to}")]
+    OtherType {
+        /// How they are kept.
+        from: &'static str,
+        /// How they would have to be kept.
+        to: &'static str,
+    },
 }
 
 impl KvCache {
@@ -218,10 +238,43 @@ impl KvCache {
         self.len = self.len.min(len);
     }
 
+    /// Replaces what is held by the first `len` positions of another sequence, or by all if there
+    /// are fewer: what both begin with is then evaluated once.
+    pub fn copy_prefix(&mut self, from: &Self, len: usize) -> Result<(), CacheError> {
+        if self.shape() != from.shape() {
+            return Err(CacheError::OtherShape);
+        }
+        if self.dtype() != from.dtype() {
+            return Err(CacheError::OtherType {
+                from: from.dtype().name(),
+                to: self.dtype().name(),
+            });
+        }
+        let len = len.min(from.len);
+        if len > self.capacity {
+            return Err(CacheError::Full {
+                needed: len,
+                capacity: self.capacity,
+            });
+        }
+        for head in 0..self.n_layers * self.n_kv_heads {
+            let to = head * self.capacity * self.head_dim;
+            let start = head * from.capacity * self.head_dim;
+            let range = start..start + len * self.head_dim;
+            self.keys.copy(to, &from.keys, range.clone());
+            self.values.copy(to, &from.values, range);
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    fn shape(&self) -> (usize, usize, usize) {
+        (self.n_layers, self.n_kv_heads, self.head_dim)
+    }
+
     /// Checks that `n` more positions of this model fit.
     pub(crate) fn check(&self, config: &ModelConfig, n: usize) -> Result<(), CacheError> {
-        let shape = (config.n_layers, config.n_kv_heads, config.head_dim);
-        if shape != (self.n_layers, self.n_kv_heads, self.head_dim) {
+        if (config.n_layers, config.n_kv_heads, config.head_dim) != self.shape() {
             return Err(CacheError::OtherShape);
         }
         let needed = self.len + n;

@@ -1,9 +1,16 @@
 //! Teacher-forced log-likelihoods, as lm-evaluation-harness defines them.
 //!
 //! The answers of one item share most of their tokens: their longest common prefix is evaluated
-//! once. Since the forward pass gives the same bits however it is cut, so do the scores.
+//! once. Since the forward pass gives the same bits however it is cut, so do the scores: those of
+//! one item ([`loglikelihoods`]), of many items at a time ([`Scorer`]), and of whole texts
+//! ([`Scorer::rolling`]).
+
+mod batch;
+mod rolling;
 
 use thiserror::Error;
+
+pub use batch::Scorer;
 
 use crate::{
     engine::{Engine, ForwardError, Logits},
@@ -28,6 +35,28 @@ pub struct Score {
     pub is_greedy: bool,
     /// Tokens of the continuation.
     pub n_tokens: u32,
+}
+
+impl Score {
+    /// Of a continuation none of whose tokens has been scored.
+    const NONE: Self = Self {
+        loglikelihood: 0.0,
+        is_greedy: true,
+        n_tokens: 0,
+    };
+
+    fn add(&mut self, token: TokenScore) {
+        self.loglikelihood += token.logprob;
+        self.is_greedy &= token.is_greedy;
+        self.n_tokens += 1;
+    }
+}
+
+/// How well one token fits what is before it.
+#[derive(Clone, Copy, Debug)]
+struct TokenScore {
+    logprob: f64,
+    is_greedy: bool,
 }
 
 /// Why requests could not be scored.
@@ -78,14 +107,7 @@ pub fn loglikelihoods(
         .min()
         .unwrap_or(first.input().len());
 
-    let mut scores = vec![
-        Score {
-            loglikelihood: 0.0,
-            is_greedy: true,
-            n_tokens: 0,
-        };
-        inputs.len()
-    ];
+    let mut scores = vec![Score::NONE; inputs.len()];
     cache.truncate(0);
     // A single token may be all that an answer adds: then its logits come from the prefix.
     let first_scored = inputs.iter().map(|input| input.first_scored).min();
@@ -166,13 +188,21 @@ impl Scored {
         &self.tokens[..self.tokens.len() - 1]
     }
 
+    /// Returns what the logits at `position` say of the token behind it, if that is scored.
+    fn token(&self, position: usize, row: &Row<'_>) -> Option<TokenScore> {
+        (position >= self.first_scored).then(|| {
+            let token = self.tokens[position + 1];
+            TokenScore {
+                logprob: row.logprob(token),
+                is_greedy: row.argmax == token as usize,
+            }
+        })
+    }
+
     /// Adds what the logits at `position` say of the token behind it.
     fn add(&self, position: usize, row: &Row<'_>, score: &mut Score) {
-        if position >= self.first_scored {
-            let token = self.tokens[position + 1];
-            score.loglikelihood += row.logprob(token);
-            score.is_greedy &= row.argmax == token as usize;
-            score.n_tokens += 1;
+        if let Some(token) = self.token(position, row) {
+            score.add(token);
         }
     }
 }
@@ -281,11 +311,7 @@ mod tests {
         let all = [request.context, request.continuation].concat();
         let max_len = engine.config().context_length;
         let all = &all[all.len().saturating_sub(max_len + 1)..];
-        let mut score = Score {
-            loglikelihood: 0.0,
-            is_greedy: true,
-            n_tokens: 0,
-        };
+        let mut score = Score::NONE;
         for t in all.len() - request.continuation.len()..all.len() {
             let mut cache = engine.new_cache(max_len);
             let mut logits = Vec::new();

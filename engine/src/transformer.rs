@@ -5,13 +5,15 @@
 //! blocks and of each head, and its layers that see only the last positions (arXiv 2503.19786),
 //! MiniCPM's scales of the embedding, the residual branches and the logits (arXiv 2404.06395).
 
+use std::ops::Range;
+
 use crate::{
     config::{Activation, ModelConfig},
     kernels::{self, Kernel},
     kv_cache::KvCache,
     ops::{
         Compute,
-        attention::{Attended, Attention, store},
+        attention::{Attended, Attention, Place, store},
         linear::{self, Forms, Input, linears},
         norm::{Norm, Normed},
         rope::Ropes,
@@ -22,9 +24,18 @@ use crate::{
 /// Most tokens that go through the layers at once.
 pub(crate) const MICRO_BATCH: usize = 512;
 
+/// Tokens of one sequence, which go behind those in its cache.
+#[derive(Debug)]
+pub(crate) struct Sequence<'a> {
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) tokens: &'a [u32],
+}
+
 /// What lies between the steps of a pass; kept from one pass to the next.
 #[derive(Debug, Default)]
 pub(crate) struct State {
+    // (n)
+    places: Vec<Place>,
     // (n, hidden_size), the residual stream
     x: Vec<f32>,
     normed: Normed,
@@ -43,23 +54,24 @@ pub(crate) struct State {
     delta: Vec<f32>,
 }
 
-/// Sends up to [`MICRO_BATCH`] tokens through all layers.
+/// Sends up to [`MICRO_BATCH`] tokens, of one sequence or of several, through all layers.
 ///
-/// Their keys and values join the cache; the residual stream stays in `state` for [`logits`].
+/// All of them meet a layer's weights at once; attention sees each sequence alone. Their keys and
+/// values join the caches; the residual stream stays in `state` for [`logits`], a row for each token,
+/// in order.
 pub(crate) fn forward(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
     ropes: &mut Ropes,
-    cache: &mut KvCache,
+    batch: &mut [Sequence<'_>],
     state: &mut State,
-    tokens: &[u32],
 ) {
-    let n = tokens.len();
     let hidden = config.hidden_size;
     let q_width = config.n_heads * config.head_dim;
     let kv_width = config.n_kv_heads * config.head_dim;
     let State {
+        places,
         x,
         normed,
         q,
@@ -70,6 +82,8 @@ pub(crate) fn forward(
         up,
         delta,
     } = state;
+    place(batch, ropes, places);
+    let n = places.len();
     x.resize(n * hidden, 0.0);
     q.resize(n * q_width, 0.0);
     k.resize(n * kv_width, 0.0);
@@ -77,15 +91,8 @@ pub(crate) fn forward(
     gate.resize(n * config.ffn_size, 0.0);
     up.resize(n * config.ffn_size, 0.0);
     delta.resize(n * hidden, 0.0);
-    ropes.extend(cache.len() + n);
 
-    // x = scale * embedding[token]
-    for (x, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
-        kernels::widen(&weights.embedding, token as usize, x);
-        for x in x {
-            *x *= config.embedding_scale;
-        }
-    }
+    embed(config, weights, batch, x);
     delta.fill(0.0);
     // The norm between a block's result and the stream, if there is one.
     let mut post: Option<&[f32]> = None;
@@ -123,10 +130,10 @@ pub(crate) fn forward(
         });
         linears(compute, [w_q, w_k, w_v], normed.input(), [q, k, v]);
 
-        // attention over the cache, the new keys and values included
+        // attention over each cache, the new keys and values included
         let attention = Attention::new(config, ropes, index, layer);
-        store(compute, &attention, cache, k, v);
-        attended.attend(compute, &attention, cache, q);
+        store(compute, &attention, batch, k, v);
+        attended.attend(compute, &attention, batch, places, q);
 
         // delta = W_o subnorm(attended); q's place takes the gathered heads
         let sub = norm(attn_sub_norm.as_deref(), Forms::of(numerics, [w_o]));
@@ -167,18 +174,60 @@ pub(crate) fn forward(
     for (x, delta) in x.chunks_exact_mut(hidden).zip(delta.chunks_exact(hidden)) {
         add(config, kernel, x, delta, post);
     }
-    cache.advance(n);
+    for Sequence { cache, tokens } in batch {
+        cache.advance(tokens.len());
+    }
 }
 
-/// Returns what the head reads of the last `len` tokens of the pass.
+/// Writes down where the tokens of a batch stand, and makes sure of their rotations.
+fn place(batch: &[Sequence<'_>], ropes: &mut Ropes, places: &mut Vec<Place>) {
+    places.clear();
+    for (index, sequence) in batch.iter().enumerate() {
+        let first = sequence.cache.len();
+        let end = first + sequence.tokens.len();
+        ropes.extend(end);
+        places.extend((first..end).map(|position| Place {
+            sequence: index,
+            position,
+        }));
+    }
+}
+
+/// Computes `x = scale * embedding[token]`.
+fn embed(config: &ModelConfig, weights: &Weights, batch: &[Sequence<'_>], x: &mut [f32]) {
+    let tokens = batch.iter().flat_map(|sequence| sequence.tokens);
+    for (x, &token) in x.chunks_exact_mut(config.hidden_size).zip(tokens) {
+        kernels::widen(&weights.embedding, token as usize, x);
+        for x in x {
+            *x *= config.embedding_scale;
+        }
+    }
+}
+
+/// Keeps only some tokens' rows of the residual stream, ascending ones of the pass: those that
+/// [`output`] and [`logits`] then count from 0.
+pub(crate) fn keep(config: &ModelConfig, state: &mut State, rows: impl Iterator<Item = usize>) {
+    let width = config.hidden_size;
+    let mut kept = 0;
+    for row in rows {
+        debug_assert!(row >= kept, "rows ascend");
+        if row != kept {
+            let from = row * width..(row + 1) * width;
+            state.x.copy_within(from, kept * width);
+        }
+        kept += 1;
+    }
+    state.x.truncate(kept * width);
+}
+
+/// Returns what the head reads of some of the rows that were kept.
 pub(crate) fn output<'a>(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
     state: &'a mut State,
-    len: usize,
+    rows: Range<usize>,
 ) -> Input<'a> {
-    let first = state.x.len() - len * config.hidden_size;
     let norm = Norm {
         gain: Some(&weights.output_norm),
         eps: config.rms_norm_eps,
@@ -186,23 +235,24 @@ pub(crate) fn output<'a>(
         divisor: Some(config.logit_scale),
         forms: Forms::of_head(compute.numerics, weights.head()),
     };
-    let rows = &mut state.x[first..];
+    let width = config.hidden_size;
+    let rows = &mut state.x[rows.start * width..rows.end * width];
     state
         .normed
         .take(compute, rows, config.hidden_size, norm, |_, _, _| {});
     state.normed.input()
 }
 
-/// Computes the logits, `(len, vocab_size)`, of the last `len` tokens of the pass.
+/// Computes the logits, `(n, vocab_size)`, of some of the rows that were kept.
 pub(crate) fn logits(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
     state: &mut State,
-    len: usize,
+    rows: Range<usize>,
     out: &mut [f32],
 ) {
-    let x = output(config, weights, compute, state, len);
+    let x = output(config, weights, compute, state, rows);
     linear::head(compute, weights.head(), x, out);
 }
 

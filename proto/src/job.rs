@@ -300,6 +300,26 @@ pub struct AccuracySpec {
     pub evalplus_compat: bool,
 }
 
+impl AccuracySpec {
+    /// Returns the parameters of a whole task of which nothing else is said: no examples, no chat,
+    /// BOS before the context.
+    pub fn new(task: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            task: task.into(),
+            data_dir: data_dir.into(),
+            limit: None,
+            num_fewshot: 0,
+            add_bos: true,
+            definition: None,
+            chat: None,
+            max_new: None,
+            batch: None,
+            shard: None,
+            evalplus_compat: false,
+        }
+    }
+}
+
 /// How a question becomes a chat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatSpec {

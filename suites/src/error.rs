@@ -5,7 +5,9 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use tritmark_engine::{
+    chat::ChatError,
     engine::{EngineError, ForwardError},
+    generate::GenerateError,
     kernels::KernelError,
     load::LoadError,
     score::ScoreError,
@@ -14,7 +16,7 @@ use tritmark_engine::{
 };
 use tritmark_proto::bundle::FailureClass;
 
-use crate::accuracy::{DataError, UnknownTask};
+use crate::accuracy::{DataError, DefinitionError, UnknownTask};
 
 /// Why a job could not be done.
 #[derive(Debug, Error)]
@@ -89,6 +91,41 @@ pub enum SuiteError {
     /// The task is not known.
     #[error(transparent)]
     Task(#[from] UnknownTask),
+    /// The task's own definition cannot be used.
+    #[error("cannot use the task")]
+    Definition(#[source] DefinitionError),
+    /// The model's chat template cannot be used.
+    #[error("cannot use the model's chat template")]
+    Chat(#[source] ChatError),
+    /// A chat is asked for and the model has no template.
+    #[error("the model has no chat template, and the suite asks for one")]
+    NoChat,
+    /// An answer could not be generated.
+    #[error("cannot generate the answer to item {index} of `{task}`")]
+    ItemGenerate {
+        /// The task.
+        task: String,
+        /// Position of the item.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Box<GenerateError>,
+    },
+    /// The answer alone would fill the model's context.
+    #[error(
+        "`{task}` generates up to {max_new} tokens, and the model takes {context_length} in all"
+    )]
+    NoRoom {
+        /// The task.
+        task: String,
+        /// Tokens of an answer.
+        max_new: usize,
+        /// Positions of the model.
+        context_length: usize,
+    },
+    /// Programs cannot be run.
+    #[error("no program is run without a sandbox")]
+    NoSandbox,
     /// The data set cannot be used.
     #[error("cannot use the data of `{task}`")]
     Data {
@@ -153,6 +190,12 @@ impl SuiteError {
             | Self::Tokenizer(_)
             | Self::Forward(_)
             | Self::Task(_)
+            | Self::Definition(_)
+            | Self::Chat(_)
+            | Self::NoChat
+            | Self::ItemGenerate { .. }
+            | Self::NoRoom { .. }
+            | Self::NoSandbox
             | Self::Data { .. }
             | Self::ItemTokens { .. }
             | Self::ItemScore { .. }

@@ -10,11 +10,14 @@ pub mod aoe;
 pub mod clock;
 mod energy;
 mod error;
+pub mod evalplus;
 mod harness;
+pub mod humaneval;
 mod latency;
 mod memory;
 pub mod meter;
 mod model;
+pub mod sandbox;
 pub mod worker;
 
 use std::{io, path::PathBuf};

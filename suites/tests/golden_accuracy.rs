@@ -19,6 +19,7 @@ use std::{
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
+use serde_json::Value;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -29,11 +30,11 @@ use tritmark_engine::{
 };
 use tritmark_proto::{
     job::{AccuracySpec, Job, JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec},
-    record::{Item, RecordBody},
+    record::{Answer, ChoiceAnswer, GeneratedAnswer, Item, RecordBody},
 };
 use tritmark_suites::{
     Context, Sink,
-    accuracy::{Data, Prompt, Task},
+    accuracy::{Data, Prompt, Question, Task},
     clock::SystemClock,
     run,
 };
@@ -47,11 +48,16 @@ struct Golden {
 #[derive(Deserialize)]
 struct GoldenTask {
     n_shot: u32,
+    results: Value,
     items: Vec<GoldenItem>,
 }
 
 #[derive(Deserialize)]
 struct GoldenItem {
+    doc_id: u32,
+    filter: String,
+    #[serde(default)]
+    exact_match: Option<f64>,
     #[serde(default)]
     acc: Option<f64>,
     #[serde(default)]
@@ -70,6 +76,25 @@ struct GoldenRequest {
     context_ids_sha1: Option<String>,
     loglikelihood: Option<f64>,
     is_greedy: Option<bool>,
+    /// A generated text, or a rolling log-likelihood.
+    #[serde(default)]
+    response: Value,
+}
+
+impl GoldenTask {
+    /// Returns the items in order, each once: a generated one is listed once a filter.
+    fn documents(&self) -> Vec<&GoldenItem> {
+        let mut documents: Vec<&GoldenItem> = Vec::new();
+        for item in &self.items {
+            if documents
+                .last()
+                .is_none_or(|last| last.doc_id != item.doc_id)
+            {
+                documents.push(item);
+            }
+        }
+        documents
+    }
 }
 
 /// Returns the folder of the evaluation data.
@@ -87,39 +112,56 @@ fn golden(data: &Path, name: &str) -> Golden {
     serde_json::from_reader(BufReader::new(GzDecoder::new(file))).unwrap()
 }
 
-/// Returns the golden runs of the tasks there are here.
+/// Returns the golden runs with their tasks.
 fn runs(golden: &Golden) -> Vec<(Task, &GoldenTask)> {
     golden
         .tasks
         .iter()
-        .filter_map(|(name, run)| Some((Task::named(name.split(':').next()?).ok()?, run)))
+        .map(|(name, run)| {
+            let name = name.split(':').next().unwrap();
+            let ours = if name == "wikitext" {
+                "wikitext2"
+            } else {
+                name
+            };
+            (Task::named(ours).unwrap(), run)
+        })
         .collect()
 }
 
 fn spec(data: &Path, task: &Task, run: &GoldenTask, n_items: usize) -> AccuracySpec {
     AccuracySpec {
-        task: task.name.to_owned(),
-        data_dir: data.to_owned(),
         limit: NonZeroU32::new(n_items as u32),
         num_fewshot: run.n_shot,
-        add_bos: true,
+        ..AccuracySpec::new(task.name(), data)
     }
 }
 
+fn check_context(context: &str, golden: &GoldenRequest) {
+    if let Some(expected) = &golden.context {
+        assert_eq!(context, expected);
+    }
+    assert_eq!(
+        Some(hex(&Sha256::digest(context.as_bytes()))),
+        golden.context_sha256,
+        "{context}"
+    );
+}
+
 fn check_prompt(tokenizer: &Tokenizer, prompt: &Prompt, item: &GoldenItem) {
-    let requests = &prompt.question.requests;
-    assert_eq!(requests.len(), item.requests.len());
-    let pairs = prompt.tokens(tokenizer, true).unwrap();
-    for ((request, pair), golden) in requests.iter().zip(pairs).zip(&item.requests) {
-        if let Some(context) = &golden.context {
-            assert_eq!(&request.context, context);
+    let requests = match &prompt.question {
+        Question::Choice(question) => &question.requests,
+        Question::Generate { context: text, .. } | Question::Rolling { text, .. } => {
+            assert_eq!(item.requests.len(), 1);
+            check_context(text, &item.requests[0]);
+            return;
         }
-        assert_eq!(
-            Some(hex(&Sha256::digest(request.context.as_bytes()))),
-            golden.context_sha256,
-            "{}",
-            request.context
-        );
+        Question::Program => panic!("no golden run has programs"),
+    };
+    assert_eq!(requests.len(), item.requests.len());
+    let pairs = prompt.pairs(tokenizer, true).unwrap();
+    for ((request, pair), golden) in requests.iter().zip(pairs).zip(&item.requests) {
+        check_context(&request.context, golden);
         assert_eq!(Some(&request.continuation), golden.continuation.as_ref());
         assert_eq!(Some(pair.context.len()), golden.context_ids_n);
         let ids: Vec<String> = pair.context.iter().map(u32::to_string).collect();
@@ -147,17 +189,18 @@ fn every_prompt_and_its_tokens_are_those_of_the_reference_harness() {
         let model = load(&folder, &LoadOptions::default()).unwrap();
         let tokenizer = Tokenizer::new(&model.vocab).unwrap();
         for (task, run) in runs(&golden) {
-            let spec = spec(&data, &task, run, run.items.len());
-            let prompts = Data::open(task, &spec).unwrap();
-            assert_eq!(prompts.n_items, run.items.len() as u64);
-            for (prompt, item) in prompts.zip(&run.items) {
+            let documents = run.documents();
+            let spec = spec(&data, &task, run, documents.len());
+            let prompts = Data::open(&task, &spec, None).unwrap();
+            assert_eq!(prompts.n_items, documents.len() as u64);
+            for (prompt, item) in prompts.zip(documents) {
                 check_prompt(&tokenizer, &prompt.unwrap(), item);
                 n_items += 1;
             }
         }
     }
-    // 570, 80, 400 and 570.
-    assert_eq!(n_items, 1620);
+    // 724, 82, 404 and 724: a generated item counts once.
+    assert_eq!(n_items, 1934);
 }
 
 #[derive(Default)]
@@ -181,7 +224,7 @@ fn score(data: &Path, golden: &Golden, n_items: fn(&GoldenTask) -> usize) -> Vec
     runs(golden)
         .into_iter()
         .map(|(task, run)| {
-            let n_items = n_items(run).min(run.items.len());
+            let n_items = n_items(run).min(run.documents().len());
             let job = Job {
                 id: JobId {
                     run: RunId::generate(),
@@ -221,6 +264,10 @@ struct Tolerance {
     gap: f64,
     /// Whether `is_greedy` has to be equal as well.
     greedy: bool,
+    /// Relative difference of a perplexity per word.
+    perplexity: f64,
+    /// Share of generated texts that must be the reference's to the letter.
+    texts: f64,
 }
 
 /// Ternary models: the flip of one rounded activation moves log-likelihoods by some hundredths
@@ -231,6 +278,8 @@ const TERNARY: Tolerance = Tolerance {
     max: 0.4,
     gap: 0.3,
     greedy: false,
+    perplexity: 1e-3,
+    texts: 0.5,
 };
 
 /// Full precision: logits move by 6e-6 at most between correct engines; a log-likelihood sums some
@@ -241,54 +290,54 @@ const DENSE: Tolerance = Tolerance {
     max: 2e-4,
     gap: 1e-3,
     greedy: true,
+    perplexity: 1e-5,
+    texts: 1.0,
 };
 
 fn check(name: &str, tolerance: &Tolerance, n_items: fn(&GoldenTask) -> usize) {
     let Some(data) = data() else { return };
     let golden = golden(&data, name);
     let mut differences = Vec::new();
+    let (mut n_texts, mut n_equal) = (0, 0);
     let scored = score(&data, &golden, n_items);
     for (items, (task, run)) in scored.into_iter().zip(runs(&golden)) {
-        let label = format!("{name} {} {}-shot", task.name, run.n_shot);
-        for (item, expected) in items.iter().zip(&run.items) {
-            let expected_lls: Vec<f64> = expected
-                .requests
-                .iter()
-                .map(|request| request.loglikelihood.unwrap())
-                .collect();
-            for (choice, request) in item.choices.iter().zip(&expected.requests) {
-                differences.push((choice.loglikelihood - request.loglikelihood.unwrap()).abs());
-                assert_eq!(choice.n_tokens as usize, request.continuation_ids.len());
-                if tolerance.greedy {
-                    assert_eq!(Some(choice.is_greedy), request.is_greedy, "{label}");
+        let label = format!("{name} {} {}-shot", task.name(), run.n_shot);
+        let mut rolling = (0.0, 0.0, 0);
+        for (item, expected) in items.iter().zip(run.documents()) {
+            match &item.answer {
+                Answer::Choice(answer) => {
+                    check_choice(&label, item, answer, expected, tolerance, &mut differences);
+                }
+                Answer::Generated(answer) => {
+                    n_texts += 1;
+                    n_equal += usize::from(check_text(&label, item, answer, run, expected));
+                }
+                Answer::Rolling(answer) => {
+                    rolling.0 += answer.loglikelihood;
+                    rolling.1 += expected.requests[0].response.as_f64().unwrap();
+                    rolling.2 += answer.n_words;
                 }
             }
-            let by_char: Vec<f64> = expected_lls
-                .iter()
-                .zip(&item.choices)
-                .map(|(ll, choice)| ll / f64::from(choice.n_chars))
-                .collect();
-            check_answer(
-                &label,
-                item,
-                item.predicted,
-                &expected_lls,
-                expected.acc,
-                tolerance.gap,
+        }
+        if rolling.2 > 0 {
+            let [ours, theirs] =
+                [rolling.0, rolling.1].map(|ll| (-ll / f64::from(rolling.2)).exp());
+            eprintln!("{label}: word perplexity {ours:.3}, reference {theirs:.3}");
+            assert!(
+                (ours / theirs - 1.0).abs() <= tolerance.perplexity,
+                "{label}"
             );
-            if let Some(predicted) = item.predicted_norm {
-                check_answer(
-                    &label,
-                    item,
-                    predicted,
-                    &by_char,
-                    expected.acc_norm,
-                    tolerance.gap,
-                );
-            } else {
-                assert_eq!(expected.acc_norm, None, "{label}");
+            if items.len() == run.items.len() {
+                let printed = run.results["word_perplexity,none"].as_f64().unwrap();
+                // Words and bytes are counted as the reference counts them.
+                assert!((theirs / printed - 1.0).abs() < 1e-6, "{theirs} {printed}");
             }
         }
+    }
+    eprintln!("{name}: {n_equal} of {n_texts} generated texts are the reference's");
+    assert!(n_equal as f64 >= tolerance.texts * f64::from(n_texts));
+    if differences.is_empty() {
+        return;
     }
     differences.sort_unstable_by(f64::total_cmp);
     let n = differences.len();
@@ -299,11 +348,81 @@ fn check(name: &str, tolerance: &Tolerance, n_items: fn(&GoldenTask) -> usize) {
     assert!(max <= tolerance.max, "max {max}");
 }
 
+fn check_choice(
+    label: &str,
+    item: &Item,
+    answer: &ChoiceAnswer,
+    expected: &GoldenItem,
+    tolerance: &Tolerance,
+    differences: &mut Vec<f64>,
+) {
+    let expected_lls: Vec<f64> = expected
+        .requests
+        .iter()
+        .map(|request| request.loglikelihood.unwrap())
+        .collect();
+    for (choice, request) in answer.choices.iter().zip(&expected.requests) {
+        differences.push((choice.loglikelihood - request.loglikelihood.unwrap()).abs());
+        assert_eq!(choice.n_tokens as usize, request.continuation_ids.len());
+        if tolerance.greedy {
+            assert_eq!(Some(choice.is_greedy), request.is_greedy, "{label}");
+        }
+    }
+    let by_char: Vec<f64> = expected_lls
+        .iter()
+        .zip(&answer.choices)
+        .map(|(ll, choice)| ll / f64::from(choice.n_chars))
+        .collect();
+    for (metric, predicted, lls, right) in [
+        ("acc", Some(answer.predicted), &expected_lls, expected.acc),
+        (
+            "acc_norm",
+            answer.predicted_norm,
+            &by_char,
+            expected.acc_norm,
+        ),
+    ] {
+        let Some(predicted) = predicted else {
+            assert_eq!(right, None, "{label}");
+            continue;
+        };
+        check_answer(label, item, (metric, predicted), lls, right, tolerance.gap);
+    }
+}
+
+/// Checks the filters on the reference's own text where ours differs, and on ours where it does
+/// not; returns whether the texts are equal.
+fn check_text(
+    label: &str,
+    item: &Item,
+    answer: &GeneratedAnswer,
+    run: &GoldenTask,
+    expected: &GoldenItem,
+) -> bool {
+    let response = expected.requests[0].response.as_str().unwrap();
+    if answer.text != response {
+        return false;
+    }
+    for golden in run
+        .items
+        .iter()
+        .filter(|golden| golden.doc_id == expected.doc_id)
+    {
+        let score = item.score("exact_match", &golden.filter).unwrap();
+        assert_eq!(
+            score.value, golden.exact_match,
+            "{label} item {}",
+            item.index
+        );
+    }
+    true
+}
+
 /// Checks an arg max, and whether it is right, unless the best two are too near to tell.
 fn check_answer(
     label: &str,
     item: &Item,
-    predicted: u32,
+    (metric, predicted): (&str, u32),
     expected: &[f64],
     right: Option<f64>,
     gap: f64,
@@ -320,8 +439,8 @@ fn check_answer(
         return;
     }
     assert_eq!(predicted as usize, best, "{label} item {}", item.index);
-    let is_right = f64::from(u8::from(predicted == item.gold));
-    assert_eq!(Some(is_right), right, "{label} item {}", item.index);
+    let score = item.score(metric, "none").unwrap();
+    assert_eq!(score.value, right, "{label} item {}", item.index);
 }
 
 /// Items that are scored in every test run: prompts with examples take long.

@@ -16,7 +16,7 @@ use tritmark_proto::{
         AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource,
         Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
     },
-    record::{Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase, RecordBody},
+    record::{Answer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase, RecordBody},
 };
 use tritmark_suites::worker::{WorkerEvent, WorkerFailed, WorkerRequest, worker_main};
 
@@ -309,11 +309,8 @@ fn a_counter_that_stands_still_is_told_apart_from_none() {
 
 fn accuracy(task: &str, data_dir: PathBuf, limit: u32) -> SuiteSpec {
     SuiteSpec::Accuracy(AccuracySpec {
-        task: task.to_owned(),
-        data_dir,
         limit: NonZeroU32::new(limit),
-        num_fewshot: 0,
-        add_bos: true,
+        ..AccuracySpec::new(task, data_dir)
     })
 }
 
@@ -347,8 +344,12 @@ fn an_accuracy_job_goes_on_where_an_earlier_attempt_stopped() {
     assert_eq!(whole[3..], rest);
     for (i, item) in whole.iter().enumerate() {
         assert_eq!(item.index as usize, i);
-        assert!(item.predicted_norm.is_some());
-        assert!(item.choices.iter().all(|choice| choice.loglikelihood < 0.0));
+        assert!(item.score("acc_norm", "none").is_some());
+        assert!(
+            item.choices()
+                .iter()
+                .all(|choice| choice.loglikelihood < 0.0)
+        );
     }
     let (none, end) = work(job(suite()), 5, root.path());
     assert_eq!(end, Ok(()));
@@ -364,7 +365,9 @@ fn every_bundled_item_can_be_scored() {
         let items = items(&bodies);
         assert_eq!(Some(items.len() as u64), facts(&bodies).n_items);
         assert!(values(&bodies, Metric::ItemsPerS)[0] > 0.0);
-        let norms = items.iter().filter(|item| item.predicted_norm.is_some());
+        let norms = items
+            .iter()
+            .filter(|item| item.score("acc_norm", "none").is_some());
         let expected = if task.starts_with("arc") {
             items.len()
         } else {
@@ -372,8 +375,12 @@ fn every_bundled_item_can_be_scored() {
         };
         assert_eq!(norms.count(), expected, "{task}");
         // No answer can be had by always taking one position.
-        let golds: Vec<usize> = (0..items[0].choices.len() as u32)
-            .map(|gold| items.iter().filter(|item| item.gold == gold).count())
+        let gold_of = |item: &&&Item| match &item.answer {
+            Answer::Choice(answer) => answer.gold,
+            other => panic!("{other:?}"),
+        };
+        let golds: Vec<usize> = (0..items[0].choices().len() as u32)
+            .map(|gold| items.iter().filter(|item| gold_of(item) == gold).count())
             .collect();
         let share = items.len() / golds.len();
         assert!(
@@ -481,7 +488,7 @@ fn what_cannot_be_done_fails_for_good_and_says_why() {
     assert_eq!(items(&bodies).len(), 1);
     let message = end.unwrap_err().message;
     assert!(
-        message.contains("validation.jsonl: line 2: key `passage` is missing"),
+        message.contains("validation.jsonl: line 2: key `prompt.question` undefined value"),
         "{message}"
     );
 }

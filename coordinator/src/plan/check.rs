@@ -34,12 +34,23 @@ fn data(plan: &Plan) -> Result<(), PlanError> {
         let SuiteSpec::Accuracy(accuracy) = &spec.spec else {
             continue;
         };
-        let split = names::task_split(&accuracy.task).expect("parsing knows the task");
+        // Where a task of the plan's own has its items is known to the worker.
+        let Some(task) = names::task_named(&accuracy.task) else {
+            continue;
+        };
+        if accuracy.definition.is_some() {
+            continue;
+        }
+        let (folder, name) = task.data;
         let file = accuracy
             .data_dir
-            .join(&accuracy.task)
-            .join(format!("{split}.jsonl"));
-        if !file.is_file() && !file.with_extension("jsonl.gz").is_file() {
+            .join(folder)
+            .join(format!("{name}{}", task.ending));
+        let compressed = accuracy
+            .data_dir
+            .join(folder)
+            .join(format!("{name}{}.gz", task.ending));
+        if !file.is_file() && !compressed.is_file() {
             return Err(plan.error(
                 spec.at,
                 format!(

@@ -104,12 +104,22 @@ pub(super) struct Energy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Accuracy {
-    pub(super) tasks: List<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tasks: Option<List<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) task_files: Option<List<String>>,
     pub(super) data: Spanned<String>,
+    pub(super) preset: Option<Spanned<String>>,
     pub(super) limit: Option<Spanned<u32>>,
     pub(super) num_fewshot: Option<Spanned<u32>>,
-    #[serde(default)]
-    pub(super) add_bos: bool,
+    pub(super) add_bos: Option<bool>,
+    pub(super) chat: Option<bool>,
+    pub(super) system: Option<String>,
+    pub(super) fewshot_as_multiturn: Option<bool>,
+    pub(super) max_new: Option<Spanned<u32>>,
+    pub(super) batch: Option<Spanned<u32>>,
+    pub(super) shards: Option<Spanned<u32>>,
+    pub(super) evalplus_compat: Option<bool>,
     pub(super) models: Option<List<String>>,
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,

@@ -30,13 +30,80 @@ pub const KERNELS: [(&str, &str); 18] = [
 /// The kernel that leaves the choice to the agent's CPU.
 pub const AUTO_KERNEL: &str = "auto";
 
-/// Accuracy tasks and the split each is evaluated on.
-pub const TASKS: [(&str, &str); 4] = [
-    ("arc_challenge", "test"),
-    ("arc_easy", "test"),
-    ("boolq", "validation"),
-    ("winogrande", "validation"),
+/// An accuracy task, as far as a plan must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskName {
+    /// The task.
+    pub name: &'static str,
+    /// Its data's folder, and the file its items are in, without the ending.
+    pub data: (&'static str, &'static str),
+    /// Ending of that file, which may also be followed by `.gz`.
+    pub ending: &'static str,
+    /// Examples where nothing is said.
+    pub num_fewshot: u32,
+    /// Whether answers are generated rather than chosen or rated.
+    pub generates: bool,
+    /// Examples in table 1 of arXiv 2504.12285; `None` where the table has no such row.
+    pub bitnet_2b4t: Option<u32>,
+}
+
+const fn task(
+    name: &'static str,
+    split: &'static str,
+    num_fewshot: u32,
+    bitnet_2b4t: Option<u32>,
+) -> TaskName {
+    TaskName {
+        name,
+        data: (name, split),
+        ending: ".jsonl",
+        num_fewshot,
+        generates: false,
+        bitnet_2b4t,
+    }
+}
+
+const fn generates(task: TaskName) -> TaskName {
+    TaskName {
+        generates: true,
+        ..task
+    }
+}
+
+/// Accuracy tasks, sorted by name.
+pub const TASKS: [TaskName; 17] = [
+    task("arc_challenge", "test", 0, Some(0)),
+    task("arc_easy", "test", 0, Some(0)),
+    task("boolq", "validation", 0, Some(0)),
+    task("commonsense_qa", "validation", 0, Some(10)),
+    generates(task("gsm8k", "test", 5, Some(4))),
+    generates(TaskName {
+        data: ("gsm8k", "test"),
+        ..task("gsm8k_cot", "test", 8, None)
+    }),
+    task("hellaswag", "validation", 0, Some(0)),
+    generates(task("humaneval", "test", 0, None)),
+    generates(task("humaneval_plus", "test", 0, Some(0))),
+    generates(task("math500", "test", 0, Some(0))),
+    generates(task("mbpp_plus", "test", 0, None)),
+    task("mmlu", "test", 0, Some(5)),
+    task("openbookqa", "test", 0, Some(0)),
+    task("piqa", "validation", 0, Some(0)),
+    TaskName {
+        data: ("truthful_qa", "multiple_choice_validation"),
+        // The table says 10; the task is fixed to none beside the six in its prompt.
+        ..task("truthfulqa_mc2", "", 0, Some(0))
+    },
+    TaskName {
+        data: ("wikitext2", "wiki.test.raw"),
+        ending: "",
+        ..task("wikitext2", "", 0, None)
+    },
+    task("winogrande", "validation", 0, Some(0)),
 ];
+
+/// Named settings of the accuracy suite.
+pub const PRESETS: [&str; 2] = ["bitnet-2b4t", "lm-eval-default"];
 
 /// Shapes of random models: the dummies of arXiv 2410.16144 appendix A, and 2B-4T.
 pub const SHAPES: [&str; 13] = [
@@ -119,12 +186,9 @@ pub fn kernel_arch(full_name: &str) -> Option<&'static str> {
     ARCHS.into_iter().find(|known| *known == arch)
 }
 
-/// Returns the split a task is evaluated on.
-pub fn task_split(task: &str) -> Option<&'static str> {
-    TASKS
-        .into_iter()
-        .find(|(name, _)| *name == task)
-        .map(|(_, split)| split)
+/// Returns what is known of a task.
+pub fn task_named(name: &str) -> Option<&'static TaskName> {
+    TASKS.iter().find(|task| task.name == name)
 }
 
 /// Returns the architecture a CPU feature belongs to.

@@ -348,7 +348,9 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}[suites.accuracy]\ntasks = [\"boolq\",\n\"mmlu2\"]\ndata = \"d\"\n"),
             "line 6, key `suites.accuracy.tasks[1]`: unknown task `mmlu2`, there are arc_challenge, \
-             arc_easy, boolq, winogrande",
+             arc_easy, boolq, commonsense_qa, gsm8k, gsm8k_cot, hellaswag, humaneval, \
+             humaneval_plus, math500, mbpp_plus, mmlu, openbookqa, piqa, truthfulqa_mc2, wikitext2, \
+             winogrande",
         ),
         (
             &format!("{ok}[suites.accuracy]\ntasks = [\"boolq\"]\n"),
@@ -640,12 +642,21 @@ fn a_document() -> impl Strategy<Value = Document> {
         any::<bool>(),
     )
         .prop_map(|(tasks, data, limit, add_bos)| Accuracy {
-            tasks,
+            tasks: Some(tasks),
             data: spanned(data),
             limit: limit.map(spanned),
-            num_fewshot: None,
-            add_bos,
+            add_bos: Some(add_bos),
             models: Some(spanned(vec![spanned("m0".to_owned())])),
+            task_files: None,
+            preset: None,
+            num_fewshot: None,
+            chat: None,
+            system: None,
+            fewshot_as_multiturn: None,
+            max_new: None,
+            batch: None,
+            shards: None,
+            evalplus_compat: None,
             threads: None,
             kernels: None,
         });

@@ -19,6 +19,7 @@ use super::{
     names,
 };
 
+mod accuracy;
 pub(super) mod selectors;
 mod suites;
 
@@ -28,6 +29,8 @@ const MAX_TOKENS: u32 = 1 << 20;
 const MAX_REPETITIONS: u32 = 100_000;
 const MAX_SECONDS: f64 = 86_400.0;
 const MAX_FEWSHOT: u32 = 1000;
+const MAX_BATCH: u32 = 4096;
+const MAX_TASK_BYTES: u64 = 1 << 20;
 const MAX_NAME: usize = 100;
 
 /// Resolves every key of `document`.

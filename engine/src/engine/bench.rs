@@ -303,3 +303,58 @@ fn bench_2b4t_dense() {
         }
     }
 }
+
+/// Decode of several sequences at once: each token reads the layers' weights once for all, so that
+/// products bound it from some ten sequences on. Batches take turns, so that what else runs meets all.
+#[test]
+#[ignore = "bench"]
+fn bench_2b4t_batches() {
+    const DEPTH: usize = 64;
+    const ROUNDS: usize = 5;
+    let config = ModelConfig {
+        n_layers: 10,
+        ..config()
+    };
+    let weights = weights(&config, None);
+    println!("10 of 30 layers, at depth {DEPTH}");
+    for threads in [1, 2] {
+        let options = EngineOptions {
+            threads: NonZeroUsize::new(threads).unwrap(),
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+        let prompt = TestRng::new(2).tokens(DEPTH, config.vocab_size);
+        let mut logits = Vec::new();
+        let mut caches: Vec<_> = (0..64).map(|_| engine.new_cache(DEPTH + 1)).collect();
+        for cache in &mut caches {
+            engine
+                .forward(cache, &prompt, Logits::None, &mut logits)
+                .unwrap();
+        }
+        let batches = [1, 8, 16, 64];
+        let mut times = batches.map(|_| Vec::new());
+        for _ in 0..ROUNDS {
+            for (n, times) in batches.into_iter().zip(&mut times) {
+                let mut segments: Vec<_> = caches[..n]
+                    .iter_mut()
+                    .map(|cache| Segment {
+                        cache,
+                        tokens: &[7],
+                        wanted: 1,
+                    })
+                    .collect();
+                let start = CpuClock::start();
+                engine.forward_many(&mut segments, &mut logits).unwrap();
+                times.push(start.seconds());
+                for cache in &mut caches {
+                    cache.truncate(DEPTH);
+                }
+            }
+        }
+        for (n, mut times) in batches.into_iter().zip(times) {
+            times.sort_by(f64::total_cmp);
+            let speed = n as f64 / times[ROUNDS / 2];
+            println!("{threads}T: {n} sequences, median {speed:.1} tok/s");
+        }
+    }
+}

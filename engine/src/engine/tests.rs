@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     kernels,
+    kv_cache::CacheError,
     lookup::Lookup,
     testing::{TestRng, adapt, tiny_model, tiny_models},
+    transformer::MICRO_BATCH,
     weights::Layer,
 };
 
@@ -277,6 +279,155 @@ fn a_prompt_longer_than_a_micro_batch_gives_the_same_bits() {
     );
 }
 
+/// Returns sequences of some lengths, the first of them one token that follows many.
+fn sequences(n: usize, vocab_size: usize) -> Vec<(usize, Vec<u32>)> {
+    let mut rng = TestRng::new(12);
+    (0..n)
+        .map(|i| {
+            let before = [40, 0, 3, 17, 9][i % 5];
+            let new = [1, 5, 1, 33, 2, 1, 12][i % 7];
+            (before, rng.tokens(before + new, vocab_size))
+        })
+        .collect()
+}
+
+#[test]
+fn sequences_evaluated_together_give_the_bits_of_each_alone() {
+    for (name, config, weights) in tiny_models(7) {
+        let vocab_size = config.vocab_size;
+        let all = sequences(64, vocab_size);
+        for kv in [KvType::F32, KvType::F16] {
+            let expected: Vec<Vec<u32>> = {
+                let options = EngineOptions {
+                    kv,
+                    ..EngineOptions::default()
+                };
+                let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+                let mut bits_alone = |(before, tokens): &(usize, Vec<u32>)| {
+                    let bits = logit_bits(&mut engine, tokens, tokens.len());
+                    bits[before * vocab_size..].to_vec()
+                };
+                all.iter().map(&mut bits_alone).collect()
+            };
+            for kernel in kernels::tested() {
+                for (threads, batch, n) in [(1, 1, 64), (1, 64, 64), (2, 64, 64), (3, 7, 14)] {
+                    // The reference is slow.
+                    if kernel.name() == "reference" && threads != 3 {
+                        continue;
+                    }
+                    let options = EngineOptions {
+                        kv,
+                        ..options(kernel.name(), threads)
+                    };
+                    let mut engine =
+                        Engine::new(config.clone(), weights.clone(), &options).unwrap();
+                    for (all, expected) in all[..n].chunks(batch).zip(expected.chunks(batch)) {
+                        let found = bits_together(&mut engine, all);
+                        assert!(
+                            found == expected.concat(),
+                            "{name}: {}, {kv:?}, {threads} threads, batches of {batch}",
+                            kernel.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Evaluates what each sequence begins with alone, and all the rest together.
+fn bits_together(engine: &mut Engine, all: &[(usize, Vec<u32>)]) -> Vec<u32> {
+    let mut logits = Vec::new();
+    let mut caches: Vec<_> = all
+        .iter()
+        .map(|(before, tokens)| {
+            let mut cache = engine.new_cache(tokens.len());
+            engine
+                .forward(&mut cache, &tokens[..*before], Logits::None, &mut logits)
+                .unwrap();
+            cache
+        })
+        .collect();
+    let mut segments: Vec<_> = caches
+        .iter_mut()
+        .zip(all)
+        .map(|(cache, (before, tokens))| Segment {
+            cache,
+            tokens: &tokens[*before..],
+            wanted: usize::MAX,
+        })
+        .collect();
+    engine.forward_many(&mut segments, &mut logits).unwrap();
+    for (cache, (_, tokens)) in caches.iter().zip(all) {
+        assert_eq!(cache.len(), tokens.len());
+    }
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+fn segments<'a>(caches: &'a mut [KvCache], all: &'a [(Vec<u32>, usize)]) -> Vec<Segment<'a>> {
+    caches
+        .iter_mut()
+        .zip(all)
+        .map(|(cache, (tokens, wanted))| Segment {
+            cache,
+            tokens,
+            wanted: *wanted,
+        })
+        .collect()
+}
+
+#[test]
+fn wanted_rows_come_in_order_over_the_cuts_of_micro_batches() {
+    let (config, weights) = tiny_model(3);
+    let vocab_size = config.vocab_size;
+    let mut rng = TestRng::new(4);
+    // The second and the fourth are cut; the third ends a micro-batch.
+    let lengths = [300, 400, 2 * MICRO_BATCH - 700, MICRO_BATCH + 1, 0, 3];
+    let wanted = [2, 250, 0, 5, 1, 9];
+    let all: Vec<_> = lengths
+        .into_iter()
+        .zip(wanted)
+        .map(|(n, wanted)| (rng.tokens(n, vocab_size), wanted))
+        .collect();
+    let mut engine = Engine::new(config, weights, &EngineOptions::default()).unwrap();
+    let mut expected = Vec::new();
+    for (tokens, wanted) in &all {
+        let bits = logit_bits(&mut engine, tokens, 100);
+        let rows = tokens.len().saturating_sub(*wanted);
+        expected.extend_from_slice(&bits[rows * vocab_size..]);
+    }
+    let mut caches = lengths.map(|n| engine.new_cache(n));
+    let mut logits = Vec::new();
+    engine
+        .forward_many(&mut segments(&mut caches, &all), &mut logits)
+        .unwrap();
+    let bits: Vec<_> = logits.iter().map(|x| x.to_bits()).collect();
+    assert!(bits == expected);
+
+    for cache in &mut caches {
+        cache.truncate(0);
+    }
+    let rows = engine
+        .map_logits(&mut segments(&mut caches, &all), |index, row| {
+            let bits: Vec<_> = row.iter().map(|x| x.to_bits()).collect();
+            (index, bits)
+        })
+        .unwrap();
+    assert!(rows.iter().map(|(index, _)| *index).eq(0..2 + 250 + 5 + 3));
+    let bits: Vec<_> = rows.into_iter().flat_map(|(_, bits)| bits).collect();
+    assert!(bits == expected);
+
+    let before: Vec<_> = caches.iter().map(KvCache::len).collect();
+    let error = engine
+        .forward_many(&mut segments(&mut caches, &all), &mut logits)
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        ForwardError::Cache(CacheError::Full { .. })
+    ));
+    assert!(caches.iter().map(KvCache::len).eq(before));
+}
+
 #[test]
 fn a_truncated_cache_continues_as_a_fresh_one() {
     let (config, weights) = tiny_model(5);
@@ -299,6 +450,62 @@ fn a_truncated_cache_continues_as_a_fresh_one() {
         .unwrap();
     let bits: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
     assert_eq!(bits, expected[8 * vocab_size..]);
+}
+
+#[test]
+fn a_copied_prefix_continues_as_its_own_evaluation() {
+    let (config, weights) = tiny_model(5);
+    let vocab_size = config.vocab_size;
+    let tokens = TestRng::new(6).tokens(20, vocab_size);
+    for kv in [KvType::F32, KvType::F16] {
+        let options = EngineOptions {
+            kv,
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::new(config.clone(), weights.clone(), &options).unwrap();
+        let expected = logit_bits(&mut engine, &tokens, 20);
+        let mut from = engine.new_cache(31);
+        let mut logits = Vec::new();
+        let other = [&tokens[..9], &[0; 10]].concat();
+        engine
+            .forward(&mut from, &other, Logits::None, &mut logits)
+            .unwrap();
+        // It held another sequence.
+        let mut to = engine.new_cache(20);
+        engine
+            .forward(&mut to, &[1, 2, 3], Logits::None, &mut logits)
+            .unwrap();
+        to.copy_prefix(&from, 9).unwrap();
+        assert_eq!((to.len(), from.len()), (9, 19));
+        engine
+            .forward(&mut to, &tokens[9..], Logits::All, &mut logits)
+            .unwrap();
+        let bits: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
+        assert_eq!(bits, expected[9 * vocab_size..]);
+
+        to.copy_prefix(&from, 100).unwrap();
+        assert_eq!(to.len(), 19);
+        let mut small = engine.new_cache(18);
+        let error = small.copy_prefix(&from, 19).unwrap_err();
+        let (needed, capacity) = (19, 18);
+        assert_eq!(error, CacheError::Full { needed, capacity });
+        let another = match kv {
+            KvType::F32 => KvType::F16,
+            KvType::F16 => KvType::F32,
+        };
+        let other = KvCache::new(&config, another, 20);
+        let error = small.copy_prefix(&other, 1).unwrap_err();
+        assert!(matches!(error, CacheError::OtherType { .. }), "{error}");
+        let wider = ModelConfig {
+            n_layers: 3,
+            ..config.clone()
+        };
+        let error = small
+            .copy_prefix(&KvCache::new(&wider, kv, 20), 1)
+            .unwrap_err();
+        assert_eq!(error, CacheError::OtherShape);
+        assert!(small.is_empty());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
     tokenizer::tests::byte_level_vocab,
 };
 
-fn tokenizer(eos: Option<u32>) -> Tokenizer {
+pub(super) fn tokenizer(eos: Option<u32>) -> Tokenizer {
     let vocab = GgufVocab {
         eos_id: eos,
         ..byte_level_vocab()
@@ -53,7 +53,7 @@ fn run(tokenizer: &Tokenizer, params: &Params, capacity: usize, threads: usize) 
     generation
 }
 
-fn greedy(max_new: usize) -> Params {
+pub(super) fn greedy(max_new: usize) -> Params {
     Params {
         max_new,
         ..Params::default()

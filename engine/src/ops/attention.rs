@@ -1,4 +1,4 @@
-//! Grouped-query attention over the cache (arXiv 2305.13245).
+//! Grouped-query attention over each sequence's cache (arXiv 2305.13245).
 
 use super::{
     Compute,
@@ -7,9 +7,19 @@ use super::{
 use crate::{
     config::ModelConfig,
     kernels::{AttentionHead, Kernel},
-    kv_cache::KvCache,
+    kv_cache::KvSliceMut,
+    transformer::Sequence,
     weights::Layer,
 };
+
+/// Where a token of a pass stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Its sequence's place in the batch.
+    pub(crate) sequence: usize,
+    /// Its position in the sequence.
+    pub(crate) position: usize,
+}
 
 /// What one layer's attention needs besides the tokens' queries, keys and values.
 #[derive(Clone, Copy, Debug)]
@@ -80,20 +90,21 @@ pub(crate) struct Scratch {
 }
 
 impl Attended {
-    /// Computes each query head's attention over the positions its token sees: those up to its own,
-    /// or the last of them.
+    /// Computes each query head's attention over the positions its token sees: those of its sequence
+    /// up to its own, or the last of them.
     ///
-    /// `queries` is `(n, n_heads, head_dim)`, not yet normed and rotated; the cache already holds
-    /// the `n` new positions behind `cache.len()`.
+    /// `queries` is `(n, n_heads, head_dim)`, not yet normed and rotated; the caches already hold
+    /// the new positions behind their lengths.
     pub(crate) fn attend(
         &mut self,
         compute: &mut Compute,
         attention: &Attention<'_>,
-        cache: &KvCache,
+        batch: &[Sequence<'_>],
+        places: &[Place],
         queries: &[f32],
     ) {
         let config = attention.config;
-        let shape = Shape::new(attention, cache.len(), queries.len());
+        let shape = Shape::new(attention, places);
         let dim = config.head_dim;
         let plain_scale = 1.0 / (dim as f32).sqrt();
         let scale = config.attention_scale.unwrap_or(plain_scale);
@@ -119,7 +130,7 @@ impl Attended {
                 let (kv_head, token, within) = shape.place(unit);
                 let heads = (shape.group - within).min(out.len() / dim);
                 let (these, others) = out.split_at_mut(heads * dim);
-                let position = shape.first + token;
+                let Place { sequence, position } = places[token];
                 let first_query = token * config.n_heads + kv_head * shape.group + within;
                 scratch.queries.resize(heads * dim, 0.0);
                 for (query, out) in queries[first_query * dim..]
@@ -130,6 +141,7 @@ impl Attended {
                 }
                 let n_keys = shape.keys_of(token);
                 let seen = position + 1 - n_keys..position + 1;
+                let cache = &batch[sequence].cache;
                 let (keys, values) = cache.head(attention.index, kv_head, seen);
                 if scratch.scores.len() < heads * n_keys {
                     scratch.scores.resize(heads * n_keys, 0.0);
@@ -160,11 +172,9 @@ impl Attended {
 
 /// The units of attention, one query head of one token each, ordered `(n_kv_heads, n, group)`.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    /// Position of the first token.
-    first: usize,
-    /// Tokens.
-    n: usize,
+struct Shape<'a> {
+    /// The tokens.
+    places: &'a [Place],
     n_kv_heads: usize,
     /// Query heads per key/value head.
     group: usize,
@@ -172,12 +182,11 @@ struct Shape {
     window: usize,
 }
 
-impl Shape {
-    fn new(attention: &Attention<'_>, first: usize, queries_len: usize) -> Self {
+impl<'a> Shape<'a> {
+    fn new(attention: &Attention<'_>, places: &'a [Place]) -> Self {
         let Attention { config, window, .. } = *attention;
         Self {
-            first,
-            n: queries_len / (config.n_heads * config.head_dim),
+            places,
             n_kv_heads: config.n_kv_heads,
             group: config.n_heads / config.n_kv_heads,
             window,
@@ -186,27 +195,28 @@ impl Shape {
 
     /// Returns the number of positions that a token of the pass sees.
     fn keys_of(self, token: usize) -> usize {
-        (self.first + token + 1).min(self.window)
+        (self.places[token].position + 1).min(self.window)
     }
 
     /// Returns the key/value head, the token and the query head within the group of a unit.
     fn place(self, unit: usize) -> (usize, usize, usize) {
         let within = unit % self.group;
-        let token = unit / self.group % self.n;
-        (unit / self.group / self.n, token, within)
+        let n = self.places.len();
+        (unit / self.group / n, unit / self.group % n, within)
     }
 
     /// Returns where each thread's stretch of units ends, so that all see about as many keys.
-    fn ends(self, parts: usize) -> impl Iterator<Item = usize> {
+    fn ends(self, parts: usize) -> impl Iterator<Item = usize> + use<'a> {
+        let n = self.places.len();
         let keys_of = move |token| self.keys_of(token);
-        let keys_per_head: usize = (0..self.n).map(keys_of).sum::<usize>() * self.group;
+        let keys_per_head: usize = (0..n).map(keys_of).sum::<usize>() * self.group;
         let all = keys_per_head * self.n_kv_heads;
-        let units_per_head = self.n * self.group;
+        let units_per_head = n * self.group;
         (1..=parts).map(move |part| {
             let target = all * part / parts;
             let mut unit = target / keys_per_head * units_per_head;
             let mut left = target % keys_per_head;
-            for token in 0..self.n {
+            for token in 0..n {
                 let keys = keys_of(token);
                 if left < keys * self.group {
                     return unit + left / keys;
@@ -219,33 +229,57 @@ impl Shape {
     }
 }
 
-/// Stores the keys, normed and rotated, and the values of `n` new tokens in a layer of the cache.
+/// Stores the keys, normed and rotated, and the values of the new tokens in a layer of the caches.
 ///
 /// `keys` and `values` are `(n, n_kv_heads, head_dim)`.
 pub(crate) fn store(
     compute: &mut Compute,
     attention: &Attention<'_>,
-    cache: &mut KvCache,
+    batch: &mut [Sequence<'_>],
     keys: &[f32],
     values: &[f32],
 ) {
+    /// A head of one sequence.
+    struct Head<'a> {
+        keys: KvSliceMut<'a>,
+        values: KvSliceMut<'a>,
+        index: usize,
+        /// The sequence's first token, among those of the pass and in the sequence.
+        first: usize,
+        position: usize,
+        tokens: usize,
+    }
+
     let (dim, n_heads) = (attention.config.head_dim, attention.config.n_kv_heads);
     let n = keys.len() / (n_heads * dim);
-    let first = cache.len();
+    let mut first = 0;
+    let mut heads = Vec::with_capacity(batch.len() * n_heads);
+    for Sequence { cache, tokens } in batch {
+        let (position, tokens) = (cache.len(), tokens.len());
+        let of_sequence = cache.heads_mut(attention.index).into_iter();
+        heads.extend(of_sequence.enumerate().map(|(index, (keys, values))| Head {
+            keys,
+            values,
+            index,
+            first,
+            position,
+            tokens,
+        }));
+        first += tokens;
+    }
     // One token is too little to wake a thread for.
     let n_parts = if n == 1 { 1 } else { compute.pool.threads() };
-    let mut heads = cache.heads_mut(attention.index);
-    let per_part = n_heads.div_ceil(n_parts);
+    let per_part = heads.len().div_ceil(n_parts);
     let mut parts: Vec<_> = heads.chunks_mut(per_part).collect();
     let kernel = &*compute.kernel;
-    compute.pool.run(&mut parts, |part, heads| {
+    compute.pool.run(&mut parts, |_, heads| {
         let mut key = vec![0.0; dim];
-        for (i, (cached_keys, cached_values)) in heads.iter_mut().enumerate() {
-            let head = part * per_part + i;
-            for token in 0..n {
-                let from = (token * n_heads + head) * dim..(token * n_heads + head + 1) * dim;
-                let to = (first + token) * dim;
-                let position = first + token;
+        for head in heads.iter_mut() {
+            for token in 0..head.tokens {
+                let from = ((head.first + token) * n_heads + head.index) * dim;
+                let from = from..from + dim;
+                let position = head.position + token;
+                let to = position * dim;
                 attention.place(
                     kernel,
                     attention.k_norm,
@@ -253,8 +287,8 @@ pub(crate) fn store(
                     &keys[from.clone()],
                     &mut key,
                 );
-                cached_keys.write(to, &key);
-                cached_values.write(to, &values[from]);
+                head.keys.write(to, &key);
+                head.values.write(to, &values[from]);
             }
         }
     });
@@ -266,21 +300,31 @@ mod tests {
 
     #[test]
     fn threads_share_the_units_evenly() {
-        for (first, n, n_kv_heads, group, window) in [
-            (0, 1, 5, 4, usize::MAX),
-            (100, 1, 5, 4, usize::MAX),
-            (0, 512, 5, 4, usize::MAX),
-            (0, 512, 5, 4, 64),
-            (7, 3, 1, 1, 9),
+        // First position and tokens of each sequence.
+        for (sequences, n_kv_heads, group, window) in [
+            (&[(0, 1)][..], 5, 4, usize::MAX),
+            (&[(100, 1)], 5, 4, usize::MAX),
+            (&[(0, 512)], 5, 4, usize::MAX),
+            (&[(0, 512)], 5, 4, 64),
+            (&[(7, 3)], 1, 1, 9),
+            (&[(300, 1), (0, 200), (17, 1), (5, 4)], 5, 4, usize::MAX),
+            (&[(300, 1), (0, 200), (17, 1), (5, 4)], 2, 3, 50),
         ] {
+            let places: Vec<_> = sequences
+                .iter()
+                .enumerate()
+                .flat_map(|(sequence, &(first, n))| {
+                    (first..first + n).map(move |position| Place { sequence, position })
+                })
+                .collect();
             let shape = Shape {
-                first,
-                n,
+                places: &places,
                 n_kv_heads,
                 group,
                 window,
             };
-            let units = n * n_kv_heads * group;
+            let units = places.len() * n_kv_heads * group;
+            let longest = sequences.iter().map(|(first, n)| first + n).max();
             for parts in 1..=16 {
                 let ends: Vec<_> = shape.ends(parts).collect();
                 assert!(ends.is_sorted());
@@ -291,7 +335,7 @@ mod tests {
                 let fair = keys(0..units) / parts;
                 let mut start = 0;
                 for end in ends {
-                    assert!(keys(start..end) <= fair + first + n + 1);
+                    assert!(keys(start..end) <= fair + longest.unwrap() + 1);
                     start = end;
                 }
             }

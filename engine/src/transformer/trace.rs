@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use safetensors::SafeTensors;
 
-use super::activate;
+use super::{Sequence, activate};
 use crate::{
     engine::Numerics,
     kernels::{self, Activations, RoundedInput},
@@ -14,7 +14,7 @@ use crate::{
     load::{LoadOptions, LoadedModel, load},
     ops::{
         Compute,
-        attention::{Attended, Attention, store},
+        attention::{Attended, Attention, Place, store},
         linear::{self, Forms, Input, linears},
         norm::{Norm, Normed},
         rope::Ropes,
@@ -89,9 +89,19 @@ impl Modules {
         ropes.extend(N);
         let attention = Attention::new(config, &ropes, 0, &model.weights.layers[0]);
         let mut cache = KvCache::new(config, KvType::F32, N);
-        store(compute, &attention, &mut cache, keys, values);
+        let mut batch = [Sequence {
+            cache: &mut cache,
+            tokens: &[0; N],
+        }];
+        let places: Vec<_> = (0..N)
+            .map(|position| Place {
+                sequence: 0,
+                position,
+            })
+            .collect();
+        store(compute, &attention, &mut batch, keys, values);
         let mut attended = Attended::default();
-        attended.attend(compute, &attention, &cache, queries);
+        attended.attend(compute, &attention, &batch, &places, queries);
         let width = config.n_heads * config.head_dim;
         let mut out = vec![0.0; N * width];
         for (token, out) in out.chunks_exact_mut(width).enumerate() {

@@ -10,11 +10,16 @@ use std::{
 };
 
 use flate2::bufread::MultiGzDecoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
+
+use super::{definition::Format, wikitext};
 
 /// Longest line that is read, bytes. The longest of the public sets has 180 kB.
 pub const MAX_LINE_BYTES: u64 = 16 << 20;
+
+/// Longest text that is read, bytes.
+const MAX_TEXT_BYTES: u64 = 1 << 30;
 
 /// Why a data set cannot be used.
 #[derive(Debug, Error)]
@@ -110,38 +115,62 @@ impl FieldError {
 pub struct DataFile {
     /// Where it is.
     pub path: PathBuf,
+    /// How it is written.
+    pub format: Format,
 }
 
 impl DataFile {
-    /// Finds the first of `names` in `folder`, each as `.jsonl` and then as `.jsonl.gz`.
-    pub fn find(folder: &Path, names: &[&str]) -> Result<Self, DataError> {
+    /// Finds the first of `names` in `folder`, each plain and then compressed.
+    pub fn find<N: AsRef<str>>(
+        folder: &Path,
+        names: &[N],
+        format: Format,
+    ) -> Result<Self, DataError> {
+        let ending = format.ending();
+        let names: Vec<String> = names
+            .iter()
+            .map(|name| format!("{}{ending}", name.as_ref()))
+            .collect();
         names
             .iter()
-            .flat_map(|name| ["jsonl", "jsonl.gz"].map(|ending| format!("{name}.{ending}")))
-            .map(|name| folder.join(name))
+            .flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))])
             .find(|path| path.is_file())
-            .map(|path| Self { path })
+            .map(|path| Self { path, format })
             .ok_or_else(|| DataError::Missing {
                 folder: folder.to_owned(),
-                names: names
-                    .iter()
-                    .map(|name| format!("{name}.jsonl[.gz]"))
-                    .collect(),
+                names: names.iter().map(|name| format!("{name}[.gz]")).collect(),
             })
     }
 
     /// Opens the file from its beginning.
+    ///
+    /// A file of plain text is read whole; each of its pages is one line then, the JSON object
+    /// `{"page": …}`.
     pub fn lines(&self) -> Result<Lines, DataError> {
-        let file = File::open(&self.path).map_err(|source| DataError::Read {
+        let unreadable = |source| DataError::Read {
             path: self.path.clone(),
             line: 0,
             source,
-        })?;
-        let reader: Box<dyn BufRead> = if self.path.extension().is_some_and(|e| e == "gz") {
+        };
+        let file = File::open(&self.path).map_err(unreadable)?;
+        let mut reader: Box<dyn BufRead> = if self.path.extension().is_some_and(|e| e == "gz") {
             Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))))
         } else {
             Box::new(BufReader::new(file))
         };
+        if self.format == Format::WikiText {
+            let mut text = String::new();
+            reader
+                .take(MAX_TEXT_BYTES)
+                .read_to_string(&mut text)
+                .map_err(unreadable)?;
+            let pages = wikitext::pages(&text);
+            let lines = pages
+                .into_iter()
+                .map(|page| json!({"page": page}).to_string());
+            let lines: Vec<String> = lines.collect();
+            reader = Box::new(io::Cursor::new(lines.join("\n")));
+        }
         Ok(Lines {
             path: self.path.clone(),
             reader,
@@ -234,60 +263,34 @@ impl Iterator for Lines {
     }
 }
 
-/// Returns the value under a dotted key.
-pub(crate) fn value<'v>(item: &'v Value, key: &str) -> Result<&'v Value, FieldError> {
-    let mut found = item;
-    for part in key.split('.') {
-        found = found
-            .get(part)
-            .ok_or_else(|| FieldError::new(key, "is missing"))?;
-    }
-    Ok(found)
-}
-
-/// Returns the text under a dotted key.
-pub(crate) fn text<'v>(item: &'v Value, key: &str) -> Result<&'v str, FieldError> {
-    value(item, key)?
-        .as_str()
-        .ok_or_else(|| FieldError::new(key, "is not a text"))
-}
-
-/// Returns the list of texts under a dotted key.
-pub(crate) fn texts<'v>(item: &'v Value, key: &str) -> Result<Vec<&'v str>, FieldError> {
-    let list = value(item, key)?
-        .as_array()
-        .ok_or_else(|| FieldError::new(key, "is not a list"))?;
-    list.iter()
-        .enumerate()
-        .map(|(i, entry)| {
-            entry
-                .as_str()
-                .ok_or_else(|| FieldError::new(key, format!("holds no text at position {i}")))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
+    use super::*;
     use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
 
     fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, DataFile) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        (folder, DataFile { path })
+        let format = Format::JsonLines;
+        (folder, DataFile { path, format })
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
+    }
+
+    /// Reads a text under two keys.
+    fn text(item: &Value) -> Result<String, FieldError> {
+        item.pointer("/a/b")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .ok_or_else(|| FieldError::new("a.b", "is not a text"))
     }
 
     fn numbers(file: &DataFile) -> Vec<(u64, Vec<u8>)> {
@@ -312,9 +315,10 @@ mod tests {
     #[test]
     fn the_first_name_that_exists_is_taken_and_none_is_an_error_that_lists_them() {
         let (folder, _) = file("train_l.jsonl.gz", &gzip(b"{}"));
-        let found = DataFile::find(folder.path(), &["train_xl", "train_l"]).unwrap();
+        let found =
+            DataFile::find(folder.path(), &["train_xl", "train_l"], Format::JsonLines).unwrap();
         assert!(found.path.ends_with("train_l.jsonl.gz"));
-        let error = DataFile::find(folder.path(), &["test", "dev"]).unwrap_err();
+        let error = DataFile::find(folder.path(), &["test", "dev"], Format::JsonLines).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -326,9 +330,7 @@ mod tests {
     fn errors_name_the_file_the_line_and_the_key() {
         let (_folder, data) = file("x.jsonl", b"{\"a\":{\"b\":1}}\n[\n");
         let lines: Vec<Line> = data.lines().unwrap().map(Result::unwrap).collect();
-        let error = lines[0]
-            .parse(&data.path, |item| text(item, "a.b").map(str::to_owned))
-            .unwrap_err();
+        let error = lines[0].parse(&data.path, text).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(error.to_string().ends_with("x.jsonl: line 1"), "{error}");
         assert_eq!(cause, "key `a.b` is not a text");
@@ -337,8 +339,15 @@ mod tests {
             error.to_string().ends_with("x.jsonl: line 2 is not JSON"),
             "{error}"
         );
-        let error = text(&json!({"a": [1]}), "a.c").unwrap_err();
-        assert_eq!(error.to_string(), "key `a.c` is missing");
+    }
+
+    #[test]
+    fn a_file_of_plain_text_is_a_page_a_line() {
+        let (folder, _) = file("wiki.test.raw.gz", &gzip(b" = A = \n x \n = B = \n"));
+        let data = DataFile::find(folder.path(), &["wiki.test.raw"], Format::WikiText).unwrap();
+        let pages: Vec<Line> = data.lines().unwrap().map(Result::unwrap).collect();
+        assert_eq!(pages.len(), 2);
+        assert_eq!(pages[1].bytes, br#"{"page":" = B = \n"}"#);
     }
 
     #[test]
@@ -373,7 +382,7 @@ mod tests {
             for stored in [stored, bytes] {
                 let (_folder, data) = file(name, &stored);
                 for line in data.lines().unwrap().flatten() {
-                    let _ = line.parse(&data.path, |item| texts(item, "choices.text").map(|t| t.len()));
+                    let _ = line.parse(&data.path, text);
                 }
             }
         }

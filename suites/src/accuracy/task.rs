@@ -1,42 +1,69 @@
-//! A task: where its items are, and what is asked of a model about each.
+//! A task: what is asked of a model about each item, and what its answer is worth.
 //!
-//! Prompts, choices and metrics are those of lm-evaluation-harness 0.4, whose
-//! definitions did not change between 0.3.0 and 0.4.13.
+//! Prompts, choices and metrics of the built-in tasks are those of lm-evaluation-harness 0.4;
+//! they are written down in `tasks/*.toml`.
 
 use serde_json::Value;
 use thiserror::Error;
 
 use super::{
     dataset::FieldError,
-    tasks::{arc, boolq, winogrande},
+    definition::{Definition, DefinitionError, Kind, Sampler},
+    filter::{Comparison, Compiled},
+    tasks::BUILT_IN,
+    template::{Templates, context},
+    wikitext,
 };
 
 /// An accuracy data set with its prompt and scoring.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Task {
-    /// Name in plans and results; the folder of its data.
-    pub name: &'static str,
-    /// Raised whenever a prompt, a choice or a gold changes. Part of the data's hash.
-    pub version: u32,
-    /// Names of the file that is evaluated, in order of preference.
-    pub items: &'static [&'static str],
-    /// Names of the file that examples are drawn from, in order of preference.
-    pub examples: &'static [&'static str],
-    /// Whether scores divided by the choices' lengths mean something (`acc_norm`).
-    pub has_acc_norm: bool,
-    /// Makes a question of an item.
-    pub question: fn(&Value) -> Result<Question, FieldError>,
+    /// As the task's file states it.
+    pub definition: Definition,
+    templates: Templates,
+    pub(super) filters: Vec<Compiled>,
+    pub(super) comparison: Comparison,
 }
 
 /// What is asked about one item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// One request a choice; at least one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// Which continuation is most likely?
+    Choice(ChoiceQuestion),
+    /// What follows?
+    Generate {
+        /// What comes before, without examples.
+        context: String,
+        /// The right answer.
+        target: String,
+    },
+    /// How likely is this text?
+    Rolling {
+        /// What is scored.
+        text: String,
+        /// Words of the original text.
+        n_words: u32,
+        /// UTF-8 bytes of the original text.
+        n_bytes: u32,
+    },
+    /// The benchmark's own prompt.
+    Program,
+}
+
+/// One request a choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChoiceQuestion {
+    /// At least one.
     pub requests: Vec<Request>,
-    /// The right choice, below the number of requests.
-    pub gold: u32,
-    /// The item with its right answer, as it stands among the examples.
-    pub solved: String,
+    /// For each request whether it is right; at least one is.
+    pub right: Vec<bool>,
+}
+
+impl ChoiceQuestion {
+    /// Returns the position of the first right choice.
+    pub fn gold(&self) -> usize {
+        self.right.iter().position(|right| *right).unwrap_or(0)
+    }
 }
 
 /// How likely is this text after that one?
@@ -51,122 +78,301 @@ pub struct Request {
     pub n_chars: u32,
 }
 
+/// A solved example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solved {
+    /// The question.
+    pub question: String,
+    /// Its answer, without what stands between.
+    pub answer: String,
+}
+
 /// A name that no task has.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown task `{name}` (there are {})", Task::NAMES.join(", "))]
+#[error("unknown task `{name}` (there are {})", Task::names().join(", "))]
 pub struct UnknownTask {
     /// What was asked for.
     pub name: String,
 }
 
-impl Task {
-    /// Every task's name.
-    pub const NAMES: [&str; 4] = ["arc_challenge", "arc_easy", "boolq", "winogrande"];
+// Keys of templates, which errors name.
+const DESCRIPTION: &str = "prompt.description";
+const QUESTION: &str = "prompt.question";
+const CHOICES: &str = "prompt.choices";
+const CONTEXTS: &str = "prompt.contexts";
+const CONTINUATION: &str = "prompt.continuation";
+const GOLD: &str = "prompt.gold";
+const RIGHT: &str = "prompt.right";
+const TARGET: &str = "prompt.target";
+const TEXT: &str = "prompt.text";
+const ORIGINAL: &str = "prompt.original";
+const GROUP: &str = "data.group";
 
-    /// Returns the task of this name.
+impl Task {
+    /// Returns the names of all built-in tasks, sorted.
+    pub fn names() -> Vec<&'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// Returns the built-in task of this name.
+    ///
+    /// # Panics
+    ///
+    /// Never: the built-in definitions are tested to hold.
     pub fn named(name: &str) -> Result<Self, UnknownTask> {
-        match name {
-            "arc_challenge" => Ok(arc::CHALLENGE),
-            "arc_easy" => Ok(arc::EASY),
-            "boolq" => Ok(boolq::BOOLQ),
-            "winogrande" => Ok(winogrande::WINOGRANDE),
-            _ => Err(UnknownTask {
+        let (_, text) = BUILT_IN
+            .iter()
+            .find(|(known, _)| *known == name)
+            .ok_or_else(|| UnknownTask {
                 name: name.to_owned(),
+            })?;
+        Ok(Self::parse(text).expect("the built-in definitions hold"))
+    }
+
+    /// Reads a task's definition and compiles its templates.
+    pub fn parse(text: &str) -> Result<Self, DefinitionError> {
+        let definition = Definition::parse(text)?;
+        let name = definition.name.clone();
+        Self::compile(definition).map_err(|problem| DefinitionError {
+            name: Some(name),
+            problem,
+        })
+    }
+
+    fn compile(definition: Definition) -> Result<Self, String> {
+        let mut templates = Templates::new();
+        let prompt = &definition.prompt;
+        for (key, source) in [
+            (DESCRIPTION, &prompt.description),
+            (QUESTION, &prompt.question),
+            (CONTINUATION, &prompt.continuation),
+            (TARGET, &prompt.target),
+            (TEXT, &prompt.text),
+            (ORIGINAL, &prompt.original),
+        ] {
+            if let Some(source) = source {
+                templates.template(key, source)?;
+            }
+        }
+        for (key, source) in [
+            (CHOICES, &prompt.choices),
+            (CONTEXTS, &prompt.contexts),
+            (GOLD, &prompt.gold),
+            (RIGHT, &prompt.right),
+            (GROUP, &definition.data.group),
+        ] {
+            if let Some(source) = source {
+                templates.expression(key, source)?;
+            }
+        }
+        let filters = definition.filters.iter().map(Compiled::new);
+        Ok(Self {
+            filters: filters.collect::<Result<_, _>>()?,
+            comparison: Comparison::new(&definition.exact_match)?,
+            definition,
+            templates,
+        })
+    }
+
+    /// Returns the task's name.
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    /// Returns what stands between a question and its answer.
+    pub fn target_delimiter(&self) -> &str {
+        self.definition
+            .prompt
+            .target_delimiter
+            .as_deref()
+            .unwrap_or(" ")
+    }
+
+    /// Returns how many examples stand before a question: as asked, or the task's own number where
+    /// that is fixed or none is asked for.
+    pub fn num_fewshot(&self, asked: Option<u32>) -> u32 {
+        let fewshot = &self.definition.fewshot;
+        match asked {
+            Some(asked) if !fewshot.fixed => asked,
+            _ => fewshot.count,
+        }
+    }
+
+    /// Tells whether examples are the same for every item (of one group).
+    pub fn has_same_examples(&self) -> bool {
+        self.definition.fewshot.sampler == Sampler::FirstN
+    }
+
+    /// Returns the part of the task an item belongs to.
+    pub(super) fn group(&self, item: &Value) -> Result<Option<String>, FieldError> {
+        if !self.templates.has(GROUP) {
+            return Ok(None);
+        }
+        match self.templates.evaluate(GROUP, &context(item))? {
+            Value::String(text) => Ok(Some(text)),
+            other => Err(FieldError::new(
+                GROUP,
+                format!("is {other}, which is no text"),
+            )),
+        }
+    }
+
+    /// Returns what stands before the examples; nothing where the task has no description.
+    pub(super) fn description(&self, item: &Value) -> Result<String, FieldError> {
+        if self.templates.has(DESCRIPTION) {
+            self.templates.render(DESCRIPTION, &context(item))
+        } else {
+            Ok(String::new())
+        }
+    }
+
+    /// Makes a question of an item.
+    pub fn question(&self, item: &Value) -> Result<Question, FieldError> {
+        let keys = context(item);
+        let render = |key| self.templates.render(key, &keys);
+        Ok(match self.definition.kind {
+            Kind::MultipleChoice => Question::Choice(self.choice(&keys)?),
+            Kind::GenerateUntil => Question::Generate {
+                context: render(QUESTION)?,
+                target: render(TARGET)?,
+            },
+            Kind::LoglikelihoodRolling => {
+                let text = render(TEXT)?;
+                let original = if self.templates.has(ORIGINAL) {
+                    render(ORIGINAL)?
+                } else {
+                    text.clone()
+                };
+                Question::Rolling {
+                    text,
+                    n_words: wikitext::count_words(&original),
+                    n_bytes: u32::try_from(original.len()).unwrap_or(u32::MAX),
+                }
+            }
+            Kind::Program => Question::Program,
+        })
+    }
+
+    fn choice(&self, keys: &minijinja::Value) -> Result<ChoiceQuestion, FieldError> {
+        let delimiter = self.target_delimiter();
+        let requests: Vec<Request> = if self.templates.has(CONTEXTS) {
+            let continuation = self.templates.render(CONTINUATION, keys)?;
+            texts(CONTEXTS, self.templates.evaluate(CONTEXTS, keys)?)?
+                .into_iter()
+                .map(|context| request(context, delimiter, &continuation))
+                .collect()
+        } else {
+            let question = self.templates.render(QUESTION, keys)?;
+            texts(CHOICES, self.templates.evaluate(CHOICES, keys)?)?
+                .iter()
+                .map(|choice| request(question.clone(), delimiter, choice))
+                .collect()
+        };
+        if let Some(i) = requests.iter().position(|request| request.n_chars == 0) {
+            return Err(FieldError::new(
+                CHOICES,
+                format!("is empty at position {i}"),
+            ));
+        }
+        let n = requests.len();
+        let right = if self.templates.has(GOLD) {
+            let gold = position(&self.templates.evaluate(GOLD, keys)?, n)?;
+            (0..n).map(|i| i == gold).collect()
+        } else {
+            flags(&self.templates.evaluate(RIGHT, keys)?, n)?
+        };
+        Ok(ChoiceQuestion { requests, right })
+    }
+
+    /// Makes a solved example of an item.
+    pub(super) fn solved(&self, item: &Value) -> Result<Solved, FieldError> {
+        let keys = context(item);
+        match self.definition.kind {
+            Kind::MultipleChoice => {
+                let mut asked = self.choice(&keys)?;
+                let request = asked.requests.swap_remove(asked.gold());
+                let answer = &request.continuation[self.target_delimiter().len()..];
+                Ok(Solved {
+                    answer: answer.to_owned(),
+                    question: request.context,
+                })
+            }
+            _ => Ok(Solved {
+                question: self.templates.render(QUESTION, &keys)?,
+                answer: self.templates.render(TARGET, &keys)?,
             }),
         }
     }
 }
 
-/// Returns a question whose choices follow one context, with a blank between.
-pub(crate) fn multiple_choice(context: &str, choices: &[&str], gold: usize) -> Question {
-    Question {
-        requests: choices
-            .iter()
-            .map(|choice| Request {
-                context: context.to_owned(),
-                continuation: format!(" {choice}"),
-                n_chars: choice.chars().count() as u32,
-            })
-            .collect(),
-        gold: gold as u32,
-        solved: format!("{context} {}", choices[gold]),
+fn request(context: String, delimiter: &str, choice: &str) -> Request {
+    Request {
+        context,
+        continuation: format!("{delimiter}{choice}"),
+        n_chars: u32::try_from(choice.chars().count()).unwrap_or(u32::MAX),
+    }
+}
+
+fn texts(key: &'static str, value: Value) -> Result<Vec<String>, FieldError> {
+    let Value::Array(list) = value else {
+        return Err(FieldError::new(key, "is not a list"));
+    };
+    if list.is_empty() {
+        return Err(FieldError::new(key, "is an empty list"));
+    }
+    list.into_iter()
+        .enumerate()
+        .map(|(i, entry)| match entry {
+            Value::String(text) => Ok(text),
+            Value::Number(number) => Ok(number.to_string()),
+            _ => Err(FieldError::new(
+                key,
+                format!("holds no text at position {i}"),
+            )),
+        })
+        .collect()
+}
+
+/// Reads a position: a number, a text that is one, or false and true for 0 and 1.
+fn position(value: &Value, n: usize) -> Result<usize, FieldError> {
+    let found = match value {
+        Value::Bool(answer) => Some(u64::from(*answer)),
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    found
+        .and_then(|found| usize::try_from(found).ok())
+        .filter(|found| *found < n)
+        .ok_or_else(|| FieldError::new(GOLD, format!("is {value}, which is none of {n} choices")))
+}
+
+fn flags(value: &Value, n: usize) -> Result<Vec<bool>, FieldError> {
+    let wrong = || {
+        let problem = format!("is {value}, where {n} times 0 or 1 is needed, one 1 at least");
+        FieldError::new(RIGHT, problem)
+    };
+    let list = value.as_array().filter(|list| list.len() == n);
+    let right = list
+        .ok_or_else(wrong)?
+        .iter()
+        .map(|entry| match entry {
+            Value::Bool(right) => Some(*right),
+            Value::Number(number) => match number.as_u64() {
+                Some(0) => Some(false),
+                Some(1) => Some(true),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect::<Option<Vec<bool>>>()
+        .ok_or_else(wrong)?;
+    if right.contains(&true) {
+        Ok(right)
+    } else {
+        Err(wrong())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Map, json};
-
-    use super::*;
-
-    /// Keys that mean something to a task, or nothing.
-    const KEYS: [&str; 13] = [
-        "question",
-        "choices",
-        "text",
-        "label",
-        "answerKey",
-        "passage",
-        "answer",
-        "title",
-        "sentence",
-        "option1",
-        "option2",
-        "",
-        "id",
-    ];
-
-    fn hostile() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            prop::sample::select(vec!["", "_", "A", "1", "2", "\u{1f600} _ x", "no"])
-                .prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(4, 64, 8, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::vec((prop::sample::select(KEYS.to_vec()), inner), 0..8).prop_map(
-                    |entries| {
-                        let entries = entries.into_iter().map(|(k, v)| (k.to_owned(), v));
-                        Value::Object(entries.collect::<Map<_, _>>())
-                    }
-                ),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_hostile_item_is_a_question_or_an_error(item in hostile()) {
-            for name in Task::NAMES {
-                let task = Task::named(name).unwrap();
-                if let Ok(question) = (task.question)(&item) {
-                    prop_assert!((question.gold as usize) < question.requests.len());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_unknown_task_is_told_which_there_are() {
-        let error = Task::named("arc").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "unknown task `arc` (there are arc_challenge, arc_easy, boolq, winogrande)"
-        );
-    }
-
-    #[test]
-    fn every_name_has_its_task() {
-        for name in Task::NAMES {
-            let task = Task::named(name).unwrap();
-            assert_eq!(task.name, name);
-            assert!((task.question)(&json!({})).is_err());
-        }
-    }
-}
+mod tests;

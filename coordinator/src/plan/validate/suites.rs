@@ -3,15 +3,14 @@
 use std::num::NonZeroU32;
 
 use toml::Spanned;
-use tritmark_proto::job::{AccuracySpec, EnergySpec, LatencySpec, MemorySpec, SuiteSpec, Workload};
+use tritmark_proto::job::{EnergySpec, LatencySpec, MemorySpec, SuiteSpec, Workload};
 
 use super::{
     super::{
         MAX_JOBS, PlanError, PlanModel, PlanSpec, PlanSuite,
         document::{self, List},
-        names,
     },
-    MAX_FEWSHOT, MAX_REPETITIONS, MAX_TOKENS, Reader,
+    MAX_REPETITIONS, MAX_TOKENS, Reader,
 };
 
 impl Reader<'_> {
@@ -222,68 +221,7 @@ impl Reader<'_> {
         )
     }
 
-    fn accuracy(
-        &self,
-        suite: &Spanned<document::Accuracy>,
-        models: &[PlanModel],
-    ) -> Result<PlanSuite, PlanError> {
-        let document::Accuracy {
-            tasks,
-            data,
-            limit,
-            num_fewshot,
-            add_bos,
-            models: wanted,
-            threads,
-            kernels,
-        } = suite.get_ref();
-        let all = names::TASKS.map(|(name, _)| name);
-        self.distinct(tasks, tasks.get_ref())?;
-        for task in tasks.get_ref() {
-            self.known("task", task, &all)?;
-        }
-        if data.get_ref().is_empty() {
-            return Err(self.error(data, "the path is empty"));
-        }
-        let limit = match limit {
-            Some(limit) => NonZeroU32::new(self.number(limit, 1, u32::MAX)?),
-            None => None,
-        };
-        let num_fewshot = match num_fewshot {
-            Some(num_fewshot) => self.number(num_fewshot, 0, MAX_FEWSHOT)?,
-            None => 0,
-        };
-        let data_dir = self.base_dir.join(data.get_ref());
-        let specs = tasks
-            .get_ref()
-            .iter()
-            .map(|task| PlanSpec {
-                spec: SuiteSpec::Accuracy(AccuracySpec {
-                    task: task.get_ref().clone(),
-                    data_dir: data_dir.clone(),
-                    limit,
-                    num_fewshot,
-                    add_bos: *add_bos,
-                    definition: None,
-                    chat: None,
-                    max_new: None,
-                    batch: None,
-                    shard: None,
-                    evalplus_compat: false,
-                }),
-                at: task.span().start,
-            })
-            .collect();
-        self.suite(
-            specs,
-            models,
-            wanted.as_ref(),
-            threads.as_ref(),
-            kernels.as_ref(),
-        )
-    }
-
-    fn suite(
+    pub(super) fn suite(
         &self,
         specs: Vec<PlanSpec>,
         models: &[PlanModel],

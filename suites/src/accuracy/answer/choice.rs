@@ -1,0 +1,162 @@
+//! Multiple choice: each choice is scored as the continuation of its context.
+
+use tritmark_engine::score::{self, Score};
+use tritmark_proto::record::{Answer, Choice, ChoiceAnswer, ItemScore};
+
+use super::{Answered, Asker, Take};
+use crate::{
+    SuiteError,
+    accuracy::{
+        data::Prompt,
+        definition::Metric,
+        task::{ChoiceQuestion, Question, Task},
+    },
+    clock::Clock,
+};
+
+impl Asker<'_> {
+    pub(super) fn choices(
+        &mut self,
+        prompts: &[Prompt],
+        clock: &dyn Clock,
+        take: Take<'_>,
+    ) -> Result<(), SuiteError> {
+        for prompt in prompts {
+            let Question::Choice(question) = &prompt.question else {
+                continue;
+            };
+            let start_ns = clock.now_ns();
+            let pairs = prompt
+                .pairs(&self.tokenizer, self.spec.add_bos)
+                .map_err(self.tokens_error(prompt.index))?;
+            let requests: Vec<score::Request<'_>> = pairs
+                .iter()
+                .map(|pair| score::Request {
+                    context: &pair.context,
+                    continuation: &pair.continuation,
+                })
+                .collect();
+            let longest = pairs
+                .iter()
+                .map(|pair| pair.context.len() + pair.continuation.len())
+                .max()
+                .unwrap_or(0)
+                .min(self.engine.config().context_length);
+            let mut cache = Self::cache(&self.engine, &mut self.cache, longest);
+            let scores = score::loglikelihoods(&mut self.engine, &mut cache, &requests)
+                .map_err(self.score_error(prompt.index))?;
+            self.cache = Some(cache);
+            for score in &scores {
+                self.finite(prompt.index, score.loglikelihood)?;
+            }
+            let (answer, scores) = judge(self.task, question, &scores);
+            take(self.item(
+                prompt,
+                Answered {
+                    answer: Answer::Choice(answer),
+                    scores,
+                    elapsed_ns: clock.now_ns() - start_ns,
+                },
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn judge(
+    task: &Task,
+    question: &ChoiceQuestion,
+    scores: &[Score],
+) -> (ChoiceAnswer, Vec<ItemScore>) {
+    let metrics = &task.definition.metrics;
+    let choices: Vec<Choice> = scores
+        .iter()
+        .zip(&question.requests)
+        .map(|(score, request)| Choice {
+            loglikelihood: score.loglikelihood,
+            is_greedy: score.is_greedy,
+            n_tokens: score.n_tokens,
+            n_chars: request.n_chars,
+        })
+        .collect();
+    let predicted = first_max(choices.iter().map(|choice| choice.loglikelihood));
+    let predicted_norm = metrics.contains(&Metric::AccNorm).then(|| {
+        let per_char = |choice: &Choice| choice.loglikelihood / f64::from(choice.n_chars);
+        first_max(choices.iter().map(per_char))
+    });
+    let is_right = |choice: u32| f64::from(u8::from(question.right[choice as usize]));
+    let scores = metrics
+        .iter()
+        .filter_map(|metric| {
+            let value = match metric {
+                Metric::Acc => is_right(predicted),
+                Metric::AccNorm => is_right(predicted_norm?),
+                Metric::Mc2 => mc2(&choices, &question.right),
+                _ => return None,
+            };
+            Some(ItemScore::plain(metric.name(), value))
+        })
+        .collect();
+    let answer = ChoiceAnswer {
+        gold: question.gold() as u32,
+        choices,
+        predicted,
+        predicted_norm,
+    };
+    (answer, scores)
+}
+
+/// Returns the share of the choices' probability that lies on right ones. The greatest
+/// log-likelihood is subtracted first, so that no probability of a long answer is 0.
+fn mc2(choices: &[Choice], right: &[bool]) -> f64 {
+    let greatest = choices
+        .iter()
+        .map(|choice| choice.loglikelihood)
+        .fold(f64::NEG_INFINITY, f64::max);
+    let (mut of_right, mut of_all) = (0.0, 0.0);
+    for (choice, right) in choices.iter().zip(right) {
+        let p = (choice.loglikelihood - greatest).exp();
+        of_all += p;
+        of_right += if *right { p } else { 0.0 };
+    }
+    of_right / of_all
+}
+
+/// Returns the position of the largest value, the first of equals.
+fn first_max(values: impl Iterator<Item = f64>) -> u32 {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, value) in values.enumerate() {
+        if value > best.1 {
+            best = (i as u32, value);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(loglikelihood: f64) -> Choice {
+        Choice {
+            loglikelihood,
+            is_greedy: false,
+            n_tokens: 1,
+            n_chars: 1,
+        }
+    }
+
+    #[test]
+    fn of_equal_choices_the_first_is_taken() {
+        assert_eq!(first_max([-2.0, -1.0, -1.0].into_iter()), 1);
+    }
+
+    #[test]
+    fn mc2_is_the_share_of_right_choices_even_where_probabilities_underflow() {
+        let at = |base: f64| [choice(base), choice(base + 3.0_f64.ln()), choice(base)];
+        for base in [-1.0, -2000.0] {
+            let share = mc2(&at(base), &[true, false, true]);
+            assert!((share - 0.4).abs() < 1e-12, "{share}");
+        }
+    }
+}

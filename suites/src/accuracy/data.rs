@@ -1,0 +1,304 @@
+//! The items of a task as prompts: with their examples, or as turns of a chat.
+
+use serde_json::Value;
+use tritmark_engine::{
+    chat::{ChatTemplate, Message, Role},
+    errors::chain,
+    tokenizer::{Pair, Tokenizer, TokenizerError},
+};
+use tritmark_proto::job::AccuracySpec;
+
+use super::{
+    dataset::{DataError, DataFile, FieldError, Lines},
+    examples::Examples,
+    task::{ChoiceQuestion, Question, Solved, Task},
+};
+
+/// The items of a task under its limit and within its shard, with their examples.
+pub struct Data<'t> {
+    task: &'t Task,
+    file: DataFile,
+    lines: Lines,
+    examples: Examples,
+    layout: Layout,
+    shard: Option<tritmark_proto::job::Shard>,
+    next: u32,
+    /// blake3 of the task's definition, its data and its examples, hex.
+    pub hash: String,
+    /// Items under the limit and within the shard.
+    pub n_items: u64,
+    /// Items under the limit.
+    pub n_limited: u64,
+}
+
+/// What is asked of a model about one item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// Position of the item from 0, in the whole data set.
+    pub index: u32,
+    /// The part of the task it belongs to.
+    pub group: Option<String>,
+    /// blake3 of the item's line, hex.
+    pub doc_hash: String,
+    /// The item's line.
+    pub line: Vec<u8>,
+    /// The question with its whole contexts.
+    pub question: Question,
+}
+
+/// How description, examples and question become one text.
+#[derive(Debug)]
+enum Layout {
+    Plain,
+    Chat {
+        template: Box<ChatTemplate>,
+        system: Option<String>,
+        multiturn: bool,
+    },
+}
+
+impl<'t> Data<'t> {
+    /// Finds a task's files and hashes them whole, whatever the limit. A chat takes the model's own
+    /// template.
+    pub fn open(
+        task: &'t Task,
+        spec: &AccuracySpec,
+        template: Option<ChatTemplate>,
+    ) -> Result<Self, DataError> {
+        let definition = &task.definition;
+        let folder = spec.data_dir.join(definition.folder());
+        let file = DataFile::find(&folder, &definition.data.items, definition.data.format)?;
+        let mut hasher = blake3::Hasher::new();
+        let stated = serde_json::to_string(definition).unwrap_or_default();
+        hasher.update(stated.as_bytes());
+        let mut n_items = 0;
+        for line in file.lines()? {
+            hasher.update(b"\n");
+            hasher.update(&line?.bytes);
+            n_items += 1;
+        }
+        if n_items == 0 {
+            return Err(DataError::Empty { path: file.path });
+        }
+        let num_fewshot = task.num_fewshot(Some(spec.num_fewshot));
+        hasher.update(format!("\n{num_fewshot} examples\n").as_bytes());
+        let examples = if num_fewshot == 0 {
+            Examples::none(task)
+        } else if definition.fewshot.samples.is_empty() {
+            let data = &definition.data;
+            let pool = DataFile::find(&folder, &data.examples, data.format)?;
+            Examples::read(&pool, task, num_fewshot, &mut hasher)?
+        } else {
+            Examples::fixed(task, num_fewshot)?
+        };
+        let layout = match (template, &spec.chat) {
+            (Some(template), Some(chat)) => {
+                hasher.update(format!("{chat:?}\n").as_bytes());
+                Layout::Chat {
+                    template: Box::new(template),
+                    system: chat.system.clone(),
+                    multiturn: chat.fewshot_as_multiturn,
+                }
+            }
+            _ => Layout::Plain,
+        };
+        let n_limited = spec
+            .limit
+            .map_or(n_items, |limit| n_items.min(limit.get().into()));
+        Ok(Self {
+            lines: file.lines()?,
+            task,
+            file,
+            examples,
+            layout,
+            shard: spec.shard,
+            next: 0,
+            hash: hasher.finalize().to_hex().to_string(),
+            n_items: spec
+                .shard
+                .map_or(n_limited, |shard| shard.share_of(n_limited)),
+            n_limited,
+        })
+    }
+
+    fn prompt(&mut self, index: u32, line: Vec<u8>, number: u64) -> Result<Prompt, DataError> {
+        let hash = blake3::hash(&line);
+        let line = super::dataset::Line {
+            number,
+            bytes: line,
+        };
+        let path = &self.file.path;
+        // A program's line may hold numbers no JSON reader takes; its own reader sees to it.
+        if self.task.definition.kind == super::definition::Kind::Program {
+            return Ok(Prompt {
+                index,
+                group: None,
+                doc_hash: hash.to_hex().to_string(),
+                line: line.bytes,
+                question: Question::Program,
+            });
+        }
+        let (task, examples, layout) = (self.task, &mut self.examples, &self.layout);
+        let (group, question) = line.parse(path, |item| {
+            let group = task.group(item)?;
+            let shots = examples.next(group.as_deref(), &hash).ok_or_else(|| {
+                let group = group.as_deref().unwrap_or_default();
+                FieldError::new("data.group", format!("is `{group}`, which has no examples"))
+            })?;
+            let question = whole(task, layout, item, &shots)?;
+            Ok((group, question))
+        })?;
+        Ok(Prompt {
+            index,
+            group,
+            doc_hash: hash.to_hex().to_string(),
+            line: line.bytes,
+            question,
+        })
+    }
+}
+
+/// Puts description and examples before a question.
+fn whole(
+    task: &Task,
+    layout: &Layout,
+    item: &Value,
+    shots: &[Solved],
+) -> Result<Question, FieldError> {
+    let description = task.description(item)?;
+    let mut question = task.question(item)?;
+    let arrange = |context: &str| layout.arrange(task, &description, shots, context);
+    match &mut question {
+        Question::Choice(ChoiceQuestion { requests, .. }) => {
+            let in_chat = matches!(layout, Layout::Chat { .. });
+            for request in requests {
+                request.context = arrange(&request.context)?;
+                if in_chat {
+                    // The template has said where the answer begins.
+                    request.continuation.drain(..task.target_delimiter().len());
+                }
+            }
+        }
+        Question::Generate { context, .. } => *context = arrange(context)?,
+        Question::Rolling { .. } | Question::Program => {}
+    }
+    Ok(question)
+}
+
+impl Layout {
+    fn arrange(
+        &self,
+        task: &Task,
+        description: &str,
+        shots: &[Solved],
+        question: &str,
+    ) -> Result<String, FieldError> {
+        let delimiter = task
+            .definition
+            .fewshot
+            .delimiter
+            .as_deref()
+            .unwrap_or("\n\n");
+        let between = task.target_delimiter();
+        let examples = || {
+            shots
+                .iter()
+                .flat_map(|shot| [&shot.question, between, &shot.answer, delimiter])
+        };
+        let (template, system, multiturn) = match self {
+            Self::Plain => {
+                let parts = std::iter::once(description).chain(examples());
+                return Ok(parts.chain([question]).collect());
+            }
+            Self::Chat {
+                template,
+                system,
+                multiturn,
+            } => (template, system, *multiturn),
+        };
+        let mut messages = Vec::new();
+        let said = system.as_deref().unwrap_or_default();
+        let separator = if said.is_empty() || description.is_empty() {
+            ""
+        } else {
+            "\n\n"
+        };
+        let system = format!("{said}{separator}{description}");
+        if !system.is_empty() {
+            messages.push(Message::new(Role::System, system));
+        }
+        if multiturn {
+            for Solved { question, answer } in shots {
+                messages.push(Message::new(Role::User, question.as_str()));
+                messages.push(Message::new(Role::Assistant, answer.as_str()));
+            }
+            messages.push(Message::new(Role::User, question));
+        } else {
+            let turn: String = examples().chain([question]).collect();
+            messages.push(Message::new(Role::User, turn));
+        }
+        template
+            .render(&messages, true)
+            .map_err(|error| FieldError::new("chat template", chain(&error)))
+    }
+}
+
+impl Iterator for Data<'_> {
+    type Item = Result<Prompt, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if u64::from(self.next) >= self.n_limited {
+                return None;
+            }
+            let line = match self.lines.next()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            let index = self.next;
+            self.next += 1;
+            // Examples are drawn for every item, so that a shard's are those of the whole.
+            let prompt = self.prompt(index, line.bytes, line.number);
+            if prompt.is_err() || self.shard.is_none_or(|shard| shard.holds(index)) {
+                return Some(prompt);
+            }
+        }
+    }
+}
+
+impl Prompt {
+    /// Returns the blake3 hash of all requests, hex.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        match &self.question {
+            Question::Choice(ChoiceQuestion { requests, .. }) => {
+                for request in requests {
+                    add(&request.context);
+                    add(&request.continuation);
+                }
+            }
+            Question::Generate { context, .. } => add(context),
+            Question::Rolling { text, .. } => add(text),
+            Question::Program => {
+                hasher.update(&self.line);
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Returns the tokens of all requests, with or without the vocabulary's BOS before them; none
+    /// where the question is no choice.
+    pub fn pairs(&self, tokenizer: &Tokenizer, add_bos: bool) -> Result<Vec<Pair>, TokenizerError> {
+        let Question::Choice(ChoiceQuestion { requests, .. }) = &self.question else {
+            return Ok(Vec::new());
+        };
+        requests
+            .iter()
+            .map(|request| tokenizer.pair(&request.context, &request.continuation, add_bos))
+            .collect()
+    }
+}
