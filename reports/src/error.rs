@@ -128,6 +128,12 @@ pub enum ReportError {
         /// Why.
         what: String,
     },
+    /// A side of a comparison cannot be taken.
+    #[error(transparent)]
+    Side(crate::comparison::SideError),
+    /// A comparison cannot be written as JSON.
+    #[error("cannot write the comparison as JSON")]
+    Json(#[source] serde_json::Error),
     /// The page cannot be rendered.
     #[error("cannot render the report's page")]
     Render(#[from] minijinja::Error),

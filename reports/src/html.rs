@@ -14,7 +14,7 @@ use crate::{
 };
 
 const TEMPLATE: &str = include_str!("../templates/report.html");
-const STYLE: &str = include_str!("../templates/report.css");
+pub(crate) const STYLE: &str = include_str!("../templates/report.css");
 
 /// A chart as the template sees it.
 #[derive(Serialize)]

@@ -12,6 +12,7 @@
 pub mod bundle;
 mod charts;
 pub mod compare;
+pub mod comparison;
 mod csv;
 pub mod error;
 pub mod frame;

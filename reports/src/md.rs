@@ -282,7 +282,7 @@ fn row(text: &mut String, cells: &[String]) -> std::fmt::Result {
 }
 
 /// Escapes what Markdown or the HTML inside it would act on.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -16,7 +16,7 @@ mod wilcoxon;
 
 pub use bootstrap::{Interval, RESAMPLES, median_interval, ratio_interval};
 pub use equivalence::{Equivalence, clustered_stderr, equivalence};
-pub use mean_interval::{mean_interval, statistic_interval};
+pub use mean_interval::{Resampled, mean_interval};
 pub use multiple::benjamini_hochberg;
 pub use paired::{Difference, exact_mcnemar, min_detectable, paired_difference};
 pub use perplexity::Likelihood;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tritmark_proto::job::Workload;
 
 pub use build::rows;
+pub(crate) use key::variant;
 
 /// Time between two tokens of an answer; derived from the tokens, so no metric of a record.
 pub(crate) const ITL: &str = "itl_ns";

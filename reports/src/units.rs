@@ -88,6 +88,15 @@ pub(crate) fn text(unit: &str, value: f64) -> String {
     Scale::fit(unit, value).text(value)
 }
 
+/// Returns a signed number and its unit, scaled for itself: `+1.20 bit/B`.
+pub(crate) fn signed(unit: &str, value: f64) -> String {
+    let text = text(unit, value);
+    if value > 0.0 {
+        return format!("+{text}");
+    }
+    text
+}
+
 /// Returns a ratio: `2.31×`.
 pub(crate) fn ratio(value: f64) -> String {
     format!("{}×", significant(value))

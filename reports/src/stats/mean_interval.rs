@@ -53,25 +53,47 @@ pub fn mean_interval(values: &[f64], seed: u64) -> Option<Interval> {
     })
 }
 
-/// Returns the 95 % percentile interval of a statistic of `n` items, which gets the positions of the
-/// items drawn, or `None` of fewer than three or where a resample has no statistic.
-pub fn statistic_interval(
-    n: usize,
-    seed: u64,
-    statistic: impl Fn(&[usize]) -> Option<f64>,
-) -> Option<Interval> {
-    if n < MIN_ITEMS {
-        return None;
+/// A statistic of resampled items, in ascending order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resampled(Vec<f64>);
+
+impl Resampled {
+    /// Resamples `n` items and takes a statistic of each sample, which gets the positions of the
+    /// items drawn; `None` of fewer than three items or where a sample has no statistic.
+    pub fn new(n: usize, seed: u64, statistic: impl Fn(&[usize]) -> Option<f64>) -> Option<Self> {
+        if n < MIN_ITEMS {
+            return None;
+        }
+        let mut random = SplitMix64(seed);
+        let mut drawn = vec![0; n];
+        let statistics: Option<Vec<f64>> = (0..RESAMPLES)
+            .map(|_| {
+                drawn.fill_with(|| random.below(n));
+                statistic(&drawn)
+            })
+            .collect();
+        let mut statistics = statistics?;
+        statistics.sort_by(f64::total_cmp);
+        Some(Self(statistics))
     }
-    let mut random = SplitMix64(seed);
-    let mut drawn = vec![0; n];
-    let statistics: Option<Vec<f64>> = (0..RESAMPLES)
-        .map(|_| {
-            drawn.fill_with(|| random.below(n));
-            statistic(&drawn)
-        })
-        .collect();
-    interval(statistics?)
+
+    /// Returns the 95 % percentile interval.
+    pub fn interval(&self) -> Option<Interval> {
+        interval(self.0.clone())
+    }
+
+    /// Returns the bootstrap p value of "the statistic is `value` or more"; never 0, since the next
+    /// sample might have been one.
+    pub fn p_at_least(&self, value: f64) -> f64 {
+        let below = self.0.partition_point(|statistic| *statistic < value);
+        (self.0.len() - below + 1) as f64 / (self.0.len() + 1) as f64
+    }
+
+    /// Returns the bootstrap p value of "the statistic is `value` or less".
+    pub fn p_at_most(&self, value: f64) -> f64 {
+        let up_to = self.0.partition_point(|statistic| *statistic <= value);
+        (up_to + 1) as f64 / (self.0.len() + 1) as f64
+    }
 }
 
 #[cfg(test)]
@@ -97,11 +119,16 @@ mod tests {
             .map(|i| f64::from((i * 29) % 23).powi(2) / 100.0)
             .collect();
         check(mean_interval(&skewed, 3), 1.2208, 1.9737, 0.02);
-        let percentiles = statistic_interval(60, 3, |drawn| {
+        let resampled = Resampled::new(60, 3, |drawn| {
             let drawn: Vec<f64> = drawn.iter().map(|at| skewed[*at]).collect();
             mean(&drawn)
-        });
-        check(percentiles, 1.2048, 1.9535, 0.02);
+        })
+        .unwrap();
+        check(resampled.interval(), 1.2048, 1.9535, 0.02);
+        // About one in forty lies beyond either end.
+        assert!((resampled.p_at_least(1.9535) - 0.025).abs() < 0.008);
+        assert!((resampled.p_at_most(1.2048) - 0.025).abs() < 0.008);
+        assert!(resampled.p_at_least(99.0) > 0.0);
         // 15 items only one model got right, 5 only the other, 80 alike: 0.02 to 0.19.
         let mut discordant = vec![0.0; 80];
         discordant.extend([1.0; 15]);
@@ -114,8 +141,8 @@ mod tests {
         let found = mean_interval(&[0.0; 9], 1).unwrap();
         assert_eq!((found.low, found.high), (0.0, 0.0));
         assert_eq!(mean_interval(&[1.0, 0.0], 1), None);
-        assert_eq!(statistic_interval(2, 1, |_| Some(0.0)), None);
-        assert_eq!(statistic_interval(9, 1, |_| None), None);
+        assert_eq!(Resampled::new(2, 1, |_| Some(0.0)), None);
+        assert_eq!(Resampled::new(9, 1, |_| None), None);
     }
 
     #[test]

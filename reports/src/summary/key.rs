@@ -154,7 +154,7 @@ impl Key {
 }
 
 /// Says what else than examples and BOS a task was asked with; `None` where nothing is unusual.
-fn variant(spec: &AccuracySpec) -> Option<String> {
+pub(crate) fn variant(spec: &AccuracySpec) -> Option<String> {
     let AccuracySpec {
         chat,
         max_new,
