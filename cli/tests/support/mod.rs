@@ -250,7 +250,7 @@ pub(crate) fn results(bundle: &Bundle) -> Results {
     } in &bundle.items
     {
         let key = format!("job {job_index} item {} {}", item.task, item.index);
-        let bits = item.choices.iter().map(|c| c.loglikelihood.to_bits());
+        let bits = item.choices().iter().map(|c| c.loglikelihood.to_bits());
         add(key, bits.collect());
     }
     results
