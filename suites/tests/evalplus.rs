@@ -126,11 +126,11 @@ fn sanitizing_takes_nothing_that_is_needed_but_a_generator() {
         let Some(solutions) = canonical(set) else {
             return;
         };
-        // As a chat model answers, on every third problem and those of the rule.
+        // As a chat model answers, on every sixth problem and those of the rule.
         let solutions: Vec<_> = solutions
             .into_iter()
             .enumerate()
-            .filter(|(at, (problem, _))| at % 3 == 0 || by_rule.contains(&problem.task_id.as_str()))
+            .filter(|(at, (problem, _))| at % 6 == 0 || by_rule.contains(&problem.task_id.as_str()))
             .map(|(_, (problem, code))| {
                 let answer = format!(
                     "Here is the function:\n```python\nimport os\n{code}\n\n\
@@ -151,7 +151,7 @@ fn sanitizing_takes_nothing_that_is_needed_but_a_generator() {
             changed += usize::from(verdict.solution != *answer);
         }
     }
-    assert!(changed > 150, "{changed}");
+    assert!(changed > 80, "{changed}");
 }
 
 /// A program that was made wrong.
