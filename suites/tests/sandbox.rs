@@ -23,7 +23,7 @@ const NOBODY: u32 = 65534;
 /// What a program in a test may use; small, so that limits are soon reached.
 const LIMITS: Limits = Limits {
     cpu: Duration::from_secs(2),
-    wall: Duration::from_secs(20),
+    wall: Duration::from_mins(2),
     memory_bytes: 1 << 30,
     file_bytes: 1 << 20,
     scratch_bytes: 4 << 20,
