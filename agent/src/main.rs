@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tritmark_agent::{AgentConfig, AgentError, StateError, default_state_dir, run_until};
-use tritmark_suites::{chain, worker::worker_main};
+use tritmark_suites::{chain, sandbox, worker::worker_main};
 
 /// One machine of the fleet: takes jobs from a coordinator and measures.
 ///
@@ -54,6 +54,9 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = sandbox::enter_if_asked() {
+        return code;
+    }
     let args = Args::parse();
     if let Some(Command::Worker) = args.command {
         return worker_main(io::stdin().lock(), io::stdout().lock());

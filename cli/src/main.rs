@@ -10,10 +10,14 @@ mod progress;
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
+use tritmark_suites::sandbox;
 
 use crate::{args::Cli, exit::Exit};
 
 fn main() -> ExitCode {
+    if let Some(code) = sandbox::enter_if_asked() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

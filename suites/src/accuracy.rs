@@ -28,14 +28,17 @@ pub use dataset::{DataError, DataFile, FieldError, Line, Lines, MAX_LINE_BYTES};
 pub use definition::{Definition, DefinitionError};
 pub use examples::Examples;
 pub use random::PythonRandom;
-pub use task::{ChoiceQuestion, Question, Request, Solved, Task, UnknownTask};
+pub use task::{ChoiceQuestion, ProgramQuestion, Question, Request, Solved, Task, UnknownTask};
 
 use answer::Asker;
 
-use crate::{Context, Sink, SuiteError, clock, harness::per_second, model::Opened};
+use crate::{
+    Context, Sink, SuiteError, clock, harness::per_second, model::Opened, sandbox::Sandbox,
+};
 
-/// Items of multiple choice that are evaluated together where a plan says nothing.
-const BATCH: u32 = 32;
+/// Items that are scored together where a plan says nothing; of those whose answers are generated,
+/// as many are at hand, of which the plan's number decodes at a time.
+const BATCH: u32 = 64;
 
 /// Scores a task's items from `context.items_done` on.
 pub(crate) fn run(
@@ -52,8 +55,13 @@ pub(crate) fn run(
         task: spec.task.clone(),
         source,
     };
-    // Before the model: what is wrong with the data is known at once then.
+    // Before the model: what is wrong with the data, or with the machine, is known at once then.
     Data::open(&task, spec, None).map_err(cannot_read)?;
+    let is_program = task.definition.kind == definition::Kind::Program;
+    let sandbox = is_program
+        .then(|| Sandbox::detect(&context.sandbox))
+        .transpose()
+        .map_err(SuiteError::Sandbox)?;
     let mut opened = Opened::open(job, context, sink)?;
     let tokenizer = opened
         .tokenizer
@@ -74,8 +82,17 @@ pub(crate) fn run(
         .map_err(SuiteError::Sink)?;
 
     let n_items = data.n_items;
-    let batch = spec.batch.map_or(BATCH, std::num::NonZeroU32::get) as usize;
-    let mut asker = Asker::new(&task, spec, opened.engine, tokenizer);
+    let at_hand = match (task.definition.kind, spec.batch) {
+        (
+            definition::Kind::MultipleChoice | definition::Kind::LoglikelihoodRolling,
+            Some(batch),
+        ) => batch.get(),
+        (_, Some(batch)) => batch.get().max(BATCH),
+        (_, None) => BATCH,
+    };
+    let batch = at_hand as usize;
+    let truth_dir = context.cache_dir.join("evalplus");
+    let mut asker = Asker::new(&task, spec, opened.engine, tokenizer, sandbox, truth_dir);
     let start_ns = context.clock.now_ns();
     let (mut n_done, mut n_scored) = (0, 0);
     let mut failure = None;

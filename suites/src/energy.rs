@@ -381,6 +381,7 @@ mod tests {
             cache_dir: PathBuf::new(),
             sysfs_root: PathBuf::new(),
             items_done: 0,
+            sandbox: crate::sandbox::Options::default(),
             clock: &clock,
         };
         let mut records = Records::default();

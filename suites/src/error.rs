@@ -16,7 +16,11 @@ use tritmark_engine::{
 };
 use tritmark_proto::bundle::FailureClass;
 
-use crate::accuracy::{DataError, DefinitionError, UnknownTask};
+use crate::{
+    accuracy::{DataError, DefinitionError, UnknownTask},
+    evalplus::EvalPlusError,
+    sandbox::SandboxError,
+};
 
 /// Why a job could not be done.
 #[derive(Debug, Error)]
@@ -126,6 +130,20 @@ pub enum SuiteError {
     /// Programs cannot be run.
     #[error("no program is run without a sandbox")]
     NoSandbox,
+    /// The sandbox does not hold here.
+    #[error("no program is run without a sandbox, and there is none")]
+    Sandbox(#[source] SandboxError),
+    /// A program could not be tested, through no fault of its own.
+    #[error("cannot test the program for item {index} of `{task}`")]
+    ItemProgram {
+        /// The task.
+        task: String,
+        /// Position of the item.
+        index: u32,
+        /// Why.
+        #[source]
+        source: Box<EvalPlusError>,
+    },
     /// The data set cannot be used.
     #[error("cannot use the data of `{task}`")]
     Data {
@@ -196,6 +214,8 @@ impl SuiteError {
             | Self::ItemGenerate { .. }
             | Self::NoRoom { .. }
             | Self::NoSandbox
+            | Self::Sandbox(_)
+            | Self::ItemProgram { .. }
             | Self::Data { .. }
             | Self::ItemTokens { .. }
             | Self::ItemScore { .. }

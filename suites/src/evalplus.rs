@@ -78,7 +78,8 @@ pub struct Options {
     pub compat: bool,
     /// Go on after the first test that fails.
     pub details: bool,
-    /// Keep of a solution only what is Python and what the entry point needs.
+    /// Keep of a solution only what is Python and what the entry point needs. EvalPlus does so
+    /// when a model writes it, not when it is scored: canonical solutions are scored without.
     pub sanitize: bool,
 }
 
@@ -158,12 +159,19 @@ impl<'a> EvalPlus<'a> {
     pub fn score(&self, problem: &Problem, solution: &str) -> Result<Verdict, EvalPlusError> {
         let cache = self.options.cache_dir.as_deref();
         let truth = truth::truth(self.sandbox, cache, problem)?;
-        let (base, sanitized) = self.test(problem, solution, &problem.base_input, &truth.base)?;
-        let (plus, _) = self.test(problem, solution, &problem.plus_input, &truth.plus)?;
+        let raw = self.options.sanitize;
+        let (base, sanitized) =
+            self.test(problem, solution, raw, &problem.base_input, &truth.base)?;
+        // Sanitizing is done once, unless it did not come to an end.
+        let (again, solution) = match sanitized {
+            Some(sanitized) => (false, sanitized),
+            None => (raw, solution.to_owned()),
+        };
+        let (plus, _) = self.test(problem, &solution, again, &problem.plus_input, &truth.plus)?;
         Ok(Verdict {
             base,
             plus,
-            solution: sanitized.unwrap_or_else(|| solution.to_owned()),
+            solution,
         })
     }
 
@@ -207,6 +215,7 @@ impl<'a> EvalPlus<'a> {
         &self,
         problem: &Problem,
         solution: &str,
+        sanitize: bool,
         inputs: &str,
         expected: &Expected,
     ) -> Result<(Outcome, Option<String>), EvalPlusError> {
@@ -214,7 +223,7 @@ impl<'a> EvalPlus<'a> {
             cache_dir: _,
             compat,
             details,
-            sanitize,
+            sanitize: _,
         } = self.options;
         let request = json!({
             "mode": "score",

@@ -40,6 +40,8 @@ pub struct Context<'a> {
     pub sysfs_root: PathBuf,
     /// Leading items of an accuracy job that earlier attempts have stored.
     pub items_done: u64,
+    /// What model-written programs are run in.
+    pub sandbox: sandbox::Options,
     /// Where time comes from.
     pub clock: &'a dyn Clock,
 }

@@ -317,6 +317,16 @@ impl Sandbox {
             }
             .into());
         }
+        if landlock < LANDLOCK_ALONE && options.namespaces == Namespaces::Off {
+            return Err(Unavailable {
+                layer: "landlock".to_owned(),
+                reason: format!(
+                    "version {landlock} does not cover the truncation of files; without \
+                     namespaces it takes version {LANDLOCK_ALONE} (Linux 6.2)"
+                ),
+            }
+            .into());
+        }
         let mut sandbox = Self {
             interpreter,
             entry,

@@ -132,6 +132,7 @@ fn do_job<W: Write>(request: &WorkerRequest, events: &mut Events<W>) -> Result<(
         cache_dir: request.cache_dir.clone(),
         sysfs_root: request.sysfs_root.clone(),
         items_done: request.items_done,
+        sandbox: crate::sandbox::Options::default(),
         clock: &clock,
     };
     crate::run(&request.job, &context, events).map_err(|error| WorkerFailed {

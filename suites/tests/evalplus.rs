@@ -79,18 +79,24 @@ fn canonical(set: &str) -> Option<Vec<(Problem, String)>> {
 }
 
 #[test]
+#[ignore = "minutes: `.ci/run programs`"]
 fn every_canonical_solution_passes_and_one_does_not_by_evalplus_own_mistake() {
     let Some(sandbox) = common::sandbox(sandbox::Options::default()) else {
         return;
     };
+    println!("{}", sandbox.layers());
     let cache = tempfile::tempdir().unwrap();
-    for (set, n) in [("humaneval_plus", 164), ("mbpp_plus", 378)] {
+    for (set, n, by_mistake) in [
+        ("humaneval_plus", 164, &["HumanEval/32"][..]),
+        ("mbpp_plus", 378, &[]),
+    ] {
         let Some(solutions) = canonical(set) else {
             return;
         };
         assert_eq!(solutions.len(), n);
         let options = Options {
             cache_dir: Some(cache.path().to_owned()),
+            sanitize: false,
             ..Options::default()
         };
         let verdicts = score(&sandbox, options.clone(), &solutions);
@@ -98,20 +104,54 @@ fn every_canonical_solution_passes_and_one_does_not_by_evalplus_own_mistake() {
 
         let compat = Options {
             compat: true,
-            sanitize: false,
             ..options
         };
         let verdicts = score(&sandbox, compat, &solutions);
-        let expected: &[&str] = match set {
-            "humaneval_plus" => &["HumanEval/32"],
-            _ => &[],
-        };
-        assert_eq!(not_passed(&solutions, &verdicts), expected, "{set}");
+        assert_eq!(not_passed(&solutions, &verdicts), by_mistake, "{set}");
         for verdict in verdicts.iter().filter(|verdict| !verdict.passes_base()) {
             assert_eq!(verdict.base.status, Status::Fail);
             assert_eq!(verdict.base.failed, [0; 0]);
         }
     }
+}
+
+#[test]
+#[ignore = "minutes: `.ci/run programs`"]
+fn sanitizing_takes_nothing_that_is_needed_but_a_generator() {
+    let Some(sandbox) = common::sandbox(sandbox::Options::default()) else {
+        return;
+    };
+    let mut changed = 0;
+    for (set, by_rule) in [("humaneval_plus", &[][..]), ("mbpp_plus", &["Mbpp/630"])] {
+        let Some(solutions) = canonical(set) else {
+            return;
+        };
+        // As a chat model answers, on every third problem and those of the rule.
+        let solutions: Vec<_> = solutions
+            .into_iter()
+            .enumerate()
+            .filter(|(at, (problem, _))| at % 3 == 0 || by_rule.contains(&problem.task_id.as_str()))
+            .map(|(_, (problem, code))| {
+                let answer = format!(
+                    "Here is the function:\n```python\nimport os\n{code}\n\n\
+                     print({}(1))\n```\nIt works.",
+                    problem.entry_point
+                );
+                (problem, answer)
+            })
+            .collect();
+        let verdicts = score(&sandbox, Options::default(), &solutions);
+        assert_eq!(not_passed(&solutions, &verdicts), by_rule, "{set}");
+        for ((_, answer), verdict) in solutions.iter().zip(&verdicts) {
+            assert!(
+                verdict.solution.starts_with("import os\n"),
+                "{}",
+                verdict.solution
+            );
+            changed += usize::from(verdict.solution != *answer);
+        }
+    }
+    assert!(changed > 150, "{changed}");
 }
 
 /// A program that was made wrong.
@@ -139,6 +179,7 @@ fn mutant(sandbox: &Sandbox, line: &str) -> Mutant {
 }
 
 #[test]
+#[ignore = "minutes: `.ci/run programs`"]
 fn every_planted_mistake_is_found() {
     let Some(lines) = lines("humaneval_plus") else {
         return;
@@ -182,6 +223,7 @@ fn every_planted_mistake_is_found() {
 }
 
 #[test]
+#[ignore = "minutes: `.ci/run programs`"]
 fn the_original_tests_pass_what_is_right() {
     let Some(lines) = lines("humaneval") else {
         return;

@@ -36,7 +36,7 @@ use tritmark_suites::{
     Context, Sink,
     accuracy::{Data, Prompt, Question, Task},
     clock::SystemClock,
-    run,
+    run, sandbox,
 };
 
 #[derive(Deserialize)]
@@ -156,7 +156,7 @@ fn check_prompt(tokenizer: &Tokenizer, prompt: &Prompt, item: &GoldenItem) {
             check_context(text, &item.requests[0]);
             return;
         }
-        Question::Program => panic!("no golden run has programs"),
+        Question::Program(_) => panic!("no golden run has programs"),
     };
     assert_eq!(requests.len(), item.requests.len());
     let pairs = prompt.pairs(tokenizer, true).unwrap();
@@ -245,6 +245,7 @@ fn score(data: &Path, golden: &Golden, n_items: fn(&GoldenTask) -> usize) -> Vec
                 cache_dir: PathBuf::new(),
                 sysfs_root: PathBuf::from("/"),
                 items_done: 0,
+                sandbox: sandbox::Options::default(),
                 clock: &SystemClock::default(),
             };
             let mut items = Items::default();

@@ -45,7 +45,7 @@ def attempt(what):
 
 /// The sandboxes to try here; empty where there is none.
 fn sandboxes() -> Vec<Sandbox> {
-    [Namespaces::Require, Namespaces::Off]
+    let sandboxes: Vec<_> = [Namespaces::Require, Namespaces::Off]
         .into_iter()
         .filter_map(|namespaces| {
             let options = Options {
@@ -63,7 +63,12 @@ fn sandboxes() -> Vec<Sandbox> {
                 }
             }
         })
-        .collect()
+        .collect();
+    assert!(
+        !(sandboxes.is_empty() && common::required()),
+        "there is no sandbox here"
+    );
+    sandboxes
 }
 
 fn run(sandbox: &Sandbox, script: &str, args: &[&str]) -> Ran {

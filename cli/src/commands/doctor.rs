@@ -9,9 +9,13 @@ use tritmark_agent::{
 };
 use tritmark_engine::kernels;
 use tritmark_proto::machine::Machine;
-use tritmark_suites::meter::{
-    SystemTree,
-    rapl::{self, Unreadable},
+use tritmark_suites::{
+    chain,
+    meter::{
+        SystemTree,
+        rapl::{self, Unreadable},
+    },
+    sandbox::{self, Sandbox},
 };
 
 use crate::{
@@ -85,6 +89,7 @@ pub(crate) fn exec(args: &Doctor) -> Outcome {
     findings.push(hypervisor(&machine));
     findings.extend(energy(root));
     findings.push(lock(&lock::default_path()));
+    findings.push(sandbox(&sandbox::Options::default()));
     findings.extend(
         notes
             .into_iter()
@@ -255,9 +260,43 @@ fn lock(path: &Path) -> Finding {
     }
 }
 
+/// Tries whether programs that a model wrote can be run here.
+fn sandbox(options: &sandbox::Options) -> Finding {
+    match Sandbox::detect(options) {
+        Ok(sandbox) if sandbox.layers().namespaces => {
+            Finding::good("sandbox", sandbox.layers().to_string())
+        }
+        Ok(sandbox) => Finding::note(
+            "sandbox",
+            sandbox.layers().to_string(),
+            "it holds; unprivileged user namespaces would add a second wall (docs/sandbox.md)",
+        ),
+        Err(error) => Finding::note(
+            "sandbox",
+            chain(&error),
+            "tasks that run a model's programs are refused here; all others work (docs/sandbox.md)",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_without_python_can_measure_all_but_programs() {
+        let options = sandbox::Options {
+            python: Some("/nowhere/python3".into()),
+            ..sandbox::Options::default()
+        };
+        let finding = sandbox(&options);
+        assert_eq!(finding.level, Level::Note);
+        assert!(
+            finding.found.contains("/nowhere/python3"),
+            "{}",
+            finding.found
+        );
+    }
 
     #[test]
     fn a_lock_that_cannot_be_opened_stops_measuring() {

@@ -2,12 +2,13 @@
 
 mod choice;
 mod generated;
+mod program;
 mod rolling;
+
+use std::path::PathBuf;
 
 use tritmark_engine::{
     engine::Engine,
-    kv_cache::KvCache,
-    score::ScoreError,
     tokenizer::{Tokenizer, TokenizerError},
 };
 use tritmark_proto::{
@@ -16,7 +17,11 @@ use tritmark_proto::{
 };
 
 use super::{data::Prompt, definition::Kind, task::Task};
-use crate::{SuiteError, clock::Clock};
+use crate::{SuiteError, clock::Clock, sandbox::Sandbox};
+
+/// Positions of the caches that items are scored in together: some hundred MB of the largest models
+/// here, and enough to make passes full.
+const MAX_TOKENS: usize = 4096;
 
 /// Asks a model.
 pub(super) struct Asker<'a> {
@@ -24,8 +29,10 @@ pub(super) struct Asker<'a> {
     spec: &'a AccuracySpec,
     engine: Engine,
     tokenizer: Tokenizer,
-    /// Kept from one batch to the next.
-    cache: Option<KvCache>,
+    /// Where programs are run; only programs need it.
+    sandbox: Option<Sandbox>,
+    /// Where the outputs of canonical solutions are kept.
+    truth_dir: PathBuf,
 }
 
 /// Takes items in order.
@@ -44,13 +51,16 @@ impl<'a> Asker<'a> {
         spec: &'a AccuracySpec,
         engine: Engine,
         tokenizer: Tokenizer,
+        sandbox: Option<Sandbox>,
+        truth_dir: PathBuf,
     ) -> Self {
         Self {
             task,
             spec,
             engine,
             tokenizer,
-            cache: None,
+            sandbox,
+            truth_dir,
         }
     }
 
@@ -66,40 +76,13 @@ impl<'a> Asker<'a> {
             Kind::MultipleChoice => self.choices(prompts, clock, take),
             Kind::GenerateUntil => self.generations(prompts, clock, take),
             Kind::LoglikelihoodRolling => self.rollings(prompts, clock, take),
-            Kind::Program => Err(SuiteError::NoSandbox),
-        }
-    }
-
-    fn item(&self, prompt: &Prompt, answered: Answered) -> Item {
-        let Answered {
-            answer,
-            scores,
-            elapsed_ns,
-        } = answered;
-        Item {
-            task: self.task.name().to_owned(),
-            group: prompt.group.clone(),
-            index: prompt.index,
-            doc_hash: prompt.doc_hash.clone(),
-            prompt_hash: prompt.hash(),
-            answer,
-            scores,
-            elapsed_ns,
+            Kind::Program => self.programs(prompts, clock, take),
         }
     }
 
     fn tokens_error(&self, index: u32) -> impl Fn(TokenizerError) -> SuiteError + use<> {
         let task = self.task.name().to_owned();
         move |source| SuiteError::ItemTokens {
-            task: task.clone(),
-            index,
-            source,
-        }
-    }
-
-    fn score_error(&self, index: u32) -> impl Fn(ScoreError) -> SuiteError + use<> {
-        let task = self.task.name().to_owned();
-        move |source| SuiteError::ItemScore {
             task: task.clone(),
             index,
             source,
@@ -115,12 +98,22 @@ impl<'a> Asker<'a> {
             index,
         })
     }
+}
 
-    /// Returns a cache of at least `capacity` positions.
-    fn cache(engine: &Engine, kept: &mut Option<KvCache>, capacity: usize) -> KvCache {
-        match kept.take() {
-            Some(cache) if cache.capacity() >= capacity => cache,
-            _ => engine.new_cache(capacity),
-        }
+fn item(task: &Task, prompt: &Prompt, answered: Answered) -> Item {
+    let Answered {
+        answer,
+        scores,
+        elapsed_ns,
+    } = answered;
+    Item {
+        task: task.name().to_owned(),
+        group: prompt.group.clone(),
+        index: prompt.index,
+        doc_hash: prompt.doc_hash.clone(),
+        prompt_hash: prompt.hash(),
+        answer,
+        scores,
+        elapsed_ns,
     }
 }

@@ -10,8 +10,13 @@ use tritmark_proto::job::AccuracySpec;
 
 use super::{
     dataset::{DataError, DataFile, FieldError, Lines},
+    definition::Program,
     examples::Examples,
-    task::{ChoiceQuestion, Question, Solved, Task},
+    task::{ChoiceQuestion, ProgramQuestion, Question, Solved, Task},
+};
+use crate::{
+    evalplus::{self, Chat, Style},
+    humaneval,
 };
 
 /// The items of a task under its limit and within its shard, with their examples.
@@ -40,8 +45,6 @@ pub struct Prompt {
     pub group: Option<String>,
     /// blake3 of the item's line, hex.
     pub doc_hash: String,
-    /// The item's line.
-    pub line: Vec<u8>,
     /// The question with its whole contexts.
     pub question: Question,
 }
@@ -129,13 +132,20 @@ impl<'t> Data<'t> {
         };
         let path = &self.file.path;
         // A program's line may hold numbers no JSON reader takes; its own reader sees to it.
-        if self.task.definition.kind == super::definition::Kind::Program {
+        if let Some(program) = self.task.definition.prompt.program {
+            let question = self
+                .layout
+                .program(program, &line.bytes)
+                .map_err(|source| DataError::Field {
+                    path: path.clone(),
+                    line: number,
+                    source,
+                })?;
             return Ok(Prompt {
                 index,
                 group: None,
                 doc_hash: hash.to_hex().to_string(),
-                line: line.bytes,
-                question: Question::Program,
+                question: Question::Program(question),
             });
         }
         let (task, examples, layout) = (self.task, &mut self.examples, &self.layout);
@@ -152,7 +162,6 @@ impl<'t> Data<'t> {
             index,
             group,
             doc_hash: hash.to_hex().to_string(),
-            line: line.bytes,
             question,
         })
     }
@@ -180,12 +189,43 @@ fn whole(
             }
         }
         Question::Generate { context, .. } => *context = arrange(context)?,
-        Question::Rolling { .. } | Question::Program => {}
+        Question::Rolling { .. } | Question::Program(_) => {}
     }
     Ok(question)
 }
 
 impl Layout {
+    /// Reads a problem that a program solves.
+    fn program(&self, program: Program, line: &[u8]) -> Result<ProgramQuestion, FieldError> {
+        let line = std::str::from_utf8(line)
+            .map_err(|error| FieldError::new("the item", format!("is not UTF-8: {error}")))?;
+        Ok(match program {
+            Program::Humaneval => ProgramQuestion::HumanEval {
+                problem: Box::new(humaneval::Problem::parse(line)?),
+            },
+            Program::Evalplus => {
+                let problem = Box::new(evalplus::Problem::parse(line)?);
+                let (style, context) = match self {
+                    Self::Plain => (Style::Completion, problem.completion_prompt()),
+                    Self::Chat {
+                        template, system, ..
+                    } => {
+                        let Chat { user, assistant } = problem.chat_prompt();
+                        let said = system.iter().map(|text| Message::new(Role::System, text));
+                        let turns = said.chain([Message::new(Role::User, user)]);
+                        let turns: Vec<Message> = turns.collect();
+                        (Style::Chat, rendered(template, &turns)? + assistant)
+                    }
+                };
+                ProgramQuestion::EvalPlus {
+                    problem,
+                    style,
+                    context,
+                }
+            }
+        })
+    }
+
     fn arrange(
         &self,
         task: &Task,
@@ -237,10 +277,14 @@ impl Layout {
             let turn: String = examples().chain([question]).collect();
             messages.push(Message::new(Role::User, turn));
         }
-        template
-            .render(&messages, true)
-            .map_err(|error| FieldError::new("chat template", chain(&error)))
+        rendered(template, &messages)
     }
+}
+
+fn rendered(template: &ChatTemplate, messages: &[Message]) -> Result<String, FieldError> {
+    template
+        .render(messages, true)
+        .map_err(|error| FieldError::new("chat template", chain(&error)))
 }
 
 impl Iterator for Data<'_> {
@@ -283,9 +327,7 @@ impl Prompt {
             }
             Question::Generate { context, .. } => add(context),
             Question::Rolling { text, .. } => add(text),
-            Question::Program => {
-                hasher.update(&self.line);
-            }
+            Question::Program(program) => add(program.context()),
         }
         hasher.finalize().to_hex().to_string()
     }

@@ -14,6 +14,7 @@ use super::{
     template::{Templates, context},
     wikitext,
 };
+use crate::{evalplus, humaneval};
 
 /// An accuracy data set with its prompt and scoring.
 #[derive(Debug)]
@@ -46,8 +47,54 @@ pub enum Question {
         /// UTF-8 bytes of the original text.
         n_bytes: u32,
     },
-    /// The benchmark's own prompt.
-    Program,
+    /// Which program solves the problem?
+    Program(ProgramQuestion),
+}
+
+/// A problem that a program solves, and how it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProgramQuestion {
+    /// `HumanEval`: the model goes on with the head of a function.
+    HumanEval {
+        /// With its tests.
+        problem: Box<humaneval::Problem>,
+    },
+    /// `HumanEval+` or `MBPP+` as `EvalPlus` asks.
+    EvalPlus {
+        /// With its tests.
+        problem: Box<evalplus::Problem>,
+        /// Whether it is a chat.
+        style: evalplus::Style,
+        /// The whole prompt.
+        context: String,
+    },
+}
+
+impl ProgramQuestion {
+    /// Returns the whole prompt.
+    pub fn context(&self) -> &str {
+        match self {
+            Self::HumanEval { problem } => &problem.prompt,
+            Self::EvalPlus { context, .. } => context,
+        }
+    }
+
+    /// Returns the problem's name.
+    pub fn task_id(&self) -> &str {
+        match self {
+            Self::HumanEval { problem } => &problem.task_id,
+            Self::EvalPlus { problem, .. } => &problem.task_id,
+        }
+    }
+
+    /// Returns the texts that end the program.
+    pub fn stops(&self) -> Vec<String> {
+        let stops = match self {
+            Self::HumanEval { .. } => humaneval::STOPS.to_vec(),
+            Self::EvalPlus { problem, style, .. } => problem.stops(*style),
+        };
+        stops.into_iter().map(str::to_owned).collect()
+    }
 }
 
 /// One request a choice.
@@ -249,7 +296,10 @@ impl Task {
                     n_bytes: u32::try_from(original.len()).unwrap_or(u32::MAX),
                 }
             }
-            Kind::Program => Question::Program,
+            Kind::Program => {
+                let problem = "is a program's, which is read from its line";
+                return Err(FieldError::new("kind", problem));
+            }
         })
     }
 

@@ -9,8 +9,7 @@ The solution runs in this very process, as comparing needs its objects: it could
 it meant to, but do no harm.
 """
 
-import ast
-import base64
+import binascii
 import builtins
 import contextlib
 import io
@@ -19,9 +18,7 @@ import json
 import math
 import os
 import pickle
-import shutil
 import signal
-import subprocess
 import sys
 import time
 import zlib
@@ -71,7 +68,7 @@ def true_outputs(task, entry_point, code):
         outputs = [output is not None for output in outputs]
     # Some return megabytes of text.
     packed = zlib.compress(pickle.dumps(outputs, protocol=4), 1)
-    return {"outputs": base64.b64encode(packed).decode("ascii"), "times": times}
+    return {"outputs": binascii.b2a_base64(packed, newline=False).decode("ascii"), "times": times}
 
 
 # Scoring
@@ -84,7 +81,7 @@ class TimeoutException(Exception):
 def score(answer, task, entry_point, code, atol, details, compat, sanitize, scale):
     inputs = read_inputs(task)
     expected = json.loads(sys.stdin.readline())
-    outputs = pickle.loads(zlib.decompress(base64.b64decode(expected["outputs"])))
+    outputs = pickle.loads(zlib.decompress(binascii.a2b_base64(expected["outputs"])))
     limits = [max(scale, 4.0 * seconds) for seconds in expected["times"]]
     task_limit = min(60.0 * scale, sum(limits)) + (2.0 if details else 1.0) * scale
     if sanitize:
@@ -211,13 +208,14 @@ GONE = (
         " truncate replace unlink fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd"
         " chdir",
     ),
-    (shutil, "rmtree move chown"),
-    (subprocess, "Popen"),
 )
 
 
 def guard():
-    """Takes away what 0.3.1 takes away, as some solutions fail without it. No matter of safety."""
+    """Takes away what 0.3.1 takes away, as some solutions fail without it. No matter of safety.
+
+    What it takes away of `subprocess` and `shutil` fails in the sandbox by itself.
+    """
     for module, names in GONE:
         for name in names.split():
             setattr(module, name, None)
@@ -285,6 +283,8 @@ def is_floats(value):
 def all_close(output, expected, atol, rtol=1e-7):
     """numpy.allclose without numpy: |a - b| <= atol + rtol |b|, shapes broadcast, numbers alone."""
     a, b = array(output), array(expected)
+    if None in b[1]:
+        raise TypeError("no numbers are expected")
     n_dims = max(len(a[0]), len(b[0]))
     shapes = [(1,) * (n_dims - len(shape)) + shape for shape, _ in (a, b)]
     shape = []
@@ -304,6 +304,7 @@ def all_close(output, expected, atol, rtol=1e-7):
             values[sum(i * step for i, step in zip(index, steps))]
             for (_, values), steps in zip((a, b), strides)
         )
+        # Where the output has what is no number, this raises.
         if not is_close(x, y, rtol, atol):
             return False
     return True
@@ -316,15 +317,14 @@ def is_close(x, y, rtol, atol):
 
 
 def array(value):
-    """Returns the shape and the flat values of nested sequences of numbers."""
+    """Returns the shape and the flat values of nested sequences, None for what is no number."""
     if isinstance(value, (bool, float, complex)):
         return (), [value * 1.0]
     if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise TypeError("numpy has no integer of this size")
-        return (), [float(value)]
+        # Larger ones are objects to numpy, and it compares no objects.
+        return (), [float(value) if -(2**63) <= value < 2**64 else None]
     if not isinstance(value, (list, tuple)):
-        raise TypeError("no number: %r" % type(value))
+        return (), [None]
     parts = [array(item) for item in value]
     shapes = {shape for shape, _ in parts}
     if len(shapes) > 1:
@@ -401,12 +401,18 @@ def sanitized(answer, code, entry_point):
 
 
 def sanitize_code(text, entry_point):
-    """Keeps of a text what is Python, and of that what the entry point needs."""
+    """Keeps of a text what is Python, and of that what the entry point needs.
+
+    By the rules of 0.3.1 a function without `return` is not needed, be it a generator: with
+    `Mbpp/630` that is the canonical solution's own.
+    """
     code = longest_run(text)
     return needed(code, entry_point).strip() or code
 
 
 def parses(code):
+    import ast  # takes as long as all other modules together, and often is not needed
+
     try:
         ast.parse(code)
         return True
@@ -446,6 +452,8 @@ def needed(code, entry_point):
     Definitions are classes and functions without decorators, functions only if they return
     something, and assignments; of several with one name the first.
     """
+    import ast
+
     if not parses(code):
         return ""
     source = code.encode("utf-8", "surrogatepass").split(b"\n")
@@ -470,6 +478,8 @@ def needed(code, entry_point):
 
 
 def defined_name(node):
+    import ast
+
     if isinstance(node, ast.ClassDef):
         return None if node.decorator_list else node.name
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -487,6 +497,8 @@ def defined_name(node):
 
 def identifiers(node):
     """Returns every name in the text of a node, whatever it stands for."""
+    import ast
+
     names = set()
     for inner in ast.walk(node):
         for field in ("id", "arg", "attr", "name", "asname", "module", "rest"):

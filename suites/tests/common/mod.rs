@@ -32,10 +32,14 @@ pub(crate) fn sandbox(options: Options) -> Option<Sandbox> {
     match Sandbox::detect(&options) {
         Ok(sandbox) => Some(sandbox),
         Err(error) => {
-            let required = std::env::var_os("TRITMARK_REQUIRE_PYTHON").is_some_and(|v| v == "1");
-            assert!(!required, "{error}");
+            assert!(!required(), "{error}");
             eprintln!("NOT RUN: untrusted programs: {error}");
             None
         }
     }
+}
+
+/// Tells whether a machine without a sandbox is to fail.
+pub(crate) fn required() -> bool {
+    std::env::var_os("TRITMARK_REQUIRE_PYTHON").is_some_and(|value| value == "1")
 }

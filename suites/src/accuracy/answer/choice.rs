@@ -1,9 +1,9 @@
 //! Multiple choice: each choice is scored as the continuation of its context.
 
-use tritmark_engine::score::{self, Score};
+use tritmark_engine::score::{Request, Score, ScoreError, Scorer};
 use tritmark_proto::record::{Answer, Choice, ChoiceAnswer, ItemScore};
 
-use super::{Answered, Asker, Take};
+use super::{Answered, Asker, MAX_TOKENS, Take, item};
 use crate::{
     SuiteError,
     accuracy::{
@@ -21,45 +21,69 @@ impl Asker<'_> {
         clock: &dyn Clock,
         take: Take<'_>,
     ) -> Result<(), SuiteError> {
+        let start_ns = clock.now_ns();
+        let mut pairs = Vec::with_capacity(prompts.len());
         for prompt in prompts {
+            pairs.push(
+                prompt
+                    .pairs(&self.tokenizer, self.spec.add_bos)
+                    .map_err(self.tokens_error(prompt.index))?,
+            );
+        }
+        let requests: Vec<Vec<Request<'_>>> = pairs
+            .iter()
+            .map(|pairs| {
+                let requests = pairs.iter().map(|pair| Request {
+                    context: &pair.context,
+                    continuation: &pair.continuation,
+                });
+                requests.collect()
+            })
+            .collect();
+        let items: Vec<&[Request<'_>]> = requests.iter().map(Vec::as_slice).collect();
+        let scores = Scorer::new(&mut self.engine, MAX_TOKENS)
+            .score(&items)
+            .map_err(|source| self.score_error(prompts, &requests, source))?;
+        let elapsed_ns = (clock.now_ns() - start_ns) / prompts.len().max(1) as u64;
+        for (prompt, scores) in prompts.iter().zip(scores) {
             let Question::Choice(question) = &prompt.question else {
                 continue;
             };
-            let start_ns = clock.now_ns();
-            let pairs = prompt
-                .pairs(&self.tokenizer, self.spec.add_bos)
-                .map_err(self.tokens_error(prompt.index))?;
-            let requests: Vec<score::Request<'_>> = pairs
-                .iter()
-                .map(|pair| score::Request {
-                    context: &pair.context,
-                    continuation: &pair.continuation,
-                })
-                .collect();
-            let longest = pairs
-                .iter()
-                .map(|pair| pair.context.len() + pair.continuation.len())
-                .max()
-                .unwrap_or(0)
-                .min(self.engine.config().context_length);
-            let mut cache = Self::cache(&self.engine, &mut self.cache, longest);
-            let scores = score::loglikelihoods(&mut self.engine, &mut cache, &requests)
-                .map_err(self.score_error(prompt.index))?;
-            self.cache = Some(cache);
             for score in &scores {
                 self.finite(prompt.index, score.loglikelihood)?;
             }
             let (answer, scores) = judge(self.task, question, &scores);
-            take(self.item(
-                prompt,
-                Answered {
-                    answer: Answer::Choice(answer),
-                    scores,
-                    elapsed_ns: clock.now_ns() - start_ns,
-                },
-            ))?;
+            let answered = Answered {
+                answer: Answer::Choice(answer),
+                scores,
+                elapsed_ns,
+            };
+            take(item(self.task, prompt, answered))?;
         }
         Ok(())
+    }
+
+    /// Names the item a request belongs to; requests are counted through all of them.
+    fn score_error(
+        &self,
+        prompts: &[Prompt],
+        requests: &[Vec<Request<'_>>],
+        source: ScoreError,
+    ) -> SuiteError {
+        let at = match &source {
+            ScoreError::Empty { index } | ScoreError::TooLong { index, .. } => *index,
+            ScoreError::Forward(_) => 0,
+        };
+        let mut before = 0;
+        let found = prompts.iter().zip(requests).find(|(_, requests)| {
+            before += requests.len();
+            at < before
+        });
+        SuiteError::ItemScore {
+            task: self.task.name().to_owned(),
+            index: found.map_or(0, |(prompt, _)| prompt.index),
+            source,
+        }
     }
 }
 

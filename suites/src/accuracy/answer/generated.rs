@@ -1,6 +1,6 @@
 //! Generated answers: greedy, up to a stop text, filtered and compared.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
 
 use tritmark_engine::{
     generate::{self, End, Generation, Params},
@@ -9,7 +9,7 @@ use tritmark_engine::{
 };
 use tritmark_proto::record::{Answer, GeneratedAnswer, ItemScore, NO_FILTER};
 
-use super::{Answered, Asker, Take};
+use super::{Answered, Asker, Take, item};
 use crate::{
     SuiteError,
     accuracy::{
@@ -21,6 +21,13 @@ use crate::{
     clock::Clock,
 };
 
+/// Sequences that decode together where a plan says nothing.
+const MAX_BATCH: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
+
+/// Takes a prompt's answer with the time it took.
+type TakeAnswer<'t, 'p> =
+    &'t mut dyn FnMut(&'p Prompt, GeneratedAnswer, u64) -> Result<(), SuiteError>;
+
 impl Asker<'_> {
     pub(super) fn generations(
         &mut self,
@@ -28,42 +35,87 @@ impl Asker<'_> {
         clock: &dyn Clock,
         take: Take<'_>,
     ) -> Result<(), SuiteError> {
-        let params = self.params();
-        for prompt in prompts {
-            let Question::Generate { context, target } = &prompt.question else {
-                continue;
+        let task = self.task;
+        self.generate(prompts, clock, &mut |prompt, answer, elapsed_ns| {
+            let answered = Answered {
+                scores: judge(task, &answer),
+                answer: Answer::Generated(answer),
+                elapsed_ns,
             };
-            let start_ns = clock.now_ns();
+            take(item(task, prompt, answered))
+        })
+    }
+
+    /// Generates behind all prompts, handing the answers over in order. The time of an answer is
+    /// that since another one of the batch ended.
+    pub(super) fn generate<'p>(
+        &mut self,
+        prompts: &'p [Prompt],
+        clock: &dyn Clock,
+        take: TakeAnswer<'_, 'p>,
+    ) -> Result<(), SuiteError> {
+        let mut asked = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let (context, target, stops) = match &prompt.question {
+                Question::Generate { context, target } => (context.as_str(), target.as_str(), None),
+                Question::Program(question) => (
+                    question.context(),
+                    question.task_id(),
+                    Some(question.stops()),
+                ),
+                Question::Choice(_) | Question::Rolling { .. } => continue,
+            };
+            let mut params = self.params();
+            if let Some(stops) = stops {
+                params.stop = stops;
+            }
             let tokens = self.prompt_tokens(prompt.index, context, params.max_new)?;
-            let capacity = tokens.len() + params.max_new;
-            let mut cache = Self::cache(&self.engine, &mut self.cache, capacity);
-            cache.truncate(0);
-            let generation = generate::generate(
-                &mut self.engine,
-                &mut cache,
-                &self.tokenizer,
-                &tokens,
-                &params,
-                |_| ControlFlow::Continue(()),
-            )
-            .map_err(|source| SuiteError::ItemGenerate {
-                task: self.task.name().to_owned(),
-                index: prompt.index,
-                source: Box::new(source),
-            })?;
-            self.cache = Some(cache);
-            let answer = answer(&params, target, tokens.len(), generation);
-            let scores = judge(self.task, &answer);
-            take(self.item(
-                prompt,
-                Answered {
-                    answer: Answer::Generated(answer),
-                    scores,
-                    elapsed_ns: clock.now_ns() - start_ns,
-                },
-            ))?;
+            asked.push((prompt, target, tokens, params));
         }
-        Ok(())
+        let requests: Vec<_> = asked
+            .iter()
+            .map(|(_, _, tokens, params)| generate::Prompt { tokens, params })
+            .collect();
+        let mut last_ns = clock.now_ns();
+        // Those that ended before one that stands before them.
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        let mut failure = None;
+        let max_batch = self.spec.batch.map_or(MAX_BATCH, |batch| {
+            NonZeroUsize::try_from(batch).unwrap_or(MAX_BATCH)
+        });
+        let name = self.task.name();
+        let ran = generate::generate_many(
+            &mut self.engine,
+            &self.tokenizer,
+            &requests,
+            max_batch,
+            |at, generation| {
+                let now_ns = clock.now_ns();
+                early.insert(at, (generation, now_ns - last_ns));
+                last_ns = now_ns;
+                while let Some((generation, elapsed_ns)) = early.remove(&next) {
+                    let (prompt, target, tokens, _) = &asked[next];
+                    let taken = generation
+                        .map_err(|source| SuiteError::ItemGenerate {
+                            task: name.to_owned(),
+                            index: prompt.index,
+                            source: Box::new(source),
+                        })
+                        .and_then(|generation| {
+                            take(prompt, answer(target, tokens.len(), generation), elapsed_ns)
+                        });
+                    if let Err(error) = taken {
+                        failure = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                    next += 1;
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        ran.map_err(SuiteError::Forward)?;
+        failure.map_or(Ok(()), Err)
     }
 
     fn params(&self) -> Params {
@@ -114,21 +166,10 @@ impl Asker<'_> {
     }
 }
 
-fn answer(
-    params: &Params,
-    target: &str,
-    n_prompt_tokens: usize,
-    generation: Generation,
-) -> GeneratedAnswer {
-    let Generation { tokens, text, end } = generation;
+fn answer(target: &str, n_prompt_tokens: usize, generation: Generation) -> GeneratedAnswer {
     // The reference harness cuts at each stop text in the list's order; what is left is the text
     // before the first of all of them, which is where the generation ended.
-    debug_assert!(
-        params
-            .stop
-            .iter()
-            .all(|stop| stop.is_empty() || !text.contains(stop))
-    );
+    let Generation { tokens, text, end } = generation;
     GeneratedAnswer {
         text,
         target: target.to_owned(),

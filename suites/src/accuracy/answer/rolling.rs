@@ -1,19 +1,14 @@
 //! Rolling log-likelihoods: how likely a whole text is, each token of it scored once.
 //!
-//! As lm-evaluation-harness does it (`get_rolling_token_windows`): the text's tokens are cut into
-//! windows of the model's length. The first is conditioned on the vocabulary's first token, each
-//! other full one on the token before it; the last is as long as the others, with tokens scored
-//! before as its context.
-
-use std::ops::Range;
+//! Windows are the engine's ([`Scorer::rolling`]), which are lm-evaluation-harness's.
 
 use tritmark_engine::{
-    score,
+    score::Scorer,
     tokenizer::{Special, TokenizerError},
 };
 use tritmark_proto::record::{Answer, ItemScore, RollingAnswer};
 
-use super::{Answered, Asker, Take};
+use super::{Answered, Asker, MAX_TOKENS, Take, item};
 use crate::{
     SuiteError,
     accuracy::{
@@ -35,72 +30,54 @@ impl Asker<'_> {
         clock: &dyn Clock,
         take: Take<'_>,
     ) -> Result<(), SuiteError> {
+        let start_ns = clock.now_ns();
+        let special = if self.spec.add_bos {
+            Special::Bos
+        } else {
+            Special::None
+        };
+        let mut texts = Vec::with_capacity(prompts.len());
         for prompt in prompts {
+            if let Question::Rolling { text, .. } = &prompt.question {
+                let tokens = self.tokenizer.encode(text, special, true);
+                texts.push(tokens.map_err(self.tokens_error(prompt.index))?);
+            }
+        }
+        let prefix = self.tokenizer.prefix_id();
+        let missing = SuiteError::Tokenizer(TokenizerError::NoPrefixToken);
+        let prefix = prefix.ok_or(missing)?;
+        let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let all = Scorer::new(&mut self.engine, MAX_TOKENS)
+            .rolling(&slices, prefix, MAX_WINDOW)
+            .map_err(|source| SuiteError::ItemScore {
+                task: self.task.name().to_owned(),
+                index: prompts[0].index,
+                source,
+            })?;
+        let elapsed_ns = (clock.now_ns() - start_ns) / prompts.len().max(1) as u64;
+        for (prompt, score) in prompts.iter().zip(all) {
             let Question::Rolling {
-                text,
-                n_words,
-                n_bytes,
+                n_words, n_bytes, ..
             } = &prompt.question
             else {
                 continue;
             };
-            let start_ns = clock.now_ns();
-            let special = if self.spec.add_bos {
-                Special::Bos
-            } else {
-                Special::None
-            };
-            let tokens_error = self.tokens_error(prompt.index);
-            let tokens = self
-                .tokenizer
-                .encode(text, special, true)
-                .map_err(&tokens_error)?;
-            let prefix = self
-                .tokenizer
-                .prefix_id()
-                .ok_or(TokenizerError::NoPrefixToken)
-                .map_err(&tokens_error)?;
-            let window = self.engine.config().context_length.min(MAX_WINDOW);
-            let mut cache = Self::cache(&self.engine, &mut self.cache, window);
-            let tokens = [&[prefix], &tokens[..]].concat();
-            let mut loglikelihood = 0.0;
-            for (context, scored) in windows(tokens.len(), window) {
-                let request = score::Request {
-                    context: &tokens[context],
-                    continuation: &tokens[scored],
-                };
-                let scores = score::loglikelihoods(&mut self.engine, &mut cache, &[request])
-                    .map_err(self.score_error(prompt.index))?;
-                loglikelihood += scores[0].loglikelihood;
-            }
-            self.cache = Some(cache);
-            self.finite(prompt.index, loglikelihood)?;
+            self.finite(prompt.index, score.loglikelihood)?;
             let answer = RollingAnswer {
-                loglikelihood,
-                n_tokens: (tokens.len() - 1) as u32,
+                loglikelihood: score.loglikelihood,
+                n_tokens: score.n_tokens,
                 n_words: *n_words,
                 n_bytes: *n_bytes,
             };
-            let scores = perplexities(self.task, &answer);
-            take(self.item(
-                prompt,
-                Answered {
-                    answer: Answer::Rolling(answer),
-                    scores,
-                    elapsed_ns: clock.now_ns() - start_ns,
-                },
-            ))?;
+            let answered = Answered {
+                scores: perplexities(self.task, &answer),
+                answer: Answer::Rolling(answer),
+                elapsed_ns,
+            };
+            take(item(self.task, prompt, answered))?;
         }
         Ok(())
     }
-}
-
-/// Cuts `len` tokens, the first of which is not scored, into contexts and what is scored after them.
-fn windows(len: usize, window: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-    (1..len).step_by(window).map(move |start| {
-        let end = (start + window).min(len);
-        (end.saturating_sub(window + 1)..start, start..end)
-    })
 }
 
 /// Returns the perplexities of one text; those of the whole set are not their mean.
@@ -126,18 +103,4 @@ fn perplexities(task: &Task, answer: &RollingAnswer) -> Vec<ItemScore> {
             })
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::windows;
-
-    #[test]
-    fn every_token_but_the_first_is_scored_once_and_the_last_window_is_full() {
-        let found: Vec<_> = windows(11, 4).collect();
-        assert_eq!(found, [(0..1, 1..5), (4..5, 5..9), (6..9, 9..11)]);
-        let short: Vec<_> = windows(3, 4).collect();
-        assert_eq!(short, [(0..1, 1..3)]);
-        assert_eq!(windows(1, 4).count(), 0);
-    }
 }

@@ -157,6 +157,10 @@ fn values(given: &Value, right: &Value) -> Equality {
                 "a tuple against a matrix of the same parts",
             )
         }
+        (List(a), Union(b)) | (Union(b), List(a)) => parts::unlike(
+            parts::unions(&Union(a.clone()), &Union(b.clone())),
+            "a list of intervals against their union",
+        ),
         (Set(a) | List(a), other) | (other, Set(a) | List(a)) => parts::unlike(
             parts::multisets(a, std::slice::from_ref(other)),
             "a list against its only part",

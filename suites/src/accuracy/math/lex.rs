@@ -276,6 +276,13 @@ impl Lexer<'_> {
             _ if words.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.tokens.push(Token::Number(words.to_owned()));
             }
+            // `\text{5 cm}` is a number with a unit.
+            (Some('0'..='9'), _)
+                if !words.contains('\\')
+                    && let Ok(tokens) = lex(words) =>
+            {
+                self.tokens.extend(tokens);
+            }
             _ => self.tokens.push(Token::Text(
                 words.split_whitespace().collect::<Vec<_>>().join(" "),
             )),

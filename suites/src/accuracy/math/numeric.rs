@@ -238,17 +238,20 @@ fn root(n: u32, part: Approx) -> Result<Approx, String> {
 }
 
 fn call(function: Function, part: Approx) -> Result<Approx, String> {
-    if function == Function::Abs {
-        return Ok(Approx {
-            re: part.size(),
-            im: 0.0,
-            error: part.error + EPSILON * part.size(),
-        });
-    }
-    let Some((x, error)) = part.as_real() else {
-        return Err("a function of a complex number".to_owned());
+    let (x, error) = match part.as_real() {
+        Some(real) => real,
+        None if function == Function::Abs => {
+            let size = part.size();
+            let error = part.error + EPSILON * size;
+            return Ok(Approx {
+                re: size,
+                im: 0.0,
+                error,
+            });
+        }
+        None => return Err("a function of a complex number".to_owned()),
     };
-    if x.abs() > 1e6 || error > 1e-3 {
+    if function != Function::Abs && (x.abs() > 1e6 || error > 1e-3) {
         return Err("the argument of a function is too large or not exact enough".to_owned());
     }
     let angle = |value: f64| Approx {
@@ -289,7 +292,11 @@ fn call(function: Function, part: Approx) -> Result<Approx, String> {
         Function::Ln => Err("a logarithm of something that is not positive".to_owned()),
         Function::Log => Err("a logarithm that does not say its base".to_owned()),
         Function::Exp => Approx::mapped(x.exp(), error + EPSILON * (1.0 + x.abs()), x.exp()),
-        Function::Abs => Err("not reached".to_owned()),
+        Function::Abs => Ok(Approx {
+            re: x.abs(),
+            im: 0.0,
+            error,
+        }),
     }
 }
 

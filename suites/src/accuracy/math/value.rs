@@ -47,7 +47,26 @@ pub(super) enum Value {
 impl Value {
     /// Reads a whole answer, or says what is not understood.
     pub(super) fn read(tokens: &[Token]) -> Result<Self, String> {
-        read(tokens, MAX_DEPTH)
+        let value = read(tokens, MAX_DEPTH)?;
+        // Nested sets compare each part with each, so that all parts count and not one level's.
+        if value.leaves() > MAX_PARTS {
+            return Err("it has too many parts".to_owned());
+        }
+        Ok(value)
+    }
+
+    /// Counts the parts that have no parts, empty sets among them.
+    fn leaves(&self) -> usize {
+        let sum = |parts: &[Self]| parts.iter().map(Self::leaves).sum::<usize>().max(1);
+        match self {
+            Self::Tuple(_, parts, _)
+            | Self::Set(parts)
+            | Self::List(parts)
+            | Self::Union(parts) => sum(parts),
+            Self::Matrix(rows) => rows.iter().map(|row| sum(row)).sum(),
+            Self::Named(_, value) => value.leaves(),
+            _ => 1,
+        }
     }
 
     /// Returns the formula where this is one.
@@ -71,7 +90,15 @@ fn read(tokens: &[Token], depth: u32) -> Result<Value, String> {
     }
     let pieces = split(tokens, is_comma)?;
     if pieces.len() > 1 {
-        return Ok(Value::List(parts(&pieces, depth)?));
+        let values = parts(&pieces, depth)?;
+        // `x < 2 or x > 3` is a union; `(1,2) or (3,4)` may be two points.
+        let ors = split(tokens, is_or)?.len() == pieces.len();
+        let intervals = values.len() == pieces.len()
+            && values.iter().all(|value| matches!(value, Value::Tuple(..)));
+        if ors && intervals && pieces.iter().all(|piece| relation::is_inequality(piece)) {
+            return Ok(Value::Union(values));
+        }
+        return Ok(Value::List(values));
     }
     item(tokens, depth)
 }
@@ -131,6 +158,10 @@ fn parts(pieces: &[&[Token]], depth: u32) -> Result<Vec<Value>, String> {
 
 fn is_command(token: &Token, wanted: &str) -> bool {
     matches!(token, Token::Command(name) if name == wanted)
+}
+
+fn is_or(token: &Token) -> bool {
+    matches!(token, Token::Text(words) if words.eq_ignore_ascii_case("or"))
 }
 
 fn is_comma(token: &Token) -> bool {
@@ -363,6 +394,10 @@ mod tests {
         assert_eq!(value("7 > x \\ge -2"), value("[-2, 7)"));
         assert_eq!(value("x \\in [-2,7]"), value("[-2,7]"));
         assert_eq!(value("3 < x"), value("(3,\\infty)"));
+        assert_eq!(
+            value("x < 2 \\text{ or } x > 3"),
+            value("(-\\infty,2)\\cup(3,\\infty)")
+        );
     }
 
     #[test]
@@ -378,6 +413,10 @@ mod tests {
             ("x + 1\\frac{4}{5}", "two readings"),
             ("92_8", "base `8`"),
             ("\\begin{vmatrix} 1 \\end{vmatrix}", "vmatrix"),
+            (
+                &format!("\\{{{}\\}}", "\\{1,2,3,4\\},".repeat(26)),
+                "too many parts",
+            ),
         ] {
             let reason = Value::read(&lex(text).expect("readable")).expect_err(text);
             assert!(reason.contains(expected), "of {text}: {reason}");

@@ -50,6 +50,7 @@ fn units_are_dropped_unless_they_differ() {
             ("864 \\text{ in}^2", "864 \\mbox{ inches}^2"),
             ("15 cm", "15\\text{ centimeters}"),
             ("12 apples", "12"),
+            ("\\text{6 ways}", "6"),
             ("8 \\pi \\text{ cm}", "8\\pi"),
         ],
     );

@@ -91,6 +91,7 @@ fn unions_hold_intervals() {
                 "(-\\infty, 2) \\cup (3, \\infty)",
             ),
             ("(0,9) ∪ (9,36)", "(0,9) \\cup (9,36)"),
+            ("x < 2 or x > 3", "(-\\infty, 2) \\cup (3, \\infty)"),
         ],
     );
     check(
@@ -105,6 +106,7 @@ fn unions_hold_intervals() {
         "undecided",
         &[
             ("(0,9]\\cup(9,36)", "(0,36)"),
+            ("(0,9), (9,36)", "(0,9) \\cup (9,36)"),
             ("(0,10)\\cup(9,36)", "(0,36)"),
         ],
     );

@@ -62,6 +62,15 @@ pub(super) fn relation(tokens: &[Token], depth: u32) -> Result<Option<Value>, St
     ))
 }
 
+/// Tells whether this is `x < 2` or the like and not an interval in brackets.
+pub(super) fn is_inequality(tokens: &[Token]) -> bool {
+    tokens.iter().any(|token| match token {
+        Token::Sign(c) => matches!(c, '<' | '>'),
+        Token::Command(name) => name == "le" || name == "ge",
+        _ => false,
+    })
+}
+
 /// Reads the left side of `x = …`, `x_1 = …`, `f(x) = …` or `\text{Area} = …`.
 fn variable(tokens: &[Token]) -> Option<Expr> {
     match tokens {
