@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use support::{Lab, bundle, published_data};
-use tritmark_proto::record::Item;
+use tritmark_proto::record::{Answer, Item};
 
 const TASKS: [&str; 3] = ["arc_challenge", "boolq", "winogrande"];
 
@@ -125,8 +125,8 @@ fn compare(case: &Case, task: &str, items: &BTreeMap<u32, &Item>, expected: &Val
             .iter()
             .map(|request| request["loglikelihood"].as_f64().expect("it is a number"))
             .collect();
-        assert_eq!(item.choices.len(), wanted.len(), "{task} {index}");
-        let ours = item.choices.iter().map(|choice| choice.loglikelihood);
+        assert_eq!(item.choices().len(), wanted.len(), "{task} {index}");
+        let ours = item.choices().iter().map(|choice| choice.loglikelihood);
         differences.extend(
             ours.zip(&wanted)
                 .map(|(ours, wanted)| (ours - wanted).abs()),
@@ -136,7 +136,13 @@ fn compare(case: &Case, task: &str, items: &BTreeMap<u32, &Item>, expected: &Val
         ranked.sort_by(|a, b| wanted[*b].total_cmp(&wanted[*a]));
         if wanted[ranked[0]] - wanted[ranked[1]] > case.margin {
             let name = case.model;
-            assert_eq!(item.predicted as usize, ranked[0], "{name} {task} {index}");
+            let Answer::Choice(answer) = &item.answer else {
+                panic!("{name} {task} {index} is no choice");
+            };
+            assert_eq!(
+                answer.predicted as usize, ranked[0],
+                "{name} {task} {index}"
+            );
         }
     }
     differences.sort_by(f64::total_cmp);

@@ -148,14 +148,14 @@ pub(super) fn pair<'a>(a: &[&'a Item], b: &[&'a Item]) -> Pairs<'a> {
             by: PairedBy::DocHash,
         };
     }
-    if let Some(items) = matched(program_names(a), &program_names(b)) {
+    if let Some(items) = matched(program_names(a), program_names(b).as_ref()) {
         return Pairs {
             items,
             by: PairedBy::Program,
         };
     }
     Pairs {
-        items: matched(Some(places(a)), &Some(places(b))).unwrap_or_default(),
+        items: matched(Some(places(a)), Some(&places(b))).unwrap_or_default(),
         by: PairedBy::Position,
     }
 }
@@ -164,9 +164,9 @@ type Keyed<'a, K> = Vec<(K, &'a Item)>;
 
 fn matched<'a, K: std::hash::Hash + Eq>(
     a: Option<Keyed<'a, K>>,
-    b: &Option<Keyed<'a, K>>,
+    b: Option<&Keyed<'a, K>>,
 ) -> Option<Vec<(&'a Item, &'a Item)>> {
-    let of_b: HashMap<&K, &Item> = b.as_ref()?.iter().map(|(key, item)| (key, *item)).collect();
+    let of_b: HashMap<&K, &Item> = b?.iter().map(|(key, item)| (key, *item)).collect();
     let pairs: Vec<(&Item, &Item)> = a?
         .into_iter()
         .filter_map(|(key, item)| Some((item, *of_b.get(&key)?)))
@@ -238,8 +238,8 @@ fn describe(row: &mut Row, figure: &Figure, a: &Task<'_>, b: &Task<'_>, pairs: &
     row.task.clone_from(&a.name);
     row.num_fewshot = a.num_fewshot;
     row.variant.clone_from(&a.variant);
-    row.metric = figure.metric().to_owned();
-    row.filter = figure.filter().to_owned();
+    figure.metric().clone_into(&mut row.metric);
+    figure.filter().clone_into(&mut row.filter);
     row.label = labels::figure_of_task(&a.name, figure.metric(), Some(figure.filter()));
     if a.num_fewshot > 0 {
         row.label = format!("{}, {}-shot", row.label, a.num_fewshot);

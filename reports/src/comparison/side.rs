@@ -216,8 +216,7 @@ pub(crate) fn collect<'a>(
 /// Finds what B has of A's task: asked in the same way, else the only one of its name where A has
 /// but one, too.
 pub(super) fn counterpart(task: &Task<'_>, of_a: &[Task<'_>], of_b: &[Task<'_>]) -> Option<usize> {
-    let alike = |other: &Task<'_>| other.is_asked_as(task);
-    if let Some(at) = of_b.iter().position(|other| alike(other)) {
+    if let Some(at) = of_b.iter().position(|other| other.is_asked_as(task)) {
         return Some(at);
     }
     let only = |tasks: &[Task<'_>]| {

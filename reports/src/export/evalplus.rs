@@ -34,10 +34,9 @@ pub(super) fn files(bundle: &Bundle, tasks: &[Task<'_>]) -> Result<Vec<File>, Re
             let of_base = item.score("pass@1", "base");
             let of_plus = item.score("pass@1", "plus");
             // What was run, where the answer was made into a program first.
-            let scores = [of_base, of_plus].into_iter().flatten();
+            let mut scores = [of_base, of_plus].into_iter().flatten();
             let solution = scores
-                .filter_map(|score| score.extracted.as_ref())
-                .next()
+                .find_map(|score| score.extracted.as_ref())
                 .unwrap_or(&answer.text);
             let task_id = &answer.target;
             json_line(

@@ -74,7 +74,7 @@ pub(super) fn files(
             let name = format!("samples_{}_{stamp}.jsonl", sanitized(&part.name));
             files.push((name, lines));
         }
-        let results = results(bundle, model, &named, hashes);
+        let results = results(bundle, model, &named, &hashes);
         files.insert(0, (format!("results_{stamp}.json"), super::json(&results)?));
     }
     Ok(files)
@@ -202,11 +202,12 @@ fn samples(doc_id: usize, item: &Item) -> Vec<Value> {
         .collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "a line for each key")]
 fn results(
     bundle: &Bundle,
     model: &str,
     named: &[Named<'_>],
-    task_hashes: Map<String, Value>,
+    task_hashes: &Map<String, Value>,
 ) -> Value {
     let mut results = Map::new();
     let mut groups = Map::new();
@@ -414,13 +415,28 @@ pub(super) fn sha256(text: &str) -> String {
 pub(super) fn python(value: f64) -> String {
     let text = format!("{value:?}");
     let Some((digits, exponent)) = text.split_once('e') else {
-        return text.replace("NaN", "nan");
+        return half_to_even(value, &text).unwrap_or_else(|| text.replace("NaN", "nan"));
     };
     let (sign, exponent) = match exponent.strip_prefix('-') {
         Some(exponent) => ('-', exponent),
         None => ('+', exponent),
     };
     format!("{digits}e{sign}{exponent:0>2}")
+}
+
+/// Returns the shortest digits of a number that lies halfway between two such, as Python rounds
+/// them; `None` of any other. Numbers that were f32 once often do.
+fn half_to_even(value: f64, shortest: &str) -> Option<String> {
+    let (_, fraction) = shortest.split_once('.')?;
+    // Every digit: a number of this size has fewer.
+    let exact = format!("{value:.80}");
+    let kept = exact.find('.')? + 1 + fraction.len();
+    let rest = exact.get(kept..)?.strip_prefix('5')?;
+    let is_tie = rest.bytes().all(|digit| digit == b'0');
+    let even = exact.get(..kept)?;
+    let last = even.bytes().last()?;
+    (is_tie && last.is_ascii_digit() && last % 2 == 0 && even.parse() == Ok(value))
+        .then(|| even.to_owned())
 }
 
 fn python_bool(value: bool) -> &'static str {

@@ -204,7 +204,7 @@ fn samples_have_lm_evals_shape() {
             "acc_norm"
         ]
     );
-    assert_eq!(choice["resps"][0][0], serde_json::json!(["-3.0", "False"]));
+    assert_eq!(choice["resps"][0][0], serde_json::json!(["-2.0", "True"]));
     assert_eq!(choice["filtered_resps"].as_array().unwrap().len(), 4);
     assert_eq!(choice["metrics"], serde_json::json!(["acc", "acc_norm"]));
     let text = first(4);

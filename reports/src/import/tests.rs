@@ -371,17 +371,16 @@ fn sample(item: &Value) -> Value {
     for (at, request) in requests.iter().enumerate() {
         arguments[format!("gen_args_{at}")] =
             json!({"arg_0": request["context"], "arg_1": request["continuation"]});
-        responses.push(match request.get("response") {
-            Some(response) => json!([response]),
-            None => {
-                let is_greedy = if request["is_greedy"] == true {
-                    "True"
-                } else {
-                    "False"
-                };
-                let loglikelihood = format!("{:?}", request["loglikelihood"].as_f64().unwrap());
-                json!([[loglikelihood, is_greedy]])
-            }
+        responses.push(if let Some(response) = request.get("response") {
+            json!([response])
+        } else {
+            let is_greedy = if request["is_greedy"] == true {
+                "True"
+            } else {
+                "False"
+            };
+            let loglikelihood = format!("{:?}", request["loglikelihood"].as_f64().unwrap());
+            json!([[loglikelihood, is_greedy]])
         });
     }
     sample["arguments"] = arguments;
