@@ -3,11 +3,15 @@
 mod agent;
 mod agree;
 mod bench;
+mod bundles;
 mod cancel;
+mod compare;
 mod completions;
 mod coordinator;
 mod doctor;
+mod export;
 mod generate;
+mod import;
 mod inventory;
 mod json;
 mod ls;
@@ -37,6 +41,9 @@ pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Ls(args) => ls::exec(args),
         Command::Cancel(args) => block_on(cancel::exec(args)),
         Command::Report(args) => report::exec(args),
+        Command::Compare(args) => compare::exec(&args),
+        Command::Export(args) => export::exec(&args),
+        Command::Import(args) => import::exec(&args),
         Command::Doctor(args) => doctor::exec(&args),
         Command::Model(args) => model::exec(args),
         Command::Generate(args) => generate::exec(&args),

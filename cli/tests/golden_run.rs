@@ -137,7 +137,7 @@ fn compare(case: &Case, task: &str, items: &BTreeMap<u32, &Item>, expected: &Val
         if wanted[ranked[0]] - wanted[ranked[1]] > case.margin {
             let name = case.model;
             let Answer::Choice(answer) = &item.answer else {
-                panic!("{:?}", item.answer);
+                panic!("{name} {task} {index} is no choice");
             };
             assert_eq!(
                 answer.predicted as usize, ranked[0],

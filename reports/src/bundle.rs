@@ -269,5 +269,7 @@ fn check_items(path: &Path, items: &[ItemRow]) -> Result<(), ReportError> {
     Ok(())
 }
 
+pub(crate) mod write;
+
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 mod page;
 mod render;
 mod rows;
-mod side;
+pub(crate) mod side;
 #[cfg(test)]
 mod tests;
 

@@ -72,7 +72,7 @@ pub fn write_report(bundle_dir: &Path, out_dir: &Path) -> Result<ReportFiles, Re
 }
 
 /// Writes a file beside its place and moves it there.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);

@@ -2,12 +2,10 @@
 
 pub(crate) mod tables;
 
-use std::{fs, num::NonZeroU32, path::Path};
+use std::{num::NonZeroU32, path::Path};
 
 use tritmark_proto::{
-    bundle::{
-        FORMAT_VERSION, Failure, FailureClass, JobOutcome, JobState, MANIFEST, Manifest, Run,
-    },
+    bundle::{FORMAT_VERSION, Failure, FailureClass, JobOutcome, JobState, Manifest, Run},
     job::{
         AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource,
         Numerics, RunId, Selector, SuiteSpec, Workload,
@@ -555,9 +553,7 @@ impl Fixture {
 
     /// Writes the bundle into `dir`.
     pub(crate) fn write(&self, dir: &Path) {
-        let manifest = serde_json::to_vec_pretty(&self.bundle.manifest).expect("a manifest");
-        fs::write(dir.join(MANIFEST), manifest).expect("a manifest");
-        tables::write(dir, &self.bundle);
+        self.bundle.write(dir).expect("a bundle");
     }
 
     fn next_sequence(&self, job: u32) -> u64 {

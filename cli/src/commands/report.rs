@@ -5,13 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tritmark_proto::bundle::MANIFEST;
-use tritmark_reports::summary::Status;
+use tritmark_reports::summary::SummaryRow;
 
 use crate::{
     args::{Report, Target},
     client::{Client, is_plain_name, run_id},
-    commands::block_on,
+    commands::{block_on, bundles},
     exit::{Exit, OrExit as _, Outcome},
     out,
 };
@@ -19,11 +18,7 @@ use crate::{
 pub(crate) fn exec(args: Report) -> Outcome {
     let source = Path::new(&args.source);
     let (bundle, out_dir) = if source.is_dir() {
-        let bundle = if source.join(MANIFEST).is_file() {
-            source.to_owned()
-        } else {
-            source.join("bundle")
-        };
+        let bundle = bundles::folder(source);
         (bundle, args.out.unwrap_or_else(|| source.to_owned()))
     } else {
         let fetched = block_on(fetch(&args.source, args.out, &args.target))?;
@@ -35,7 +30,7 @@ pub(crate) fn exec(args: Report) -> Outcome {
     out::line(&files.html.display().to_string())?;
     let rows = tritmark_reports::summary(&bundle)
         .or_exit(Exit::Usage, || format!("cannot read {}", bundle.display()))?;
-    let has_values = rows.iter().any(|row| row.status == Status::Ok);
+    let has_values = rows.iter().any(SummaryRow::has_value);
     Ok(if has_values {
         Exit::Pass
     } else {

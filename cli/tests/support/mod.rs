@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tritmark_proto::record::Answer;
 use tritmark_reports::{bundle::Bundle, frame::ItemRow};
 
 /// A folder of its own for one test, with plans, outputs and a machine lock.
@@ -250,8 +251,17 @@ pub(crate) fn results(bundle: &Bundle) -> Results {
     } in &bundle.items
     {
         let key = format!("job {job_index} item {} {}", item.task, item.index);
-        let bits = item.choices().iter().map(|c| c.loglikelihood.to_bits());
-        add(key, bits.collect());
+        let mut bits: Vec<u64> = item
+            .choices()
+            .iter()
+            .map(|choice| choice.loglikelihood.to_bits())
+            .collect();
+        match &item.answer {
+            Answer::Choice(_) => {}
+            Answer::Generated(answer) => bits.extend(answer.text.bytes().map(u64::from)),
+            Answer::Rolling(answer) => bits.push(answer.loglikelihood.to_bits()),
+        }
+        add(key, bits);
     }
     results
 }

@@ -295,6 +295,13 @@ async fn a_bundle_is_written_whole_and_over_an_older_one() {
     assert!(matches!(unknown, BundleError::NoRun(_)), "{unknown}");
 }
 
+fn cells(frame: &DataFrame, column: &str) -> Vec<String> {
+    let column = frame.column(column).unwrap();
+    (0..frame.height())
+        .map(|row| column.get(row).unwrap().str_value().into_owned())
+        .collect()
+}
+
 #[tokio::test]
 async fn each_kind_of_answer_has_its_columns_and_its_scores() {
     let dir = tempfile::tempdir().unwrap();
@@ -352,12 +359,6 @@ async fn each_kind_of_answer_has_its_columns_and_its_scores() {
     ]);
     store.add_records(attempt, &records).await.unwrap();
     let (_, [_, items, scores, _]) = read(&store, &run).await;
-    fn cells(frame: &DataFrame, column: &str) -> Vec<String> {
-        let column = frame.column(column).unwrap();
-        (0..frame.height())
-            .map(|row| column.get(row).unwrap().str_value().into_owned())
-            .collect()
-    }
     assert_eq!(cells(&items, "group"), ["null", "algebra", "null"]);
     assert_eq!(cells(&items, "gold"), ["1", "null", "null"]);
     assert_eq!(cells(&items, "text"), ["null", "so 4\u{0}2", "null"]);

@@ -22,6 +22,8 @@ use crate::{
 pub enum PairedBy {
     /// The same line of a data set, by its hash.
     DocHash,
+    /// The same program's tests, by their name.
+    Program,
     /// The same position in the task, since hashes of the two are of different kinds.
     Position,
 }
@@ -136,8 +138,8 @@ pub(super) struct Pairs<'a> {
     pub(super) by: PairedBy,
 }
 
-/// Puts items together by the hash of their line, or where no two have one in common by group and
-/// position.
+/// Puts items together by the hash of their line; where no two have one in common, programs by their
+/// task's name, anything else by group and position in it.
 pub(super) fn pair<'a>(a: &[&'a Item], b: &[&'a Item]) -> Pairs<'a> {
     let by_hash = compare::pair_items(a, b);
     if !by_hash.items.is_empty() {
@@ -146,21 +148,64 @@ pub(super) fn pair<'a>(a: &[&'a Item], b: &[&'a Item]) -> Pairs<'a> {
             by: PairedBy::DocHash,
         };
     }
-    let places: HashMap<(Option<&str>, u32), &Item> = b
-        .iter()
-        .map(|item| ((item.group.as_deref(), item.index), *item))
-        .collect();
-    let items = a
-        .iter()
-        .filter_map(|item| {
-            let other = places.get(&(item.group.as_deref(), item.index))?;
-            Some((*item, *other))
-        })
-        .collect();
+    if let Some(items) = matched(program_names(a), program_names(b).as_ref()) {
+        return Pairs {
+            items,
+            by: PairedBy::Program,
+        };
+    }
     Pairs {
-        items,
+        items: matched(Some(places(a)), Some(&places(b))).unwrap_or_default(),
         by: PairedBy::Position,
     }
+}
+
+type Keyed<'a, K> = Vec<(K, &'a Item)>;
+
+fn matched<'a, K: std::hash::Hash + Eq>(
+    a: Option<Keyed<'a, K>>,
+    b: Option<&Keyed<'a, K>>,
+) -> Option<Vec<(&'a Item, &'a Item)>> {
+    let of_b: HashMap<&K, &Item> = b?.iter().map(|(key, item)| (key, *item)).collect();
+    let pairs: Vec<(&Item, &Item)> = a?
+        .into_iter()
+        .filter_map(|(key, item)| Some((item, *of_b.get(&key)?)))
+        .collect();
+    (!pairs.is_empty()).then_some(pairs)
+}
+
+/// Returns the names of programs' tests; `None` where an item is no program or a name is there
+/// twice.
+fn program_names<'a>(items: &[&'a Item]) -> Option<Keyed<'a, &'a str>> {
+    let mut seen = std::collections::HashSet::new();
+    items
+        .iter()
+        .map(|item| match &item.answer {
+            Answer::Generated(answer)
+                if item.scores.iter().any(|score| score.metric == "pass@1")
+                    && seen.insert(answer.target.as_str()) =>
+            {
+                Some((answer.target.as_str(), *item))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Numbers the items of each group in their order; items without group have their own position.
+fn places<'a>(items: &[&'a Item]) -> Keyed<'a, (Option<&'a str>, u32)> {
+    let mut counts: HashMap<&str, u32> = HashMap::new();
+    items
+        .iter()
+        .map(|item| match item.group.as_deref() {
+            None => ((None, item.index), *item),
+            Some(group) => {
+                let count = counts.entry(group).or_default();
+                *count += 1;
+                ((Some(group), *count - 1), *item)
+            }
+        })
+        .collect()
 }
 
 /// Returns a row for each figure both sides have, in A's order.
@@ -193,8 +238,8 @@ fn describe(row: &mut Row, figure: &Figure, a: &Task<'_>, b: &Task<'_>, pairs: &
     row.task.clone_from(&a.name);
     row.num_fewshot = a.num_fewshot;
     row.variant.clone_from(&a.variant);
-    row.metric = figure.metric().to_owned();
-    row.filter = figure.filter().to_owned();
+    figure.metric().clone_into(&mut row.metric);
+    figure.filter().clone_into(&mut row.filter);
     row.label = labels::figure_of_task(&a.name, figure.metric(), Some(figure.filter()));
     if a.num_fewshot > 0 {
         row.label = format!("{}, {}-shot", row.label, a.num_fewshot);

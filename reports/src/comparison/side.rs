@@ -71,16 +71,16 @@ fn names(known: &[String]) -> String {
 
 /// A task as one model answered it.
 #[derive(Clone, Debug)]
-pub(super) struct Task<'a> {
-    pub(super) name: String,
-    pub(super) num_fewshot: u32,
-    pub(super) add_bos: bool,
-    pub(super) variant: Option<String>,
+pub(crate) struct Task<'a> {
+    pub(crate) name: String,
+    pub(crate) num_fewshot: u32,
+    pub(crate) add_bos: bool,
+    pub(crate) variant: Option<String>,
     /// In the order of the data set, each once.
-    pub(super) items: Vec<&'a Item>,
+    pub(crate) items: Vec<&'a Item>,
     /// Items the task has under its limit.
-    pub(super) n_expected: Option<u64>,
-    pub(super) data_hash: Option<String>,
+    pub(crate) n_expected: Option<u64>,
+    pub(crate) data_hash: Option<String>,
 }
 
 impl Task<'_> {
@@ -104,8 +104,28 @@ impl Task<'_> {
     }
 }
 
+/// Returns the models of a bundle that have items, in the order of their first one.
+pub(crate) fn models(bundle: &Bundle) -> Vec<String> {
+    let jobs: HashMap<u32, &str> = bundle
+        .manifest
+        .jobs
+        .iter()
+        .filter(|outcome| outcome.state == JobState::Succeeded)
+        .map(|outcome| (outcome.job.id.index, outcome.job.model.id.as_str()))
+        .collect();
+    let mut models: Vec<String> = Vec::new();
+    for row in &bundle.items {
+        if let Some(model) = jobs.get(&row.job_index)
+            && models.iter().all(|known| known != model)
+        {
+            models.push((*model).to_owned());
+        }
+    }
+    models
+}
+
 /// Takes a model's tasks out of a bundle, in the order of its jobs.
-pub(super) fn collect<'a>(
+pub(crate) fn collect<'a>(
     bundle: &'a Bundle,
     model: Option<&str>,
 ) -> Result<(Side, Vec<Task<'a>>), SideError> {
@@ -117,14 +137,7 @@ pub(super) fn collect<'a>(
         .filter(|outcome| outcome.state == JobState::Succeeded)
         .map(|outcome| (outcome.job.id.index, outcome))
         .collect();
-    let mut known: Vec<String> = Vec::new();
-    for row in &bundle.items {
-        if let Some(outcome) = jobs.get(&row.job_index)
-            && !known.contains(&outcome.job.model.id)
-        {
-            known.push(outcome.job.model.id.clone());
-        }
-    }
+    let known = models(bundle);
     let model = match (model, known.as_slice()) {
         (Some(model), _) if known.iter().any(|name| name == model) => model.to_owned(),
         (Some(model), _) => {
@@ -203,8 +216,7 @@ pub(super) fn collect<'a>(
 /// Finds what B has of A's task: asked in the same way, else the only one of its name where A has
 /// but one, too.
 pub(super) fn counterpart(task: &Task<'_>, of_a: &[Task<'_>], of_b: &[Task<'_>]) -> Option<usize> {
-    let alike = |other: &Task<'_>| other.is_asked_as(task);
-    if let Some(at) = of_b.iter().position(|other| alike(other)) {
+    if let Some(at) = of_b.iter().position(|other| other.is_asked_as(task)) {
         return Some(at);
     }
     let only = |tasks: &[Task<'_>]| {

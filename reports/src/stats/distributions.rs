@@ -43,9 +43,12 @@ pub(super) fn student_tail(t: f64, freedom: f64) -> f64 {
     if t >= 0.0 { tail } else { 1.0 - tail }
 }
 
-/// Returns the regularised incomplete beta function I_x(a, b) by its continued fraction
+/// Keeps a denominator of the continued fraction from being 0.
+const TINY: f64 = 1e-300;
+
+/// Returns the regularised incomplete beta function `I_x(p, q)` by its continued fraction
 /// (*NIST Handbook of Mathematical Functions*, 8.17.22), evaluated by Lentz's method.
-fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
+fn incomplete_beta(p: f64, q: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
     }
@@ -53,32 +56,31 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
         return 1.0;
     }
     // The fraction converges fast on this side of the mean; the other side is the complement.
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - incomplete_beta(b, a, 1.0 - x);
+    if x > (p + 1.0) / (p + q + 2.0) {
+        return 1.0 - incomplete_beta(q, p, 1.0 - x);
     }
     let ln_front =
-        libm::lgamma(a + b) - libm::lgamma(a) - libm::lgamma(b) + a * x.ln() + b * libm::log1p(-x);
-    const TINY: f64 = 1e-300;
+        libm::lgamma(p + q) - libm::lgamma(p) - libm::lgamma(q) + p * x.ln() + q * libm::log1p(-x);
     let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };
-    let mut c = 1.0;
-    let mut d = 1.0 / away_from_0(1.0 - (a + b) * x / (a + 1.0));
-    let mut fraction = d;
-    for m in 1..500 {
-        let m = f64::from(m);
-        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+    let mut above = 1.0;
+    let mut below = 1.0 / away_from_0(1.0 - (p + q) * x / (p + 1.0));
+    let mut fraction = below;
+    for step in 1..500 {
+        let m = f64::from(step);
+        let even = m * (q - m) * x / ((p + 2.0 * m - 1.0) * (p + 2.0 * m));
+        let odd = -(p + m) * (p + q + m) * x / ((p + 2.0 * m) * (p + 2.0 * m + 1.0));
         let mut last = 1.0;
         for term in [even, odd] {
-            d = 1.0 / away_from_0(1.0 + term * d);
-            c = away_from_0(1.0 + term / c);
-            last = c * d;
+            below = 1.0 / away_from_0(1.0 + term * below);
+            above = away_from_0(1.0 + term / above);
+            last = above * below;
             fraction *= last;
         }
-        if (last - 1.0).abs() < 1e-16 {
+        if (last - 1.0_f64).abs() < 1e-16 {
             break;
         }
     }
-    ln_front.exp() * fraction / a
+    ln_front.exp() * fraction / p
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ mod tests {
         assert!(found.p() < 0.05);
         assert!(equivalence(&[0.0; 100], None, 0.01).unwrap().p() > 0.05);
         // Always worse by one: nothing within a margin of a half.
-        assert_eq!(equivalence(&[-1.0; 50], None, 0.5).unwrap().worse_p, 1.0);
+        assert!(equivalence(&[-1.0; 50], None, 0.5).unwrap().worse_p > 0.999);
     }
 
     #[test]

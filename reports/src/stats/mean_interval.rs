@@ -1,4 +1,4 @@
-//! Bootstrap intervals over items: of a mean by BCa, of any other statistic by percentiles.
+//! Bootstrap intervals over items: of a mean by `BCa`, of any other statistic by percentiles.
 
 use super::{
     Interval, RESAMPLES,
@@ -13,7 +13,7 @@ const MIN_ITEMS: usize = 3;
 /// Returns the 95 % interval of the mean of paired differences, items resampled, or `None` of fewer
 /// than three.
 ///
-/// The method is BCa, bias-corrected and accelerated (Efron and Tibshirani, *An Introduction to the
+/// The method is `BCa`, bias-corrected and accelerated (Efron and Tibshirani, *An Introduction to the
 /// Bootstrap*, 1993, section 14.3), which few discordant items do not push to one side as they do
 /// percentiles.
 pub fn mean_interval(values: &[f64], seed: u64) -> Option<Interval> {

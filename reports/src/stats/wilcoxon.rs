@@ -155,7 +155,7 @@ mod tests {
     fn no_differences_say_nothing() {
         assert_eq!(signed_rank(&[]), None);
         assert_eq!(signed_rank(&[1.0, f64::NAN]), None);
-        assert_eq!(signed_rank(&[0.0; 20]).unwrap().p, 1.0);
+        assert!(signed_rank(&[0.0; 20]).unwrap().p > 0.999);
     }
 
     proptest! {

@@ -1,0 +1,39 @@
+//! `tritmark export`: a run in another program's files.
+
+use tritmark_reports::{
+    comparison::SideError,
+    export::{self, ExportError, Format},
+};
+
+use super::bundles;
+use crate::{
+    args::{Export, ForeignFormat},
+    exit::{Exit, Fault, Outcome},
+    out,
+};
+
+pub(crate) fn exec(args: &Export) -> Outcome {
+    let named = bundles::read(&args.run)?;
+    let format = match args.format {
+        ForeignFormat::LmEval => Format::LmEval,
+        ForeignFormat::EvalPlus => Format::EvalPlus,
+    };
+    let written = export::export(&named.bundle, named.model.as_deref(), format, &args.out);
+    for path in written.map_err(refused)? {
+        out::line(&path.display().to_string())?;
+    }
+    Ok(Exit::Pass)
+}
+
+fn refused(error: ExportError) -> Fault {
+    let exit = match &error {
+        ExportError::NoPrograms { .. } | ExportError::Side(SideError::NoItems { .. }) => {
+            Exit::NothingSelected
+        }
+        ExportError::Side(_) | ExportError::Write(_) => Exit::Usage,
+    };
+    Fault {
+        exit,
+        error: error.into(),
+    }
+}
