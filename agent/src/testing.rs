@@ -80,13 +80,7 @@ pub(crate) fn latency_job(id: JobId, script: &str) -> Job {
 
 /// An accuracy job for the fake worker.
 pub(crate) fn accuracy_job(id: JobId, script: &str) -> Job {
-    let spec = AccuracySpec {
-        task: "arc_easy".to_owned(),
-        data_dir: "data".into(),
-        limit: None,
-        num_fewshot: 0,
-        add_bos: false,
-    };
+    let spec = AccuracySpec::new("arc_easy", "data");
     job(id, script, SuiteSpec::Accuracy(spec))
 }
 

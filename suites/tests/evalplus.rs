@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 
 use tritmark_suites::{
-    accuracy::DataFile,
+    accuracy::{DataFile, definition::Format},
     evalplus::{EvalPlus, Options, Problem, Status, Verdict},
     humaneval,
     sandbox::{self, Limits, Program, Sandbox},
@@ -28,7 +28,8 @@ fn lines(set: &str) -> Option<Vec<String>> {
         eprintln!("NOT RUN: {set} needs TRITMARK_DATA");
         return None;
     };
-    let file = DataFile::find(&data.join(set), &["test"]).expect("the set is there");
+    let file =
+        DataFile::find(&data.join(set), &["test"], Format::JsonLines).expect("the set is there");
     let lines = file.lines().expect("the set can be read");
     let text = |line| String::from_utf8(line).expect("the set is UTF-8");
     Some(
