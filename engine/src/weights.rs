@@ -13,7 +13,7 @@ use crate::{
     lookup::LookupMatrix,
     mmap,
     pages::Piece,
-    quant::{K_BLOCK, Q_BLOCK, q4_0, q4_k, q5_0, q5_k, q6_k, q8_0},
+    quant::{K_BLOCK, Q_BLOCK, i2_s, q4_0, q4_k, q5_0, q5_k, q6_k, q8_0},
 };
 
 /// Bytes of a tensor, mapped from a file or owned. Cloning is cheap.
@@ -212,6 +212,32 @@ impl TernaryMatrix {
     /// # Panics
     /// If `codes` are not `rows` rows of `cols` columns.
     pub fn from_i2_s_rows(rows: usize, cols: usize, codes: &[u8], scale: TernaryScale) -> Self {
+        let matrix = Self::from_rows(rows, cols, codes, scale, |_| None);
+        matrix.unwrap_or_else(|_| unreachable!("nothing is refused"))
+    }
+
+    /// Does the same for rows of a file; returns where the first byte with a code 3 is, if there is
+    /// one.
+    ///
+    /// # Panics
+    /// As [`from_i2_s_rows`](Self::from_i2_s_rows).
+    pub(crate) fn from_untrusted_i2_s_rows(
+        rows: usize,
+        cols: usize,
+        codes: &[u8],
+        scale: TernaryScale,
+    ) -> Result<Self, usize> {
+        Self::from_rows(rows, cols, codes, scale, i2_s::find_invalid)
+    }
+
+    /// Takes rows in which `fault` finds none; returns where it found the first one otherwise.
+    fn from_rows(
+        rows: usize,
+        cols: usize,
+        codes: &[u8],
+        scale: TernaryScale,
+        fault: impl Fn(&[u8]) -> Option<usize> + Sync,
+    ) -> Result<Self, usize> {
         // What one thread takes over at least.
         const STRETCH: usize = 1 << 20;
         let row_bytes = Self::row_bytes(cols);
@@ -221,23 +247,44 @@ impl TernaryMatrix {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let threads = cpus.min(codes.len() / STRETCH).max(1);
         let groups = rows.div_ceil(TERNARY_GROUP).div_ceil(threads).max(1);
-        thread::scope(|scope| {
-            let mut parts = codes
-                .chunks(groups * group_bytes)
-                .zip(out.as_mut_slice().chunks_mut(groups * group_bytes));
-            let own = parts.next();
-            for (rows, out) in parts {
-                scope.spawn(move || interleave(rows, row_bytes, out));
-            }
-            if let Some((rows, out)) = own {
+        let part_bytes = groups * group_bytes;
+        // A group at a time, so that it is read from memory once.
+        let take = |first: usize, rows: &[u8], out: &mut [u8]| {
+            let groups = rows.chunks(group_bytes).zip(out.chunks_mut(group_bytes));
+            for (nth, (rows, out)) in groups.enumerate() {
+                if let Some(at) = fault(rows) {
+                    return Some(first + nth * group_bytes + at);
+                }
                 interleave(rows, row_bytes, out);
             }
+            None
+        };
+        let first_fault = thread::scope(|scope| {
+            let mut parts = codes
+                .chunks(part_bytes)
+                .zip(out.as_mut_slice().chunks_mut(part_bytes))
+                .zip((0..).step_by(part_bytes));
+            let own = parts.next();
+            let take = &take;
+            let others: Vec<_> = parts
+                .map(|((rows, out), first)| scope.spawn(move || take(first, rows, out)))
+                .collect();
+            let own = own.and_then(|((rows, out), first)| take(first, rows, out));
+            let others = others.into_iter().filter_map(|other| {
+                other
+                    .join()
+                    .unwrap_or_else(|e| std::panic::resume_unwind(e))
+            });
+            own.into_iter().chain(others).min()
         });
-        Self {
-            rows,
-            cols,
-            codes: Bytes::Owned(Arc::new(out)),
-            scale,
+        match first_fault {
+            Some(at) => Err(at),
+            None => Ok(Self {
+                rows,
+                cols,
+                codes: Bytes::Owned(Arc::new(out)),
+                scale,
+            }),
         }
     }
 
@@ -275,22 +322,19 @@ impl TernaryMatrix {
 
 /// Interleaves whole rows, four at a time; rows that are missing become zeros.
 fn interleave(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
-    let group_bytes = TERNARY_GROUP * row_bytes;
-    for (rows, out) in rows.chunks(group_bytes).zip(out.chunks_mut(group_bytes)) {
-        let out: &mut [TernaryGroup] = bytemuck::cast_slice_mut(out);
-        let mut rows = rows.chunks_exact(row_bytes);
-        for nth in 0..TERNARY_GROUP {
-            match rows.next() {
-                Some(row) => {
-                    let (blocks, _) = row.as_chunks::<TERNARY_BLOCK_BYTES>();
-                    for (group, block) in out.iter_mut().zip(blocks) {
-                        group[nth] = *block;
-                    }
+    let out: &mut [TernaryGroup] = bytemuck::cast_slice_mut(out);
+    let mut rows = rows.chunks_exact(row_bytes);
+    for nth in 0..TERNARY_GROUP {
+        match rows.next() {
+            Some(row) => {
+                let (blocks, _) = row.as_chunks::<TERNARY_BLOCK_BYTES>();
+                for (group, block) in out.iter_mut().zip(blocks) {
+                    group[nth] = *block;
                 }
-                None => out
-                    .iter_mut()
-                    .for_each(|group| group[nth] = [ZERO_CODES; TERNARY_BLOCK_BYTES]),
             }
+            None => out
+                .iter_mut()
+                .for_each(|group| group[nth] = [ZERO_CODES; TERNARY_BLOCK_BYTES]),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `TRITMARK_BENCH_MODEL=700m cargo test --release -p tritmark-engine --test batches -- --ignored
 //! --nocapture --test-threads=1`, where the variable names a model file or a synthetic shape; the
-//! bundled ternary model without it. `TRITMARK_BENCH_THREADS` are the threads, 2 without it.
+//! bundled ternary model without it. `TRITMARK_BENCH_THREADS` are the threads (2), `_ROUNDS` how often
+//! all ways take turns (5), `_ITEMS` how many items or prompts there are (64).
 #![expect(clippy::unwrap_used, reason = "what cannot be measured ends the bench")]
 
 use std::{
@@ -22,8 +23,13 @@ use tritmark_engine::{
     tokenizer::Tokenizer,
 };
 
-const ROUNDS: usize = 5;
 const BATCHES: [usize; 3] = [8, 16, 64];
+
+/// Returns a number that the environment gives, or what it is without.
+fn number(name: &str, otherwise: usize) -> usize {
+    let name = format!("TRITMARK_BENCH_{name}");
+    std::env::var(name).map_or(otherwise, |n| n.parse().unwrap())
+}
 
 fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/bitnet-tiny.i2_s.gguf")
@@ -46,9 +52,8 @@ fn model() -> LoadedModel {
 }
 
 fn engine(model: &LoadedModel) -> Engine {
-    let threads = std::env::var("TRITMARK_BENCH_THREADS").map_or(2, |n| n.parse().unwrap());
     let options = EngineOptions {
-        threads: NonZeroUsize::new(threads).unwrap(),
+        threads: NonZeroUsize::new(number("THREADS", 2)).unwrap(),
         ..EngineOptions::default()
     };
     Engine::new(model.config.clone(), model.weights.clone(), &options).unwrap()
@@ -131,7 +136,7 @@ fn ways() -> Vec<String> {
 fn bench_items() {
     let model = model();
     let mut engine = engine(&model);
-    let n = 64;
+    let n = number("ITEMS", 64);
     for task in &TASKS {
         let items = items(task, n, model.config.vocab_size);
         let requests: Vec<Vec<Request<'_>>> = items
@@ -147,7 +152,7 @@ fn bench_items() {
             .collect();
         let mut cache = engine.new_cache(task.shots + task.context + task.choice);
         let mut seconds = vec![Vec::new(); 1 + BATCHES.len()];
-        for _ in 0..ROUNDS {
+        for _ in 0..number("ROUNDS", 5) {
             let start = Instant::now();
             let alone: Vec<Vec<Score>> = requests
                 .iter()
@@ -180,7 +185,7 @@ fn bench_generation() {
     let vocab = load(&bundled(), &LoadOptions::default()).unwrap().vocab;
     let tokenizer = Tokenizer::new(&vocab).unwrap();
     let mut rng = TestRng::new(1);
-    let n = 64;
+    let n = number("ITEMS", 64);
     let tokens: Vec<_> = (0..n)
         .map(|_| {
             let len = 16 + rng.below(32);
@@ -202,7 +207,7 @@ fn bench_generation() {
         .map(|(tokens, params)| Prompt { tokens, params })
         .collect();
     let mut seconds = vec![Vec::new(); 1 + BATCHES.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..number("ROUNDS", 5) {
         let mut cache = engine.new_cache(128);
         let start = Instant::now();
         let alone: Vec<_> = prompts

@@ -18,11 +18,9 @@ mod truth;
 use std::{
     io,
     num::NonZeroUsize,
+    panic::resume_unwind,
     path::PathBuf,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -41,7 +39,7 @@ use crate::sandbox::{Exit, Sandbox, SandboxError};
 
 /// CPU time beside a solution's own: the interpreter's start, inputs to read, sanitizing. On the
 /// reference machine.
-const OVERHEAD: Duration = Duration::from_secs(10);
+const OVERHEAD: Duration = Duration::from_secs(5);
 
 /// Why there is no verdict. What a solution does is never the reason.
 #[derive(Debug, Error)]
@@ -182,23 +180,24 @@ impl<'a> EvalPlus<'a> {
         threads: NonZeroUsize,
     ) -> Vec<Result<Verdict, EvalPlusError>> {
         let next = AtomicUsize::new(0);
-        let verdicts = Mutex::new(Vec::with_capacity(solutions.len()));
-        thread::scope(|scope| {
-            for _ in 0..threads.get().min(solutions.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some((problem, solution)) = solutions.get(at) else {
-                            return;
-                        };
-                        let verdict = self.score(problem, solution);
-                        let mut verdicts = verdicts.lock().expect("no scorer panics");
-                        verdicts.push((at, verdict));
-                    }
-                });
+        let share = || {
+            let mut verdicts = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some((problem, solution)) = solutions.get(at) else {
+                    return verdicts;
+                };
+                verdicts.push((at, self.score(problem, solution)));
             }
+        };
+        let mut verdicts: Vec<_> = thread::scope(|scope| {
+            let n = threads.get().min(solutions.len());
+            let scorers: Vec<_> = (0..n).map(|_| scope.spawn(share)).collect();
+            scorers
+                .into_iter()
+                .flat_map(|scorer| scorer.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
         });
-        let mut verdicts = verdicts.into_inner().expect("no scorer panics");
         verdicts.sort_by_key(|(at, _)| *at);
         verdicts.into_iter().map(|(_, verdict)| verdict).collect()
     }

@@ -50,7 +50,7 @@ fn score(sandbox: &Sandbox, options: Options, solutions: &[(Problem, String)]) -
         .into_iter()
         .map(|verdict| verdict.expect("there is a verdict"))
         .collect();
-    println!(
+    eprintln!(
         "{} solutions in {:.1} s, {THREADS} at a time",
         verdicts.len(),
         start.elapsed().as_secs_f64()
@@ -64,7 +64,7 @@ fn not_passed(solutions: &[(Problem, String)], verdicts: &[Verdict]) -> Vec<Stri
     failed
         .filter(|(_, verdict)| !verdict.passes_plus())
         .map(|((problem, _), verdict)| {
-            println!("{}: {:?} {:?}", problem.task_id, verdict.base, verdict.plus);
+            eprintln!("{}: {:?} {:?}", problem.task_id, verdict.base, verdict.plus);
             problem.task_id.clone()
         })
         .collect()
@@ -84,7 +84,7 @@ fn every_canonical_solution_passes_and_one_does_not_by_evalplus_own_mistake() {
     let Some(sandbox) = common::sandbox(sandbox::Options::default()) else {
         return;
     };
-    println!("{}", sandbox.layers());
+    eprintln!("{}", sandbox.layers());
     let cache = tempfile::tempdir().unwrap();
     for (set, n, by_mistake) in [
         ("humaneval_plus", 164, &["HumanEval/32"][..]),
@@ -126,11 +126,11 @@ fn sanitizing_takes_nothing_that_is_needed_but_a_generator() {
         let Some(solutions) = canonical(set) else {
             return;
         };
-        // As a chat model answers, on every third problem and those of the rule.
+        // As a chat model answers, on every sixth problem and those of the rule.
         let solutions: Vec<_> = solutions
             .into_iter()
             .enumerate()
-            .filter(|(at, (problem, _))| at % 3 == 0 || by_rule.contains(&problem.task_id.as_str()))
+            .filter(|(at, (problem, _))| at % 6 == 0 || by_rule.contains(&problem.task_id.as_str()))
             .map(|(_, (problem, code))| {
                 let answer = format!(
                     "Here is the function:\n```python\nimport os\n{code}\n\n\
@@ -151,7 +151,7 @@ fn sanitizing_takes_nothing_that_is_needed_but_a_generator() {
             changed += usize::from(verdict.solution != *answer);
         }
     }
-    assert!(changed > 150, "{changed}");
+    assert!(changed > 80, "{changed}");
 }
 
 /// A program that was made wrong.
@@ -198,7 +198,7 @@ fn every_planted_mistake_is_found() {
         let one = one.join().expect("every problem has a mutant");
         one.into_iter().chain(other).collect()
     });
-    println!(
+    eprintln!(
         "{} mistakes planted in {:.1} s",
         mutants.len(),
         start.elapsed().as_secs_f64()
@@ -213,7 +213,7 @@ fn every_planted_mistake_is_found() {
         .collect();
     let verdicts = score(&sandbox, Options::default(), &solutions);
     let n_seen_by_base = mutants.iter().filter(|m| m.which == "base").count();
-    println!("{n_seen_by_base} of them show in the original tests");
+    eprintln!("{n_seen_by_base} of them show in the original tests");
     for (((problem, code), mutant), verdict) in solutions.iter().zip(&mutants).zip(&verdicts) {
         assert!(!verdict.passes_plus(), "{}:\n{code}", problem.task_id);
         if mutant.which == "base" {
@@ -241,7 +241,7 @@ fn the_original_tests_pass_what_is_right() {
             failed.push(problem.task_id.clone());
         }
     }
-    println!(
+    eprintln!(
         "{} solutions in {:.1} s",
         lines.len(),
         start.elapsed().as_secs_f64()

@@ -439,6 +439,7 @@ fn check_answer(
     if expected[best] - second <= gap {
         return;
     }
+
     assert_eq!(predicted as usize, best, "{label} item {}", item.index);
     let score = item.score(metric, "none").unwrap();
     assert_eq!(score.value, right, "{label} item {}", item.index);

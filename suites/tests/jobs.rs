@@ -357,6 +357,30 @@ fn an_accuracy_job_goes_on_where_an_earlier_attempt_stopped() {
 }
 
 #[test]
+fn scores_do_not_depend_on_the_batch() {
+    let root = tempfile::tempdir().unwrap();
+    for task in ["arc_challenge", "winogrande"] {
+        let [one, many] = [1, 64].map(|batch| {
+            let mut suite = accuracy(task, mini(), 1000);
+            if let SuiteSpec::Accuracy(spec) = &mut suite {
+                spec.batch = NonZeroU32::new(batch);
+                spec.num_fewshot = 0;
+            }
+            let (bodies, end) = work(job(suite), 0, root.path());
+            assert_eq!(end, Ok(()));
+            let items = items(&bodies).into_iter();
+            items
+                .map(|item| {
+                    let bits = item.choices().iter().map(|c| c.loglikelihood.to_bits());
+                    (item.index, bits.collect::<Vec<u64>>())
+                })
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(one, many, "{task}");
+    }
+}
+
+#[test]
 fn every_bundled_item_can_be_scored() {
     let root = tempfile::tempdir().unwrap();
     for task in ["arc_challenge", "arc_easy", "boolq", "winogrande"] {

@@ -23,7 +23,7 @@ const NOBODY: u32 = 65534;
 /// What a program in a test may use; small, so that limits are soon reached.
 const LIMITS: Limits = Limits {
     cpu: Duration::from_secs(2),
-    wall: Duration::from_secs(20),
+    wall: Duration::from_mins(2),
     memory_bytes: 1 << 30,
     file_bytes: 1 << 20,
     scratch_bytes: 4 << 20,
@@ -357,7 +357,7 @@ fn of_a_gigabyte_of_output_the_beginning_is_kept() {
     const PIECE: u64 = 1 << 20;
     let limits = Limits {
         cpu: Duration::from_secs(30),
-        wall: Duration::from_secs(120),
+        wall: Duration::from_mins(2),
         ..LIMITS
     };
     for sandbox in sandboxes() {

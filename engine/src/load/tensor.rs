@@ -179,12 +179,12 @@ impl Tensor {
         if !finite {
             return Err(self.fault("has a scale that is not finite"));
         }
-        if let Some(at) = i2_s::find_invalid(&codes) {
-            return Err(self.fault(format!(
+        let matrix = TernaryMatrix::from_untrusted_i2_s_rows(rows, cols, &codes, scale);
+        let matrix = matrix.map_err(|at| {
+            self.fault(format!(
                 "holds the code 3, which no trit has (byte {at} in I2_S order)"
-            )));
-        }
-        let matrix = TernaryMatrix::from_i2_s_rows(rows, cols, &codes, scale);
+            ))
+        })?;
         // The file's pages have been read once and will not be again: they need not stay resident.
         self.bytes.release(0, self.bytes.len());
         Ok(matrix)

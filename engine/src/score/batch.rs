@@ -41,18 +41,15 @@ struct Item {
 
 impl Item {
     fn new(requests: Vec<Scored>) -> Self {
-        let first = requests.first();
-        let shared = requests
-            .iter()
-            .skip(1)
-            .zip(first)
-            .map(|(other, first)| common_prefix(first.input(), other.input()))
-            .min()
-            .or(first.map(|first| first.input().len()));
+        let shared = requests.split_first().map_or(0, |(first, others)| {
+            let common = |other: &Scored| common_prefix(first.input(), other.input());
+            let all = first.input().len();
+            others.iter().map(common).min().unwrap_or(all)
+        });
         let first_scored = requests.iter().map(|request| request.first_scored).min();
         Self {
             requests,
-            shared: shared.unwrap_or(0),
+            shared,
             first_scored: first_scored.unwrap_or(0),
         }
     }

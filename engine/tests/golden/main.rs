@@ -14,6 +14,7 @@ mod common;
 
 mod generation;
 mod harness;
+mod identity;
 mod logits;
 mod models;
 mod perplexity;

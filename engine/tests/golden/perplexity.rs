@@ -1,6 +1,14 @@
 //! Perplexity of a stretch of WikiText-2 by llama.cpp's protocol.
 
-use tritmark_engine::{score::token_logprobs, tokenizer::Special};
+use std::path::Path;
+
+use tritmark_engine::{
+    convert::{Format, Options, convert},
+    engine::Engine,
+    kernels::{self, KernelChoice},
+    score::{Request, Scorer, token_logprobs},
+    tokenizer::Special,
+};
 
 use crate::{
     common,
@@ -9,14 +17,20 @@ use crate::{
 
 const CHUNK: usize = 512;
 
+/// Returns the text that was scored.
+fn text(data: &Path) -> String {
+    let wikitext = common::read(&data.join("wikitext2/wiki.test.raw.gz"));
+    let text: String = wikitext.chars().take(39_878).collect();
+    assert_eq!(text.len(), 39_994);
+    text
+}
+
 #[test]
 fn perplexity_is_the_references_within_a_thousandth() {
     let Some(data) = common::data("the golden perplexities") else {
         return;
     };
-    let wikitext = common::read(&data.join("wikitext2/wiki.test.raw.gz"));
-    let text: String = wikitext.chars().take(39_878).collect();
-    assert_eq!(text.len(), 39_994);
+    let text = text(&data);
     for (file, reference) in [
         ("bitnet-tiny-packed", "bitnet-tiny-packed"),
         ("bitnet-tiny-bf16", "bitnet-tiny-bf16"),
@@ -60,5 +74,84 @@ fn perplexity_is_the_references_within_a_thousandth() {
             (perplexity / expected - 1.0).abs() <= 1e-3,
             "{file}: {perplexity}, not {expected}"
         );
+    }
+}
+
+/// Returns the sum of `ln p` of all scored tokens.
+fn loglikelihood(engine: &mut Engine, chunks: &[Vec<u32>]) -> f64 {
+    let requests: Vec<_> = chunks
+        .iter()
+        .map(|chunk| {
+            let (context, continuation) = chunk.split_at(CHUNK / 2 + 1);
+            [Request {
+                context,
+                continuation,
+            }]
+        })
+        .collect();
+    let items: Vec<_> = requests.iter().map(<[_; 1]>::as_slice).collect();
+    let scores = Scorer::new(engine, 4 * CHUNK).score(&items).unwrap();
+    scores
+        .iter()
+        .flatten()
+        .map(|score| score.loglikelihood)
+        .sum()
+}
+
+/// What the published comparison of lossless formats shows to four digits (arXiv 2502.11880, table
+/// 2), to the last bit: one model, converted by this crate, and packed for every way to look up
+/// exact sums.
+#[test]
+fn perplexity_is_bit_equal_in_every_lossless_format() {
+    let Some(data) = common::data("the perplexities of converted models") else {
+        return;
+    };
+    let source = data.join("golden/models/bitnet-tiny-packed");
+    let text = text(&data);
+    let tokenizer = tokenizer(&source);
+    let ids = tokenizer.encode(&text, Special::Bos, true).unwrap();
+    let mut chunks: Vec<_> = ids.chunks_exact(CHUNK).map(<[u32]>::to_vec).collect();
+    for chunk in &mut chunks {
+        chunk[0] = tokenizer.bos().unwrap();
+    }
+    let best = kernel_names()[0];
+    let expected = loglikelihood(&mut engine(&source, best), &chunks);
+    let scored = (chunks.len() * (CHUNK / 2 - 1)) as f64;
+    let golden = common::json(&data.join("golden/ppl/bitnet-tiny-packed.wikitext2-first.json"));
+    let golden = golden["ppl"].as_f64().unwrap();
+    let perplexity = (-expected / scored).exp();
+    assert!(
+        (perplexity / golden - 1.0).abs() <= 1e-3,
+        "{perplexity}, not {golden}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    for format in [Format::I2S, Format::Tq1_0, Format::Tq2_0] {
+        let path = folder.path().join(format!("{}.gguf", format.name()));
+        let options = Options {
+            // The scale of a matrix, a bfloat16, is none of f16's.
+            scale_tensors: true,
+            ..Options::new(format)
+        };
+        convert(&source, &path, &options, |_, _| {}).unwrap();
+        let ways = kernels::names().filter(|name| {
+            let lossless = KernelChoice::Named(name).is_lossless() == Ok(true);
+            // Trits are packed for tables from any format alike.
+            lossless && (*name == best || format == Format::I2S && name.starts_with(best))
+        });
+        let mut n_ways = 0;
+        for kernel in ways {
+            let found = loglikelihood(&mut engine(&path, kernel), &chunks);
+            let perplexity = (-found / scored).exp();
+            eprintln!("{} by {kernel}: perplexity {perplexity}", format.name());
+            assert_eq!(
+                found.to_bits(),
+                expected.to_bits(),
+                "{} by {kernel}",
+                format.name()
+            );
+            n_ways += 1;
+        }
+        assert_eq!(n_ways, if format == Format::I2S { 4 } else { 1 });
     }
 }

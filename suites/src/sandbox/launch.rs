@@ -119,7 +119,8 @@ fn request(sandbox: &Sandbox, program: &Program, folder: &Path) -> Request {
             .into_iter()
             .chain(program.args.iter().cloned())
             .collect(),
-        cpu_s: (limits.cpu.as_secs_f64().ceil() as u64).max(1),
+        // Whole seconds, rounded up, and a kernel reads 0 as 1.
+        cpu_s: limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0),
         wall: limits.wall,
         memory_bytes: limits.memory_bytes,
         file_bytes: limits.file_bytes,

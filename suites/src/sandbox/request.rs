@@ -101,10 +101,10 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(layer: &'static str, reason: impl ToString) -> Self {
+    pub(super) fn new(layer: &'static str, reason: impl Into<String>) -> Self {
         Self {
             layer,
-            reason: reason.to_string(),
+            reason: reason.into(),
         }
     }
 }

@@ -210,7 +210,7 @@ mod tests {
         symlink(&kept, inside.join("a/link")).unwrap();
         symlink(parent.path(), inside.join("a/up")).unwrap();
         for locked in ["a/.removed-0/b", "a"] {
-            fs::set_permissions(inside.join(locked), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(inside.join(locked), fs::Permissions::from_mode(0o000)).unwrap();
         }
         let path = folder.path().to_owned();
         folder.remove().unwrap();

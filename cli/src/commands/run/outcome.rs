@@ -91,8 +91,8 @@ fn figure(metric: &str, value: f64) -> String {
 fn accuracy(rows: &[SummaryRow]) -> Option<String> {
     let lines: Vec<Vec<String>> = rows
         .iter()
-        .filter(|row| row.suite == "accuracy" && row.status == Status::Ok)
-        .filter(|row| matches!(row.metric.as_deref(), Some("acc" | "acc_norm")))
+        .filter(|row| row.suite == "accuracy" && row.task.is_some())
+        .filter(|row| matches!(row.status, Status::Ok | Status::Incomplete))
         .map(|row| {
             vec![
                 row.model.clone(),
@@ -122,6 +122,9 @@ fn remarks(rows: &[SummaryRow]) -> Option<String> {
         let what = row.suite.as_str();
         match row.status {
             Status::Ok => {}
+            Status::Incomplete => {
+                remarks.insert(format!("{} {what}: incomplete: {reason}", row.model));
+            }
             Status::Unmeasurable => {
                 remarks.insert(format!("{what}: unmeasurable: {reason}"));
             }

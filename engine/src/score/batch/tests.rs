@@ -42,6 +42,15 @@ fn items(n: usize) -> Vec<Pairs> {
                     pairs[1] = pairs[0].clone();
                     pairs[3].1 = [&pairs[2].1[..], &[3, 4]].concat();
                 }
+                // The first two have more in common than all of them.
+                (2 | 6, 4) => {
+                    for (choice, begin) in [&[7, 8, 9, 10], &[7, 8, 9, 11], &[7, 12, 9, 10]]
+                        .into_iter()
+                        .enumerate()
+                    {
+                        pairs[choice].1 = begin.to_vec();
+                    }
+                }
                 (5, 1..) => pairs[0].0 = rng.tokens(150, 101),
                 _ => {}
             }
