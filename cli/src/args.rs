@@ -57,9 +57,9 @@ pub(crate) enum Command {
     /// Set one model's answers against another's, item by item, with a verdict.
     Compare(Compare),
     /// Write a run's items as lm-evaluation-harness or EvalPlus would.
-    Export(Export),
+    Export(ExportRun),
     /// Make a bundle of another program's results.
-    Import(Import),
+    Import(ImportRun),
     /// Say what this machine can measure, and how to make it measure more.
     Doctor(Doctor),
     /// Look into model files, or make one.
@@ -375,7 +375,7 @@ fn points(text: &str) -> Result<f64, String> {
 
 /// `tritmark export`.
 #[derive(Debug, Args)]
-pub(crate) struct Export {
+pub(crate) struct ExportRun {
     /// A bundle folder or the output folder of `tritmark run`, and a model of it; every model where
     /// none is named.
     #[arg(value_name = "RUN[#MODEL]")]
@@ -390,7 +390,7 @@ pub(crate) struct Export {
 
 /// `tritmark import`.
 #[derive(Debug, Args)]
-pub(crate) struct Import {
+pub(crate) struct ImportRun {
     /// Whose files they are.
     #[arg(value_enum, value_name = "PROGRAM")]
     pub(crate) format: ForeignFormat,

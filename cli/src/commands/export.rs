@@ -7,12 +7,12 @@ use tritmark_reports::{
 
 use super::bundles;
 use crate::{
-    args::{Export, ForeignFormat},
+    args::{ExportRun, ForeignFormat},
     exit::{Exit, Fault, Outcome},
     out,
 };
 
-pub(crate) fn exec(args: &Export) -> Outcome {
+pub(crate) fn exec(args: &ExportRun) -> Outcome {
     let named = bundles::read(&args.run)?;
     let format = match args.format {
         ForeignFormat::LmEval => Format::LmEval,

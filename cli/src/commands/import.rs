@@ -3,12 +3,12 @@
 use tritmark_reports::import;
 
 use crate::{
-    args::{ForeignFormat, Import},
+    args::{ForeignFormat, ImportRun},
     exit::{Exit, OrExit as _, Outcome},
     out,
 };
 
-pub(crate) fn exec(args: &Import) -> Outcome {
+pub(crate) fn exec(args: &ImportRun) -> Outcome {
     let imported = match args.format {
         ForeignFormat::LmEval => import::lm_eval(&args.paths),
         ForeignFormat::EvalPlus => import::evalplus(&args.paths),
