@@ -128,9 +128,6 @@ fn remarks(rows: &[SummaryRow]) -> Option<String> {
             Status::Unmeasurable => {
                 remarks.insert(format!("{what}: unmeasurable: {reason}"));
             }
-            Status::Incomplete => {
-                remarks.insert(format!("{} {what}: incomplete: {reason}", row.model));
-            }
             Status::Failed | Status::Cancelled | Status::Unfinished => {
                 let status = row.status.name();
                 remarks.insert(format!("{} {what}: {status}: {reason}", row.model));
