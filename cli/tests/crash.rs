@@ -10,7 +10,8 @@ use std::{
 };
 
 use support::{
-    Lab, Results, Running, bundle, bundled_accuracy, bundled_models, results, wait_until,
+    Lab, Results, Running, bundle, bundled_accuracy, bundled_models, published_data, results,
+    wait_until,
 };
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -77,6 +78,62 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_results() {
         let resumed = results(&bundle(&out.join("bundle")));
         assert_same(&calm, &resumed, &format!("seed {seed}"));
     }
+}
+
+#[test]
+fn gsm8k_killed_at_ten_moments_ends_with_the_same_item_log() {
+    let Some(data) = published_data("killing GSM8K") else {
+        return;
+    };
+    let lab = Lab::new();
+    let text = |name: &str| {
+        format!(
+            r#"
+name = "{name}"
+{}
+[suites.accuracy]
+tasks = ["gsm8k"]
+data = "{}"
+limit = 48
+num_fewshot = 0
+max_new = 48
+batch = 4
+models = ["bitnet-tiny"]
+"#,
+            bundled_models(),
+            data.display(),
+        )
+    };
+    let calm = lab.plan("calm.toml", &text("calm"));
+    let start = Instant::now();
+    lab.run(["run".as_ref(), calm.as_os_str()]).expect(0);
+    let took = start.elapsed();
+    let calm = results(&bundle(&lab.path("out/calm/bundle")));
+    assert_eq!(
+        calm.keys().filter(|key| key.contains("item gsm8k")).count(),
+        48
+    );
+
+    let plan = lab.plan("killed.toml", &text("killed"));
+    let mut random = Random(8);
+    let mut n_running = 0;
+    for _ in 0..10 {
+        let run = lab.start(
+            "gsm8k.log",
+            ["run".as_ref(), plan.as_os_str(), "--resume".as_ref()],
+        );
+        // What is resumed is shorter each time, so that later moments come earlier.
+        let at = took.as_millis() as u64 * (5 + random.below(30)) / 100;
+        std::thread::sleep(Duration::from_millis(at));
+        let mut run = run;
+        n_running += u32::from(!run.has_ended());
+        run.kill();
+    }
+    assert!(n_running >= 3, "only {n_running} runs were still under way");
+    lab.run(["run".as_ref(), plan.as_os_str(), "--resume".as_ref()])
+        .expect(0);
+    let resumed = results(&bundle(&lab.path("out/killed/bundle")));
+    assert_same(&calm, &resumed, "ten times");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*, sample::select, sample::subsequence};
-use tritmark_proto::job::{Job, ModelSource, Numerics};
+use tritmark_proto::job::{AccuracySpec, Job, ModelSource, Numerics};
 
 use super::{
     CheckContext, EXAMPLE, KnownAgent, Machine, Path, Plan, PlanError, RunId, SuiteSpec,
@@ -565,6 +565,88 @@ fn list<T: Clone + std::fmt::Debug + 'static>(values: Vec<T>) -> impl Strategy<V
     subsequence(values, 1..=n)
         .prop_shuffle()
         .prop_map(|values| spanned(values.into_iter().map(spanned).collect()))
+}
+
+fn accuracy_of(job: &Job) -> &AccuracySpec {
+    match &job.suite {
+        SuiteSpec::Accuracy(spec) => spec,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_preset_says_how_each_task_is_asked_and_the_plan_may_say_otherwise() {
+    let model = "[[models]]\nid = \"a\"\npath = \"a.gguf\"\n";
+    let jobs = |keys: &str| {
+        let text = format!(
+            "{model}[suites.accuracy]\ndata = \"d\"\ntasks = [\"arc_easy\", \"gsm8k\", \"mmlu\"]\n{keys}"
+        );
+        Plan::parse(&text, "p", Path::new("/")).unwrap().jobs(run())
+    };
+    let asked = |keys: &str| -> Vec<(u32, bool, bool)> {
+        let jobs = jobs(keys);
+        let specs = jobs.iter().map(accuracy_of);
+        specs
+            .map(|spec| (spec.num_fewshot, spec.add_bos, spec.chat.is_some()))
+            .collect()
+    };
+    assert_eq!(
+        asked(""),
+        [(0, true, false), (5, true, false), (0, true, false)]
+    );
+    assert_eq!(
+        asked("preset = \"bitnet-2b4t\"\n"),
+        [(0, true, false), (4, true, true), (5, true, false)]
+    );
+    assert_eq!(
+        asked("preset = \"bitnet-2b4t\"\nnum_fewshot = 2\nadd_bos = false\nchat = false\n"),
+        [(2, false, false); 3]
+    );
+    let sharded = jobs("shards = 3\nmax_new = 7\n");
+    assert_eq!(sharded.len(), 9);
+    let shards = sharded.iter().map(|job| accuracy_of(job).shard);
+    let indices: Vec<u32> = shards.map(|shard| shard.unwrap().index).collect();
+    assert_eq!(indices, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+    assert!(sharded.iter().all(|job| accuracy_of(job).max_new.is_some()));
+}
+
+#[test]
+fn a_task_of_the_plan_s_own_travels_with_its_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = "name = \"capitals\"\nkind = \"generate_until\"\n[fewshot]\ncount = 3\n";
+    std::fs::write(dir.path().join("own.toml"), own).unwrap();
+    std::fs::write(dir.path().join("taken.toml"), "name = \"mmlu\"\n").unwrap();
+    let parse = |keys: &str| {
+        let text = format!(
+            "[[models]]\nid = \"a\"\npath = \"a.gguf\"\n[suites.accuracy]\ndata = \"d\"\n{keys}"
+        );
+        Plan::parse(&text, "p", dir.path())
+    };
+    let plan = parse("task_files = [\"own.toml\"]\npreset = \"bitnet-2b4t\"\n").unwrap();
+    let jobs = plan.jobs(run());
+    let spec = accuracy_of(&jobs[0]);
+    assert_eq!((spec.task.as_str(), spec.num_fewshot), ("capitals", 3));
+    assert_eq!(spec.definition.as_deref(), Some(own));
+    assert!(spec.chat.is_some());
+
+    let refused = |keys: &str, expected: &str| {
+        let error = parse(keys).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused("", "the suite has no task");
+    refused("task_files = [\"none.toml\"]\n", "none.toml: No such file");
+    refused(
+        "task_files = [\"taken.toml\"]\n",
+        "is the name of a built-in task",
+    );
+    refused(
+        "task_files = [\"own.toml\", \"own.toml\"]\n",
+        "is in the plan twice",
+    );
+    refused(
+        "tasks = [\"mmlu\"]\npreset = \"paper\"\n",
+        "unknown preset `paper`",
+    );
 }
 
 fn spanned<T>(value: T) -> toml::Spanned<T> {
