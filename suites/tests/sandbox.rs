@@ -7,11 +7,15 @@ mod common;
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
+
+use serde_json::json;
 
 use tritmark_suites::sandbox::{
     Exit, Limits, Namespaces, Options, Program, Ran, Sandbox, SandboxError,
@@ -505,6 +509,160 @@ fn a_name_of_a_file_stays_within_the_folder() {
             assert!(sandbox.run(&program).is_err(), "{name}");
         }
     }
+}
+
+#[test]
+fn a_layer_that_fails_is_named_and_the_program_does_not_start() {
+    let Some(sandbox) = sandboxes().pop() else {
+        return;
+    };
+    drop(sandbox);
+    let python = fs::canonicalize("/usr/bin/python3")
+        .or_else(|_| fs::canonicalize("/usr/local/bin/python3"));
+    let Ok(python) = python else {
+        eprintln!("NOT RUN: layers that fail: there is no Python in /usr");
+        return;
+    };
+    let whole = |folder: &Path| {
+        json!({
+            "folder": folder,
+            "parent": std::process::id(),
+            "namespaces": false,
+            "landlock": 1,
+            "interpreter": python,
+            "links": {},
+            "readable": ["/usr/lib", "/usr/local/lib"],
+            "executable": [],
+            "args": ["-c", "open('started', 'w')"],
+            "cpu_s": 1,
+            "wall": {"secs": 20, "nanos": 0},
+            "memory_bytes": 1 << 30,
+            "file_bytes": 1 << 20,
+            "scratch_bytes": 1 << 20,
+            "n_files": 64,
+        })
+    };
+    for (key, value, layer) in [
+        // A version that no kernel has yet.
+        ("landlock", json!(99), "landlock"),
+        ("readable", json!(["/nowhere"]), "landlock"),
+        ("interpreter", json!("/usr/lib/nothing"), "landlock"),
+        ("parent", json!(1), "process group"),
+        ("namespaces", json!(true), "mount namespace"),
+        ("folder", json!("/nowhere"), ""),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::File::create(folder.path().join("status")).unwrap();
+        let scratch = folder.path().join("scratch");
+        fs::create_dir(&scratch).unwrap();
+        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o777)).unwrap();
+        let mut request = whole(folder.path());
+        request[key] = value;
+        let output = Command::new(common::entry())
+            .args(["sandbox-stage", "monitor", "-", &request.to_string()])
+            .output()
+            .unwrap();
+        let said = fs::read_to_string(folder.path().join("status")).unwrap();
+        if layer.is_empty() {
+            assert_eq!(output.status.code(), Some(125));
+        } else {
+            let first = said.lines().next().unwrap_or_default();
+            assert!(
+                first.contains(&format!("\"layer\":\"{layer}\"")),
+                "{key}: {said}"
+            );
+        }
+        assert!(!said.contains("walled"), "{key}: {said}");
+        assert_eq!(
+            fs::read_dir(&scratch).unwrap().count(),
+            0,
+            "{key}: it was started"
+        );
+    }
+}
+
+/// The process ids of all descendants of a process.
+fn descendants(pid: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // After the name, which may hold anything, state and parent.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+            Some((pid, parent.parse().ok()?))
+        })
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while at < found.len() {
+        let parent = found[at];
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, p)| *p == parent)
+                .map(|(pid, _)| *pid),
+        );
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_program_dies_with_the_harness() {
+    for sandbox in sandboxes() {
+        dies_with_the_harness(sandbox.layers().namespaces);
+    }
+}
+
+fn dies_with_the_harness(namespaces: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut harness = Command::new(common::entry())
+        .args((!namespaces).then_some("without-namespaces"))
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // With a thread, to be told from the probe.
+    let script = "
+import threading, time
+thread = threading.Thread(target=time.sleep, args=(25,))
+thread.start()
+time.sleep(25)
+";
+    let mut stdin = harness.stdin.take().unwrap();
+    stdin.write_all(script.as_bytes()).unwrap();
+    drop(stdin);
+    let sleeping = until("the program starts", || {
+        let all = descendants(harness.id());
+        let is_ours = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            stat.contains("python") && stat.contains("Threads:\t2")
+        };
+        all.iter().any(is_ours).then_some(all)
+    });
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    until("all of its processes end", || {
+        let alive = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains("python") || stat.contains("sandbox") || stat.contains("entry")
+        };
+        (!sleeping.iter().any(alive)).then_some(())
+    });
 }
 
 /// As root, all tests of this file once more as an ordinary user.

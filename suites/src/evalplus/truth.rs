@@ -1,6 +1,11 @@
 //! What the canonical solutions return: computed once, in the sandbox, and kept in a folder.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -60,11 +65,14 @@ fn key(sandbox: &Sandbox, problem: &Problem) -> String {
 }
 
 fn keep(path: &Path, truth: &Truth) -> io::Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Whole or not at all, also where several processes score the same problem.
-    let new = path.with_extension(format!("{}.new", std::process::id()));
+    // Whole or not at all, also where several threads or processes score the same problem.
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let new = path.with_extension(format!("{}-{count}.new", std::process::id()));
     fs::write(&new, serde_json::to_vec(truth)?)?;
     fs::rename(new, path)
 }

@@ -22,7 +22,7 @@ pub(super) const ENTRY: &str = "sandbox-stage";
 pub(super) struct Request {
     /// Folder of this run alone; has the files `status`, `root` (empty) and `scratch`.
     pub(super) folder: PathBuf,
-    /// The process that asks for it.
+    /// The process that starts the stage; of no meaning across process namespaces.
     pub(super) parent: u32,
     /// Whether to have user, mount, process, network, IPC and host name namespaces.
     pub(super) namespaces: bool,

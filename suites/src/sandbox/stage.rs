@@ -96,10 +96,7 @@ fn open_status(request: &Request) -> io::Result<File> {
 fn monitor(request: &Request, status: &mut File) -> Result<(), Fault> {
     let start = Instant::now();
     setsid().layer("process group", "setsid")?;
-    die_with_parent()?;
-    if getppid().map(|parent| parent.as_raw_pid().cast_unsigned()) != Some(request.parent) {
-        return Err(Fault::new("process group", "the harness is gone"));
-    }
+    die_with(request.parent)?;
     // The first to go where memory runs out; a system without this file has no such order.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let child = if request.namespaces {
@@ -107,7 +104,11 @@ fn monitor(request: &Request, status: &mut File) -> Result<(), Fault> {
         start_stage(Path::new(STAGE), "init", request, status)?
     } else {
         let program = env::current_exe().layer("stage", "cannot find this program")?;
-        start_stage(&program, "jail", request, status)?
+        let request = Request {
+            parent: std::process::id(),
+            ..request.clone()
+        };
+        start_stage(&program, "jail", &request, status)?
     };
     let pid = Pid::from_child(&child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).layer("wall limit", "pidfd_open")?;
@@ -172,6 +173,11 @@ fn jail(request: &Request, status: &mut File) -> Result<Never, Fault> {
     let scratch = scratch_of(request);
     env::set_current_dir(&scratch).layer("scratch folder", "chdir")?;
     walls::become_nobody(request)?;
+    if !request.namespaces {
+        // Once more, as the kernel forgets it when the user changes. With namespaces the end of
+        // process 1 is everyone's.
+        die_with(request.parent)?;
+    }
     limits::set(request)?;
     rustix::thread::set_no_new_privs(true).layer("no_new_privs", "prctl")?;
     let mut command = Command::new(&request.interpreter);
@@ -206,6 +212,16 @@ fn scratch_of(request: &Request) -> PathBuf {
 
 fn die_with_parent() -> Result<(), Fault> {
     set_parent_process_death_signal(Some(Signal::KILL)).layer("process group", "prctl")
+}
+
+/// Dies with its parent, and at once if that is gone.
+fn die_with(parent: u32) -> Result<(), Fault> {
+    die_with_parent()?;
+    if getppid().map(|pid| pid.as_raw_pid().cast_unsigned()) == Some(parent) {
+        Ok(())
+    } else {
+        Err(Fault::new("process group", "the parent is gone"))
+    }
 }
 
 fn start_stage(

@@ -145,9 +145,9 @@ const ALLOWED_HERE: &[libc::c_long] = &[
     libc::SYS_alarm,
     libc::SYS_pause,
 ];
-/// Older forms of the same, which only this architecture has.
+/// An older form of `renameat2`, which `libc` does not name here.
 #[cfg(target_arch = "aarch64")]
-const ALLOWED_HERE: &[libc::c_long] = &[libc::SYS_renameat];
+const ALLOWED_HERE: &[libc::c_long] = &[38];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
