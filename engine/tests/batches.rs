@@ -5,7 +5,7 @@
 //! bundled ternary model without it. `TRITMARK_BENCH_THREADS` are the threads (2), `_ROUNDS` how often
 //! all ways take turns (5), `_ITEMS` how many items or prompts there are (64).
 #![expect(clippy::unwrap_used, reason = "what cannot be measured ends the bench")]
-#![expect(clippy::print_stdout, reason = "a bench says what it measured")]
+#![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
 use std::{
     num::NonZeroUsize,
