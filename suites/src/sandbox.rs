@@ -299,6 +299,18 @@ impl Sandbox {
         /// Truncation of files is covered from here on.
         const LANDLOCK_ALONE: i32 = 3;
 
+        // A program that is started as a stage and comes here instead would start stages without
+        // end.
+        if std::env::args_os()
+            .nth(1)
+            .is_some_and(|arg| arg == request::ENTRY)
+        {
+            return Err(Unavailable {
+                layer: "entry".to_owned(),
+                reason: "this program's `main` does not begin with `enter_if_asked`".to_owned(),
+            }
+            .into());
+        }
         let interpreter = interpreter::Interpreter::find(options.python.as_deref())?;
         let entry = match &options.entry {
             Some(path) => path.clone(),
