@@ -283,12 +283,19 @@ pub struct Sandbox {
 pub fn enter_if_asked() -> Option<ExitCode> {
     #[cfg(target_os = "linux")]
     {
-        let mut args = std::env::args_os().skip(1);
-        if args.next().is_some_and(|arg| arg == request::ENTRY) {
+        if is_stage() {
+            let args = std::env::args_os().skip(2);
             return Some(stage::main(args.filter_map(|arg| arg.into_string().ok())));
         }
     }
     None
+}
+
+/// Tells whether this process was started as a stage.
+#[cfg(target_os = "linux")]
+fn is_stage() -> bool {
+    let asked = std::env::args_os().nth(1);
+    asked.is_some_and(|arg| arg == request::ENTRY)
 }
 
 #[cfg(target_os = "linux")]
@@ -299,15 +306,11 @@ impl Sandbox {
         /// Truncation of files is covered from here on.
         const LANDLOCK_ALONE: i32 = 3;
 
-        // A program that is started as a stage and comes here instead would start stages without
-        // end.
-        if std::env::args_os()
-            .nth(1)
-            .is_some_and(|arg| arg == request::ENTRY)
-        {
+        // A stage that came here would start the next, without end.
+        if is_stage() {
             return Err(Unavailable {
-                layer: "entry".to_owned(),
-                reason: "this program's `main` does not begin with `enter_if_asked`".to_owned(),
+                layer: "stage".to_owned(),
+                reason: "`main` of this program does not begin with `enter_if_asked`".to_owned(),
             }
             .into());
         }
