@@ -10,6 +10,7 @@ mod dataset;
 pub mod definition;
 mod examples;
 mod filter;
+pub mod lm_eval_task;
 pub mod math;
 mod random;
 mod task;

@@ -72,7 +72,10 @@ impl<'t> Data<'t> {
         let folder = spec.data_dir.join(definition.folder());
         let file = DataFile::find(&folder, &definition.data.items, definition.data.format)?;
         let mut hasher = blake3::Hasher::new();
-        let stated = serde_json::to_string(definition).unwrap_or_default();
+        // Where the data can be had from says nothing about what is asked.
+        let mut asked = definition.clone();
+        asked.data.hub = None;
+        let stated = serde_json::to_string(&asked).unwrap_or_default();
         hasher.update(stated.as_bytes());
         let mut n_items = 0;
         for line in file.lines()? {

@@ -129,7 +129,8 @@ pub struct Prompt {
     pub gold: Option<String>,
     /// Expression: for each choice whether it is right (0 or 1).
     pub right: Option<String>,
-    /// Template: the answer a generated one is compared with, and the examples' answers.
+    /// Template: the answer a generated one is compared with, and the examples' answers. Of a
+    /// choice, instead of `gold` and `right`: the right choice's position, or its text.
     pub target: Option<String>,
     /// Between question and answer.
     pub target_delimiter: Option<String>,
@@ -216,6 +217,12 @@ pub enum Step {
     /// Takes the answer to a problem of mathematics: the last `\boxed{}`, else what follows
     /// "the answer is", else the last number.
     MathAnswer {},
+    /// Takes blanks off both ends, as Python's `str.strip`.
+    Strip {},
+    /// Makes capital letters small.
+    Lowercase {},
+    /// Makes small letters capital.
+    Uppercase {},
 }
 
 /// Takes a match of a regular expression.
@@ -354,8 +361,13 @@ impl Definition {
         }
         self.check_keys()?;
         let prompt = &self.prompt;
-        if self.kind == Kind::MultipleChoice && prompt.gold.is_some() == prompt.right.is_some() {
-            return Err("one of `prompt.gold` and `prompt.right` is needed".to_owned());
+        let n_answers = [&prompt.gold, &prompt.right, &prompt.target]
+            .into_iter()
+            .flatten()
+            .count();
+        if self.kind == Kind::MultipleChoice && n_answers != 1 {
+            let problem = "one of `prompt.gold`, `prompt.right` and `prompt.target` is needed";
+            return Err(problem.to_owned());
         }
         if self.metrics.contains(&Metric::Mc2) && prompt.right.is_none() {
             return Err("metric `mc2` needs `prompt.right`".to_owned());
@@ -404,7 +416,7 @@ impl Definition {
             ),
             Kind::MultipleChoice => (
                 &["prompt.question", "prompt.choices"],
-                &["prompt.gold", "prompt.right"],
+                &["prompt.gold", "prompt.right", "prompt.target"],
                 &[Metric::Acc, Metric::AccNorm, Metric::Mc2],
             ),
             Kind::GenerateUntil => (

@@ -75,11 +75,11 @@ impl Examples {
     pub(super) fn fixed(task: &Task, count: u32) -> Result<Self, DataError> {
         let mut all = Self::of(task, count);
         let samples = &task.definition.fewshot.samples;
-        if samples.len() < count as usize {
+        if (samples.len() as u64) < u64::from(all.drawn()) {
             return Err(DataError::FewExamples {
                 path: format!("the definition of {}", task.name()).into(),
                 items: samples.len() as u64,
-                count,
+                count: all.drawn(),
             });
         }
         for (number, sample) in (1..).zip(samples) {
@@ -118,7 +118,7 @@ impl Examples {
     }
 
     fn drawn(&self) -> u32 {
-        self.count + u32::from(self.draws_one_more && self.sampler == Sampler::Random)
+        self.count + u32::from(self.draws_one_more)
     }
 
     /// Returns the examples of the next document, in the order they stand in; `None` where its part

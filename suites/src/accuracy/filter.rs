@@ -29,6 +29,9 @@ enum CompiledStep {
         fallback: String,
     },
     MathAnswer,
+    Strip,
+    Lowercase,
+    Uppercase,
 }
 
 impl Compiled {
@@ -48,6 +51,9 @@ impl Compiled {
                     fallback: fallback.clone(),
                 }),
                 Step::MathAnswer {} => Ok(CompiledStep::MathAnswer),
+                Step::Strip {} => Ok(CompiledStep::Strip),
+                Step::Lowercase {} => Ok(CompiledStep::Lowercase),
+                Step::Uppercase {} => Ok(CompiledStep::Uppercase),
             })
             .collect::<Result<_, String>>()?;
         Ok(Self {
@@ -67,6 +73,9 @@ impl Compiled {
                     fallback,
                 } => extract(pattern, *take, &text)?.unwrap_or_else(|| fallback.clone()),
                 CompiledStep::MathAnswer => math::answer(&text).unwrap_or_default(),
+                CompiledStep::Strip => text.trim_matches(is_python_space).to_owned(),
+                CompiledStep::Lowercase => text.to_lowercase(),
+                CompiledStep::Uppercase => text.to_uppercase(),
             };
         }
         Ok(text)
@@ -194,6 +203,18 @@ mod tests {
         assert_eq!(take(0, "7 of 12"), Some("7".to_owned()));
         assert_eq!(take(-3, "7 of 12"), None);
         assert_eq!(take(0, "none"), None);
+    }
+
+    #[test]
+    fn blanks_and_capitals_are_steps_of_their_own() {
+        let steps = vec![Step::Strip {}, Step::Uppercase {}];
+        let name = "shout".to_owned();
+        let filter = Compiled::new(&Filter { name, steps }).unwrap();
+        assert_eq!(filter.apply(" \u{1c}straße\n").unwrap(), "STRASSE");
+        let steps = vec![Step::Lowercase {}];
+        let name = "whisper".to_owned();
+        let filter = Compiled::new(&Filter { name, steps }).unwrap();
+        assert_eq!(filter.apply(" ÄB ").unwrap(), " äb ");
     }
 
     #[test]

@@ -328,6 +328,10 @@ impl Task {
         let right = if self.templates.has(GOLD) {
             let gold = position(&self.templates.evaluate(GOLD, keys)?, n)?;
             (0..n).map(|i| i == gold).collect()
+        } else if self.templates.has(TARGET) {
+            let target = self.templates.render(TARGET, keys)?;
+            let gold = named(&target, &requests, delimiter.len())?;
+            (0..n).map(|i| i == gold).collect()
         } else {
             flags(&self.templates.evaluate(RIGHT, keys)?, n)?
         };
@@ -395,6 +399,21 @@ fn position(value: &Value, n: usize) -> Result<usize, FieldError> {
         .and_then(|found| usize::try_from(found).ok())
         .filter(|found| *found < n)
         .ok_or_else(|| FieldError::new(GOLD, format!("is {value}, which is none of {n} choices")))
+}
+
+/// Finds the choice a target names: its position in digits, else its text.
+fn named(target: &str, requests: &[Request], n_delimiter: usize) -> Result<usize, FieldError> {
+    let is_number = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit());
+    let found = if is_number {
+        target.parse().ok().filter(|at| *at < requests.len())
+    } else {
+        let choice = |request: &Request| request.continuation[n_delimiter..] == *target;
+        requests.iter().position(choice)
+    };
+    found.ok_or_else(|| {
+        let problem = format!("is `{target}`, which is none of {} choices", requests.len());
+        FieldError::new(TARGET, problem)
+    })
 }
 
 fn flags(value: &Value, n: usize) -> Result<Vec<bool>, FieldError> {

@@ -48,6 +48,7 @@ impl Templates {
             wikitext::detokenize(page)
         });
         environment.add_filter("wikihow_clean", |text: String| wikihow_clean(&text));
+        environment.add_filter("one_text", one_text);
         environment.add_filter(JSON, |value: &Value| {
             serde_json::to_string(value)
                 .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
@@ -140,18 +141,87 @@ fn describe(error: &Error) -> String {
     text
 }
 
+/// Lists within lists that are printed.
+const MAX_NESTED: u32 = 64;
+
 /// Prints a value as Python's `str` does.
 fn print_as_python(
     out: &mut Output<'_>,
     state: &mut State<'_, '_>,
     value: &Value,
 ) -> Result<(), Error> {
+    print_value(out, state, value, 0)
+}
+
+fn print_value(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+    depth: u32,
+) -> Result<(), Error> {
+    if depth > MAX_NESTED {
+        let problem = format!("is nested more than {MAX_NESTED} lists deep");
+        return Err(Error::new(ErrorKind::InvalidOperation, problem));
+    }
     match value.kind() {
+        ValueKind::String if depth > 0 => write_quoted(out, value.as_str().unwrap_or_default())?,
         ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" })?,
         ValueKind::None => out.write_str("None")?,
+        ValueKind::Seq => {
+            out.write_str("[")?;
+            for (i, entry) in value.try_iter()?.enumerate() {
+                out.write_str(if i > 0 { ", " } else { "" })?;
+                print_value(out, state, &entry, depth + 1)?;
+            }
+            out.write_str("]")?;
+        }
+        ValueKind::Map => {
+            out.write_str("{")?;
+            for (i, key) in value.try_iter()?.enumerate() {
+                out.write_str(if i > 0 { ", " } else { "" })?;
+                print_value(out, state, &key, depth + 1)?;
+                out.write_str(": ")?;
+                print_value(out, state, &value.get_item(&key)?, depth + 1)?;
+            }
+            out.write_str("}")?;
+        }
         _ => minijinja::escape_formatter(out, state, value)?,
     }
     Ok(())
+}
+
+/// Writes a text as it stands within a list or a dictionary.
+fn write_quoted(out: &mut Output<'_>, text: &str) -> fmt::Result {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    out.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\\' => out.write_str("\\\\")?,
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            c if c == quote => write!(out, "\\{c}")?,
+            c if c.is_control() => write!(out, "\\x{:02x}", u32::from(c))?,
+            c => out.write_char(c)?,
+        }
+    }
+    out.write_char(quote)
+}
+
+/// Lets one text or number through: where a list stands for several right answers, a task that
+/// knows one answer would be scored wrongly.
+fn one_text(value: &Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "is a list, of which only one text can be the right answer",
+        )),
+        _ => Ok(value.clone()),
+    }
 }
 
 /// Python's methods that minijinja leaves out, or whose blanks are not Python's.

@@ -28,7 +28,7 @@ fn a_definition_says_which_key_is_wrong() {
     refused(
         "gold = \"g\"",
         "",
-        "one of `prompt.gold` and `prompt.right`",
+        "one of `prompt.gold`, `prompt.right` and `prompt.target`",
     );
     refused("choices = \"c\"", "", "`prompt.choices` is missing");
     refused("gold =", "golden =", "unknown field `golden`");
@@ -43,7 +43,7 @@ fn a_definition_says_which_key_is_wrong() {
     refused(
         "\"{{ q }}\"",
         "\"{{ q }}\"\ntarget = \"x\"",
-        "`prompt.target` means nothing",
+        "one of `prompt.gold`, `prompt.right` and `prompt.target`",
     );
 }
 

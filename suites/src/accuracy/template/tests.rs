@@ -34,6 +34,28 @@ fn values_print_as_python_prints_them_and_nothing_is_escaped() {
 }
 
 #[test]
+fn lists_print_as_python_prints_them() {
+    let item =
+        json!({"l": ["a", "it's", "say \"it's\"", 1, true, null, ["\n\\"]], "d": {"k": [1.5]}});
+    renders(
+        "{{ l }} {{ d }}",
+        &item,
+        r#"['a', "it's", 'say "it\'s"', 1, True, None, ['\n\\']] {'k': [1.5]}"#,
+    );
+}
+
+#[test]
+fn several_right_answers_are_no_one_text() {
+    renders("{{ a | one_text }}", &json!({"a": "x"}), "x");
+    renders("{{ a | one_text }}", &json!({"a": 7}), "7");
+    let mut templates = Templates::new();
+    templates.template("target", "{{ a | one_text }}").unwrap();
+    let item = context(&json!({"a": ["x", "y"]}));
+    let error = templates.render("target", &item).unwrap_err();
+    assert!(error.to_string().contains("is a list"), "{error}");
+}
+
+#[test]
 fn pythons_methods_are_there() {
     let item = json!({"s": "\u{1f} \u{3000}abC dEF\n", "l": ["A", "B"], "n": ["1", "2"]});
     renders("{{ s.strip().capitalize() }}|", &item, "Abc def|");
