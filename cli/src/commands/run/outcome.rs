@@ -93,22 +93,43 @@ fn accuracy(rows: &[SummaryRow]) -> Option<String> {
         .iter()
         .filter(|row| row.suite == "accuracy" && row.task.is_some())
         .filter(|row| matches!(row.status, Status::Ok | Status::Incomplete))
+        .filter(|row| row.group.is_none() && row.metric.as_deref() != Some("items_per_s"))
         .map(|row| {
+            // Perplexities are no shares.
+            let metric = row.metric.clone().unwrap_or_default();
+            let is_share = !matches!(
+                metric.as_str(),
+                "word_perplexity" | "byte_perplexity" | "bits_per_byte"
+            );
+            let shown = |sign: &str, value: Option<f64>| match value {
+                None => String::new(),
+                Some(value) if is_share => format!("{sign}{:.1} %", value * 100.0),
+                Some(value) => format!("{sign}{value:.3}"),
+            };
             vec![
                 row.model.clone(),
                 row.task.clone().unwrap_or_default(),
-                row.metric.clone().unwrap_or_default(),
-                row.value
-                    .map_or_else(String::new, |value| format!("{:.1} %", value * 100.0)),
-                row.stderr
-                    .map_or_else(String::new, |stderr| format!("± {:.1}", stderr * 100.0)),
+                metric,
+                row.filter.clone().unwrap_or_default(),
+                shown("", row.value),
+                shown("± ", row.stderr),
                 row.n.to_string(),
+                row.n_undecided.unwrap_or(0).to_string(),
             ]
         })
         .collect();
     (!lines.is_empty()).then(|| {
         out::render(
-            &["model", "task", "metric", "value", "stderr", "items"],
+            &[
+                "model",
+                "task",
+                "metric",
+                "filter",
+                "value",
+                "stderr",
+                "items",
+                "undecided",
+            ],
             lines,
         )
     })

@@ -162,7 +162,7 @@ impl Writer {
         let key = if !key.is_empty() && key.chars().all(is_bare) {
             key.to_owned()
         } else {
-            Value::from(key).to_string()
+            one_line(key)
         };
         let value = match &value {
             Value::String(text) => string(text),

@@ -14,7 +14,7 @@ use thiserror::Error;
 /// Most bytes of a file.
 const MAX_BYTES: usize = 1 << 20;
 /// Most nodes and bytes of text there may be with every alias written out.
-const MAX_WEIGHT: usize = 16 << 20;
+const MAX_WEIGHT: usize = 2 << 20;
 /// Most lists and mappings within each other.
 const MAX_DEPTH: usize = 64;
 
@@ -116,9 +116,11 @@ impl Document {
                 None => Err("closes nothing".to_owned()),
             },
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or("an alias within what it repeats")?;
-                self.charge(weight(&node))?;
+                let node = self.anchors.get(&anchor);
+                // Weighed before it is written out.
+                let n = weight(node.ok_or("an alias within what it repeats")?);
+                self.charge(n)?;
+                let node = self.anchors[&anchor].clone();
                 self.close(node, 0)
             }
             Event::DocumentStart(..) if self.root.is_some() => {
