@@ -105,7 +105,7 @@ impl Reader<'_> {
                 add_bos: add_bos.unwrap_or(true),
                 definition: task.definition,
                 chat: is_chat.then(|| chat_spec.clone()),
-                max_new,
+                max_new: max_new.filter(|_| task.generates),
                 batch,
                 evalplus_compat: evalplus_compat.unwrap_or(false),
                 ..AccuracySpec::new(task.name, &data_dir)
