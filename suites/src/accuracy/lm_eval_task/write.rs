@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use crate::accuracy::definition::{Definition, Kind, Metric, Sampler, Step};
+use crate::accuracy::definition::{Data, Definition, Kind, Metric, Sampler, Step};
 
 /// Writes a definition down, leaving out what is as it is by default. `head` becomes comments.
 pub(super) fn toml(definition: &Definition, head: &[String]) -> String {
@@ -26,35 +26,19 @@ pub(super) fn toml(definition: &Definition, head: &[String]) -> String {
         let line: String = line.chars().filter(|c| !c.is_control()).collect();
         let _ = writeln!(out.text, "# {line}");
     }
-    out.entry("name", name.as_str().into());
-    out.entry("version", i64::from(*version).into());
+    out.entry("name", name.as_str());
+    out.entry("version", i64::from(*version));
     let kind = match kind {
         Kind::MultipleChoice => "multiple_choice",
         Kind::GenerateUntil => "generate_until",
         Kind::LoglikelihoodRolling => "loglikelihood_rolling",
         Kind::Program => "program",
     };
-    out.entry("kind", kind.into());
+    out.entry("kind", kind);
     let metrics = metrics.iter().map(|metric| Metric::name(*metric));
-    out.entry(
-        "metrics",
-        metrics.map(Value::from).collect::<Vec<_>>().into(),
-    );
+    out.entry("metrics", metrics.map(Value::from).collect::<Vec<_>>());
 
-    out.head("data");
-    out.texts("items", &data.items);
-    if !data.examples.is_empty() {
-        out.texts("examples", &data.examples);
-    }
-    if let Some(hub) = &data.hub {
-        out.head("data.hub");
-        out.entry("repo", hub.repo.as_str().into());
-        out.entry("revision", hub.revision.as_str().into());
-        out.head("data.hub.files");
-        for (file, parts) in &hub.files {
-            out.texts(file, parts);
-        }
-    }
+    out.data(data);
 
     out.head("prompt");
     for (key, text) in [
@@ -67,25 +51,25 @@ pub(super) fn toml(definition: &Definition, head: &[String]) -> String {
         ("text", &prompt.text),
     ] {
         if let Some(text) = text {
-            out.entry(key, text.as_str().into());
+            out.entry(key, text.as_str());
         }
     }
 
     out.head("fewshot");
     if fewshot.count > 0 {
-        out.entry("count", i64::from(fewshot.count).into());
+        out.entry("count", i64::from(fewshot.count));
     }
     if fewshot.fixed {
-        out.entry("fixed", true.into());
+        out.entry("fixed", true);
     }
     if fewshot.sampler == Sampler::FirstN {
-        out.entry("sampler", "first_n".into());
+        out.entry("sampler", "first_n");
     }
     if fewshot.draws_one_more {
-        out.entry("draws_one_more", true.into());
+        out.entry("draws_one_more", true);
     }
     if let Some(delimiter) = &fewshot.delimiter {
-        out.entry("delimiter", delimiter.as_str().into());
+        out.entry("delimiter", delimiter.as_str());
     }
     for sample in &fewshot.samples {
         out.head("[fewshot.samples]");
@@ -97,20 +81,20 @@ pub(super) fn toml(definition: &Definition, head: &[String]) -> String {
     if let Some(generation) = generation {
         out.head("generation");
         out.texts("until", &generation.until);
-        out.entry("max_new", i64::from(generation.max_new).into());
+        out.entry("max_new", i64::from(generation.max_new));
     }
     for filter in filters {
         out.head("[filters]");
-        out.entry("name", filter.name.as_str().into());
+        out.entry("name", filter.name.as_str());
         let steps: Vec<Value> = filter.steps.iter().map(step).collect();
-        out.entry("steps", steps.into());
+        out.entry("steps", steps);
     }
     out.head("exact_match");
     if exact_match.ignore_case {
-        out.entry("ignore_case", true.into());
+        out.entry("ignore_case", true);
     }
     if exact_match.ignore_punctuation {
-        out.entry("ignore_punctuation", true.into());
+        out.entry("ignore_punctuation", true);
     }
     if !exact_match.ignore.is_empty() {
         out.texts("ignore", &exact_match.ignore);
@@ -154,7 +138,24 @@ impl Writer {
         self.pending = Some(format!("\n[{table}]\n"));
     }
 
-    fn entry(&mut self, key: &str, value: Value) {
+    fn data(&mut self, data: &Data) {
+        self.head("data");
+        self.texts("items", &data.items);
+        if !data.examples.is_empty() {
+            self.texts("examples", &data.examples);
+        }
+        if let Some(hub) = &data.hub {
+            self.head("data.hub");
+            self.entry("repo", hub.repo.as_str());
+            self.entry("revision", hub.revision.as_str());
+            self.head("data.hub.files");
+            for (file, parts) in &hub.files {
+                self.texts(file, parts);
+            }
+        }
+    }
+
+    fn entry(&mut self, key: &str, value: impl Into<Value>) {
         if let Some(head) = self.pending.take() {
             self.text.push_str(&head);
         }
@@ -164,8 +165,8 @@ impl Writer {
         } else {
             one_line(key)
         };
-        let value = match &value {
-            Value::String(text) => string(text),
+        let value = match value.into() {
+            Value::String(text) => string(&text),
             other => other.to_string(),
         };
         let _ = writeln!(self.text, "{key} = {value}");
@@ -173,7 +174,7 @@ impl Writer {
 
     fn texts(&mut self, key: &str, texts: &[String]) {
         let texts = texts.iter().map(|text| Value::from(text.as_str()));
-        self.entry(key, texts.collect::<Vec<_>>().into());
+        self.entry(key, texts.collect::<Vec<_>>());
     }
 }
 
@@ -228,7 +229,7 @@ mod tests {
         fn what_is_written_is_read(text in "[\\n\"\\\\a \r\t\u{7f}ü']{0,12}|\\PC{0,20}", key in "\\PC{0,8}") {
             let mut out = Writer::default();
             out.head("table");
-            out.entry(&key, text.as_str().into());
+            out.entry(&key, text.as_str());
             let read: Table = toml::from_str(&out.text).unwrap();
             prop_assert_eq!(read["table"][&key].as_str(), Some(text.as_str()));
         }

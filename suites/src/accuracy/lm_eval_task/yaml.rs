@@ -355,7 +355,16 @@ mod tests {
         for i in 1..12 {
             let before = format!("*a{}", i - 1);
             let repeated = vec![before; 10].join(", ");
-            bomb.push_str(&format!("a{i}: &a{i} [{repeated}]\n"));
+            bomb += &[
+                "a",
+                &i.to_string(),
+                ": &a",
+                &i.to_string(),
+                " [",
+                &repeated,
+                "]\n",
+            ]
+            .concat();
         }
         refused(&bomb, "repeat too much");
         refused("a: &a [*a]\n", "within what it repeats");
