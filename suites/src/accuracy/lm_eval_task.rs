@@ -5,7 +5,7 @@
 //! it refuses, by the name of the key: a task that is almost the same has other scores.
 //!
 //! Two things are not in the YAML. Whether a text names a field or is a template depends on the data
-//! there; see [`prompt`]. And data sets of the hub are asked for by the hub's own Parquet copies of
+//! there; see its part `prompt`. And data sets of the hub are asked for by the hub's own Parquet copies of
 //! them (`refs/convert/parquet`), whose paths follow from configuration and split.
 
 mod config;
