@@ -57,7 +57,7 @@ pub(crate) fn run(
         source,
     };
     // Before the model: what is wrong with the data, or with the machine, is known at once then.
-    Data::open(&task, spec, None).map_err(cannot_read)?;
+    let mut data = Data::open(&task, spec).map_err(cannot_read)?;
     let is_program = task.definition.kind == definition::Kind::Program;
     let sandbox = is_program
         .then(|| Sandbox::detect(&context.sandbox))
@@ -68,15 +68,10 @@ pub(crate) fn run(
         .tokenizer
         .take()
         .ok_or(SuiteError::Tokenizer(TokenizerError::NoVocabulary))?;
-    let template = match &spec.chat {
-        None => None,
-        Some(_) => Some(
-            ChatTemplate::of(&tokenizer)
-                .map_err(SuiteError::Chat)?
-                .ok_or(SuiteError::NoChat)?,
-        ),
-    };
-    let mut data = Data::open(&task, spec, template).map_err(cannot_read)?;
+    if let Some(chat) = &spec.chat {
+        let template = ChatTemplate::of(&tokenizer).map_err(SuiteError::Chat)?;
+        data = data.in_chat(template.ok_or(SuiteError::NoChat)?, chat);
+    }
     let mut facts = opened.facts(Some(data.hash.clone()))?;
     facts.n_items = Some(data.n_items);
     sink.record(RecordBody::Facts(facts))

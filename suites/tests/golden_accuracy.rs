@@ -191,7 +191,7 @@ fn every_prompt_and_its_tokens_are_those_of_the_reference_harness() {
         for (task, run) in runs(&golden) {
             let documents = run.documents();
             let spec = spec(&data, &task, run, documents.len());
-            let prompts = Data::open(&task, &spec, None).unwrap();
+            let prompts = Data::open(&task, &spec).unwrap();
             assert_eq!(prompts.n_items, documents.len() as u64);
             for (prompt, item) in prompts.zip(documents) {
                 check_prompt(&tokenizer, &prompt.unwrap(), item);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use tritmark_engine::{
     engine::Engine,
-    tokenizer::{Tokenizer, TokenizerError},
+    tokenizer::{Special, Tokenizer, TokenizerError},
 };
 use tritmark_proto::{
     job::AccuracySpec,
@@ -80,10 +80,19 @@ impl<'a> Asker<'a> {
         }
     }
 
-    fn tokens_error(&self, index: u32) -> impl Fn(TokenizerError) -> SuiteError + use<> {
+    /// Says whether BOS stands before a text.
+    fn special(&self) -> Special {
+        if self.spec.add_bos {
+            Special::Bos
+        } else {
+            Special::None
+        }
+    }
+
+    fn tokens_error(&self, index: u32) -> impl FnOnce(TokenizerError) -> SuiteError + use<> {
         let task = self.task.name().to_owned();
         move |source| SuiteError::ItemTokens {
-            task: task.clone(),
+            task,
             index,
             source,
         }

@@ -6,7 +6,7 @@ use tritmark_engine::{
     errors::chain,
     tokenizer::{Pair, Tokenizer, TokenizerError},
 };
-use tritmark_proto::job::AccuracySpec;
+use tritmark_proto::job::{AccuracySpec, ChatSpec};
 
 use super::{
     dataset::{DataError, DataFile, FieldError, Lines},
@@ -61,13 +61,8 @@ enum Layout {
 }
 
 impl<'t> Data<'t> {
-    /// Finds a task's files and hashes them whole, whatever the limit. A chat takes the model's own
-    /// template.
-    pub fn open(
-        task: &'t Task,
-        spec: &AccuracySpec,
-        template: Option<ChatTemplate>,
-    ) -> Result<Self, DataError> {
+    /// Finds a task's files and hashes them whole, whatever the limit.
+    pub fn open(task: &'t Task, spec: &AccuracySpec) -> Result<Self, DataError> {
         let definition = &task.definition;
         let folder = spec.data_dir.join(definition.folder());
         let file = DataFile::find(&folder, &definition.data.items, definition.data.format)?;
@@ -97,17 +92,9 @@ impl<'t> Data<'t> {
         } else {
             Examples::fixed(task, num_fewshot)?
         };
-        let layout = match (template, &spec.chat) {
-            (Some(template), Some(chat)) => {
-                hasher.update(format!("{chat:?}\n").as_bytes());
-                Layout::Chat {
-                    template: Box::new(template),
-                    system: chat.system.clone(),
-                    multiturn: chat.fewshot_as_multiturn,
-                }
-            }
-            _ => Layout::Plain,
-        };
+        if let Some(chat) = &spec.chat {
+            hasher.update(format!("{chat:?}\n").as_bytes());
+        }
         let n_limited = spec
             .limit
             .map_or(n_items, |limit| n_items.min(limit.get().into()));
@@ -116,7 +103,7 @@ impl<'t> Data<'t> {
             task,
             file,
             examples,
-            layout,
+            layout: Layout::Plain,
             shard: spec.shard,
             next: 0,
             hash: hasher.finalize().to_hex().to_string(),
@@ -125,6 +112,19 @@ impl<'t> Data<'t> {
                 .map_or(n_limited, |shard| shard.share_of(n_limited)),
             n_limited,
         })
+    }
+
+    /// Makes turns of a chat of the prompts, by the model's own template.
+    #[must_use]
+    pub fn in_chat(self, template: ChatTemplate, chat: &ChatSpec) -> Self {
+        Self {
+            layout: Layout::Chat {
+                template: Box::new(template),
+                system: chat.system.clone(),
+                multiturn: chat.fewshot_as_multiturn,
+            },
+            ..self
+        }
     }
 
     fn prompt(&mut self, index: u32, line: Vec<u8>, number: u64) -> Result<Prompt, DataError> {

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
 use tritmark_engine::{
     generate::{self, End, Generation, Params},
     sampler::Sampling,
-    tokenizer::Special,
 };
 use tritmark_proto::record::{Answer, GeneratedAnswer, ItemScore, NO_FILTER};
 
@@ -139,14 +138,9 @@ impl Asker<'_> {
         context: &str,
         max_new: usize,
     ) -> Result<Vec<u32>, SuiteError> {
-        let special = if self.spec.add_bos {
-            Special::Bos
-        } else {
-            Special::None
-        };
         let mut tokens = self
             .tokenizer
-            .encode(context, special, true)
+            .encode(context, self.special(), true)
             .map_err(self.tokens_error(index))?;
         let room = self.engine.config().context_length.saturating_sub(max_new);
         if room == 0 {

@@ -2,10 +2,7 @@
 //!
 //! Windows are the engine's ([`Scorer::rolling`]), which are lm-evaluation-harness's.
 
-use tritmark_engine::{
-    score::Scorer,
-    tokenizer::{Special, TokenizerError},
-};
+use tritmark_engine::{score::Scorer, tokenizer::TokenizerError};
 use tritmark_proto::record::{Answer, ItemScore, RollingAnswer};
 
 use super::{Answered, Asker, MAX_TOKENS, Take, item};
@@ -31,15 +28,10 @@ impl Asker<'_> {
         take: Take<'_>,
     ) -> Result<(), SuiteError> {
         let start_ns = clock.now_ns();
-        let special = if self.spec.add_bos {
-            Special::Bos
-        } else {
-            Special::None
-        };
         let mut texts = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             if let Question::Rolling { text, .. } = &prompt.question {
-                let tokens = self.tokenizer.encode(text, special, true);
+                let tokens = self.tokenizer.encode(text, self.special(), true);
                 texts.push(tokens.map_err(self.tokens_error(prompt.index))?);
             }
         }

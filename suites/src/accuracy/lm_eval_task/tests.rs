@@ -525,9 +525,9 @@ fn stock_tasks_ask_what_the_built_in_ones_ask() {
             limit: std::num::NonZeroU32::new(200),
             ..AccuracySpec::new(name, &data_dir)
         };
-        let expected = Items::open(&built_in, &spec, None).unwrap();
+        let expected = Items::open(&built_in, &spec).unwrap();
         let mut n = 0;
-        for (ours, expected) in Items::open(&task, &spec, None).unwrap().zip(expected) {
+        for (ours, expected) in Items::open(&task, &spec).unwrap().zip(expected) {
             assert_eq!(ours.unwrap().question, expected.unwrap().question, "{name}");
             n += 1;
         }
