@@ -1,0 +1,99 @@
+//! Two runs beside each other, and runs from and for other harnesses.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// `tritmark compare`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 B is not worse in any figure, 1 it is in one, 3 the items do not \
+    tell or there is no task in common, 4 nothing selected, 5 not worse, but items are missing. \
+    What each number means: docs/compare.md."
+)]
+pub(crate) struct Compare {
+    /// What is compared with: a bundle folder or the output folder of `tritmark run`, and a model
+    /// of it where it has several.
+    #[arg(value_name = "RUN_A[#MODEL]")]
+    pub(crate) a: String,
+    /// What is compared.
+    #[arg(value_name = "RUN_B[#MODEL]")]
+    pub(crate) b: String,
+    /// Largest difference that is taken for none, in points; for perplexities, in per cent.
+    #[arg(
+        long,
+        env = "TRITMARK_MARGIN",
+        default_value_t = 1.0,
+        value_name = "POINTS",
+        value_parser = points
+    )]
+    pub(crate) margin: f64,
+    /// Only these tasks.
+    #[arg(long = "task", value_delimiter = ',', value_name = "TASK")]
+    pub(crate) tasks: Vec<String>,
+    /// How to print.
+    #[arg(long, env = "TRITMARK_FORMAT", value_enum, default_value_t = ComparisonFormat::Text)]
+    pub(crate) format: ComparisonFormat,
+    /// Also write a page of the items whose scores differ.
+    #[arg(long, env = "TRITMARK_HTML", value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// How a comparison is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ComparisonFormat {
+    /// Lines for a terminal.
+    Text,
+    /// A GitHub table.
+    Md,
+    /// Everything, every digit.
+    Json,
+    /// A line a figure, every digit.
+    Csv,
+}
+
+fn points(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(points) if points > 0.0 && points <= 100.0 => Ok(points),
+        _ => Err("a margin is above 0 and at most 100 points".to_owned()),
+    }
+}
+
+/// `tritmark export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportRun {
+    /// A bundle folder or the output folder of `tritmark run`, and a model of it; every model where
+    /// none is named.
+    #[arg(value_name = "RUN[#MODEL]")]
+    pub(crate) run: String,
+    /// Whose files to write.
+    #[arg(long, env = "TRITMARK_FORMAT", value_enum)]
+    pub(crate) format: ForeignFormat,
+    /// Where to write; each model has a folder of its own.
+    #[arg(short, long, env = "TRITMARK_OUT", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// `tritmark import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportRun {
+    /// Whose files they are.
+    #[arg(value_enum, value_name = "PROGRAM")]
+    pub(crate) format: ForeignFormat,
+    /// The files of one run, or its folder.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The bundle folder to write.
+    #[arg(short, long, env = "TRITMARK_OUT", value_name = "BUNDLE")]
+    pub(crate) out: PathBuf,
+}
+
+/// Programs whose files are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ForeignFormat {
+    /// lm-evaluation-harness: `results_*.json` and `samples_*.jsonl`.
+    LmEval,
+    /// EvalPlus: `samples.jsonl` and `eval_results.json`.
+    #[value(name = "evalplus")]
+    EvalPlus,
+}
