@@ -389,7 +389,7 @@ fn hash(native: &Native) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Returns whether Python's `str.rstrip` takes `c` away.
-fn is_python_space(c: char) -> bool {
+/// Returns whether Python's `str.strip` takes `c` away: Unicode's blanks and four separators.
+pub fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }

@@ -344,11 +344,42 @@ impl Item {
             .find(|score| score.metric == metric && score.filter == filter)
     }
 
+    /// Returns the answer where it is a choice.
+    pub fn choice(&self) -> Option<&ChoiceAnswer> {
+        match &self.answer {
+            Answer::Choice(answer) => Some(answer),
+            Answer::Generated(_) | Answer::Rolling(_) => None,
+        }
+    }
+
+    /// Returns the answer where it is a text.
+    pub fn generated(&self) -> Option<&GeneratedAnswer> {
+        match &self.answer {
+            Answer::Generated(answer) => Some(answer),
+            Answer::Choice(_) | Answer::Rolling(_) => None,
+        }
+    }
+
+    /// Returns the answer where it is how likely the item itself is.
+    pub fn rolling(&self) -> Option<&RollingAnswer> {
+        match &self.answer {
+            Answer::Rolling(answer) => Some(answer),
+            Answer::Choice(_) | Answer::Generated(_) => None,
+        }
+    }
+
     /// Returns the choices' scores; none where the answer is no choice.
     pub fn choices(&self) -> &[Choice] {
+        self.choice().map_or(&[], |answer| &answer.choices)
+    }
+
+    /// Returns the tokens of a text that was generated, or that was rated; a choice has those of
+    /// each of its choices instead.
+    pub fn n_tokens(&self) -> Option<u32> {
         match &self.answer {
-            Answer::Choice(answer) => &answer.choices,
-            Answer::Generated(_) | Answer::Rolling(_) => &[],
+            Answer::Choice(_) => None,
+            Answer::Generated(answer) => Some(answer.n_tokens),
+            Answer::Rolling(answer) => Some(answer.n_tokens),
         }
     }
 }

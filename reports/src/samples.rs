@@ -7,7 +7,7 @@
 use polars::prelude::*;
 use tritmark_proto::{
     bundle::JobOutcome,
-    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
+    record::{Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
 };
 
 use crate::{
@@ -83,24 +83,15 @@ impl<'a> Sample<'a> {
     }
 
     fn choice(self) -> Option<&'a ChoiceAnswer> {
-        match &self.item()?.answer {
-            Answer::Choice(answer) => Some(answer),
-            Answer::Generated(_) | Answer::Rolling(_) => None,
-        }
+        self.item()?.choice()
     }
 
     fn generated(self) -> Option<&'a GeneratedAnswer> {
-        match &self.item()?.answer {
-            Answer::Generated(answer) => Some(answer),
-            Answer::Choice(_) | Answer::Rolling(_) => None,
-        }
+        self.item()?.generated()
     }
 
     fn rolling(self) -> Option<&'a RollingAnswer> {
-        match &self.item()?.answer {
-            Answer::Rolling(answer) => Some(answer),
-            Answer::Choice(_) | Answer::Generated(_) => None,
-        }
+        self.item()?.rolling()
     }
 }
 
@@ -222,10 +213,7 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "target" => of!(generated, |answer| answer.target.clone()),
         "end" => of!(generated, |answer| answer.end.clone()),
         "n_prompt_tokens" => of!(generated, |answer| answer.n_prompt_tokens),
-        "n_tokens" => samples.iter().map(|(sample, _)| {
-            let generated = sample.generated().map(|answer| answer.n_tokens);
-            generated.or(sample.rolling().map(|answer| answer.n_tokens))
-        }).collect::<Vec<_>>(),
+        "n_tokens" => maybe_of!(item, Item::n_tokens),
         "rolling_loglikelihood" => of!(rolling, |answer| answer.loglikelihood),
         "n_words" => of!(rolling, |answer| answer.n_words),
         "n_bytes" => of!(rolling, |answer| answer.n_bytes),

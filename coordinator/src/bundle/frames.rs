@@ -7,10 +7,7 @@ use polars::prelude::{
 };
 use tritmark_proto::{
     bundle::{ITEMS, MEASUREMENTS, SCORES, TOKENS},
-    record::{
-        Answer, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, Measurement, Outcome, Phase,
-        Reading, RollingAnswer, TokenTimes,
-    },
+    record::{Item, ItemScore, Measurement, Outcome, Phase, Reading, TokenTimes},
 };
 
 /// Where a record comes from.
@@ -215,27 +212,6 @@ impl Measurements {
     }
 }
 
-fn choice(item: &Item) -> Option<&ChoiceAnswer> {
-    match &item.answer {
-        Answer::Choice(answer) => Some(answer),
-        Answer::Generated(_) | Answer::Rolling(_) => None,
-    }
-}
-
-fn generated(item: &Item) -> Option<&GeneratedAnswer> {
-    match &item.answer {
-        Answer::Generated(answer) => Some(answer),
-        Answer::Choice(_) | Answer::Rolling(_) => None,
-    }
-}
-
-fn rolling(item: &Item) -> Option<&RollingAnswer> {
-    match &item.answer {
-        Answer::Rolling(answer) => Some(answer),
-        Answer::Choice(_) | Answer::Generated(_) => None,
-    }
-}
-
 impl Items {
     fn frame(&self) -> PolarsResult<DataFrame> {
         let items = &self.items[..];
@@ -248,7 +224,7 @@ impl Items {
             ($answer:ident, $value:expr) => {
                 items
                     .iter()
-                    .map(|item| $answer(item).map($value))
+                    .map(|item| item.$answer().map($value))
                     .collect::<Vec<_>>()
             };
         }
@@ -263,7 +239,7 @@ impl Items {
             column!("predicted", of!(choice, |answer| answer.predicted)),
             column!(
                 "predicted_norm",
-                each!(|item| choice(item).and_then(|answer| answer.predicted_norm))
+                each!(|item| item.choice().and_then(|answer| answer.predicted_norm))
             ),
         ]);
         columns.extend(choice_columns(items));
@@ -275,14 +251,7 @@ impl Items {
                 "n_prompt_tokens",
                 of!(generated, |answer| answer.n_prompt_tokens)
             ),
-            column!(
-                "n_tokens",
-                each!(|item| match &item.answer {
-                    Answer::Choice(_) => None,
-                    Answer::Generated(answer) => Some(answer.n_tokens),
-                    Answer::Rolling(answer) => Some(answer.n_tokens),
-                })
-            ),
+            column!("n_tokens", each!(Item::n_tokens)),
             column!(
                 "rolling_loglikelihood",
                 of!(rolling, |answer| answer.loglikelihood)

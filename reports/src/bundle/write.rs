@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use polars::prelude::*;
 use tritmark_proto::{
     bundle::{ITEMS, MANIFEST, MEASUREMENTS, SCORES, TOKENS},
-    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, Outcome, RollingAnswer},
+    record::{Choice, Outcome},
 };
 
 use super::Bundle;
@@ -125,47 +125,23 @@ pub(crate) fn items(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "item_index" => column!(|row| row.item.index),
         "doc_hash" => column!(|row| row.item.doc_hash.clone()),
         "prompt_hash" => column!(|row| row.item.prompt_hash.clone()),
-        "gold" => column!(|row| choice(&row.item).map(|answer| answer.gold)),
-        "predicted" => column!(|row| choice(&row.item).map(|answer| answer.predicted)),
-        "predicted_norm" => column!(|row| choice(&row.item).and_then(|answer| answer.predicted_norm)),
+        "gold" => column!(|row| row.item.choice().map(|answer| answer.gold)),
+        "predicted" => column!(|row| row.item.choice().map(|answer| answer.predicted)),
+        "predicted_norm" => column!(|row| row.item.choice().and_then(|answer| answer.predicted_norm)),
         "loglikelihoods" => lists!("loglikelihoods", DataType::Float64, |c: &Choice| c.loglikelihood),
         "is_greedy" => lists!("is_greedy", DataType::Boolean, |c: &Choice| c.is_greedy),
         "choice_tokens" => lists!("choice_tokens", DataType::UInt32, |c: &Choice| c.n_tokens),
         "choice_chars" => lists!("choice_chars", DataType::UInt32, |c: &Choice| c.n_chars),
-        "text" => column!(|row| generated(&row.item).map(|answer| answer.text.clone())),
-        "target" => column!(|row| generated(&row.item).map(|answer| answer.target.clone())),
-        "end" => column!(|row| generated(&row.item).map(|answer| answer.end.clone())),
-        "n_prompt_tokens" => column!(|row| generated(&row.item).map(|answer| answer.n_prompt_tokens)),
-        "n_tokens" => column!(|row| {
-            let generated = generated(&row.item).map(|answer| answer.n_tokens);
-            generated.or(rolling(&row.item).map(|answer| answer.n_tokens))
-        }),
-        "rolling_loglikelihood" => column!(|row| rolling(&row.item).map(|answer| answer.loglikelihood)),
-        "n_words" => column!(|row| rolling(&row.item).map(|answer| answer.n_words)),
-        "n_bytes" => column!(|row| rolling(&row.item).map(|answer| answer.n_bytes)),
+        "text" => column!(|row| row.item.generated().map(|answer| answer.text.clone())),
+        "target" => column!(|row| row.item.generated().map(|answer| answer.target.clone())),
+        "end" => column!(|row| row.item.generated().map(|answer| answer.end.clone())),
+        "n_prompt_tokens" => column!(|row| row.item.generated().map(|answer| answer.n_prompt_tokens)),
+        "n_tokens" => column!(|row| row.item.n_tokens()),
+        "rolling_loglikelihood" => column!(|row| row.item.rolling().map(|answer| answer.loglikelihood)),
+        "n_words" => column!(|row| row.item.rolling().map(|answer| answer.n_words)),
+        "n_bytes" => column!(|row| row.item.rolling().map(|answer| answer.n_bytes)),
         "elapsed_ns" => column!(|row| row.item.elapsed_ns),
     )
-}
-
-fn choice(item: &Item) -> Option<&ChoiceAnswer> {
-    match &item.answer {
-        Answer::Choice(answer) => Some(answer),
-        _ => None,
-    }
-}
-
-fn generated(item: &Item) -> Option<&GeneratedAnswer> {
-    match &item.answer {
-        Answer::Generated(answer) => Some(answer),
-        _ => None,
-    }
-}
-
-fn rolling(item: &Item) -> Option<&RollingAnswer> {
-    match &item.answer {
-        Answer::Rolling(answer) => Some(answer),
-        _ => None,
-    }
 }
 
 /// Builds the table of scores.

@@ -5,7 +5,7 @@
 
 use minijinja::{Environment, Value, context, value::Serde};
 use serde::Serialize;
-use tritmark_proto::record::{Answer, ChoiceAnswer, GeneratedAnswer, Item, ItemScore};
+use tritmark_proto::record::{ChoiceAnswer, GeneratedAnswer, Item, ItemScore};
 
 use super::{
     Comparison, Verdict,
@@ -210,11 +210,12 @@ fn item(a: &Item, b: &Item, by: rows::PairedBy) -> Option<ItemView> {
         right,
         scores,
         choices: choices(a, b),
-        target: generated(a)
-            .or(generated(b))
+        target: a
+            .generated()
+            .or(b.generated())
             .map(|answer| answer.target.clone()),
-        a: generated(a).map(text),
-        b: generated(b).map(text),
+        a: a.generated().map(text),
+        b: b.generated().map(text),
     })
 }
 
@@ -242,20 +243,6 @@ fn score(figure: &Figure, a: &ItemScore, b: &ItemScore) -> ScoreView {
     }
 }
 
-fn choice(item: &Item) -> Option<&ChoiceAnswer> {
-    match &item.answer {
-        Answer::Choice(answer) => Some(answer),
-        Answer::Generated(_) | Answer::Rolling(_) => None,
-    }
-}
-
-fn generated(item: &Item) -> Option<&GeneratedAnswer> {
-    match &item.answer {
-        Answer::Generated(answer) => Some(answer),
-        Answer::Choice(_) | Answer::Rolling(_) => None,
-    }
-}
-
 fn text(answer: &GeneratedAnswer) -> TextView {
     TextView {
         text: answer.text.clone(),
@@ -268,7 +255,7 @@ fn text(answer: &GeneratedAnswer) -> TextView {
 }
 
 fn choices(a: &Item, b: &Item) -> Vec<ChoiceView> {
-    let Some((left, right)) = choice(a).zip(choice(b)) else {
+    let Some((left, right)) = a.choice().zip(b.choice()) else {
         return Vec::new();
     };
     let n = left.choices.len().max(right.choices.len());

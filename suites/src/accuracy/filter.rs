@@ -4,11 +4,11 @@
 //! (`filters/extraction.py`, and the metric of the hub's `evaluate`).
 
 use fancy_regex::{Regex, RegexBuilder};
+use tritmark_engine::tokenizer::is_python_space;
 
 use super::{
     definition::{ExactMatch, Filter, RegexStep, Step},
     math,
-    template::is_python_space,
 };
 
 /// Steps a pattern may take back on one answer.

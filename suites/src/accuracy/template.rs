@@ -14,6 +14,7 @@ use minijinja::{
 use minijinja_contrib::pycompat;
 use serde::Deserialize as _;
 use serde_json::Value as Json;
+use tritmark_engine::tokenizer::is_python_space;
 
 use super::{dataset::FieldError, wikitext};
 
@@ -245,11 +246,6 @@ fn method(
             }),
         _ => pycompat::unknown_method_callback(state, value, name, arguments),
     }
-}
-
-/// Tells whether Python's `str.strip` removes a character: Unicode's blanks and four separators.
-pub(super) fn is_python_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 /// Replaces all matches of a pattern, `re.sub` with a plain replacement.

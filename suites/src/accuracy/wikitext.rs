@@ -87,7 +87,7 @@ pub(super) fn detokenize(page: &str) -> String {
 /// Returns the words of a text as the reference harness counts them: pieces between blanks, the
 /// empty ones at both ends included (`len(re.split(r"\s+", text))`).
 pub(super) fn count_words(text: &str) -> u32 {
-    let is_blank = super::template::is_python_space;
+    let is_blank = tritmark_engine::tokenizer::is_python_space;
     let words = text.split(is_blank).filter(|word| !word.is_empty()).count();
     if text.is_empty() {
         return 1;

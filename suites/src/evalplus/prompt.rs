@@ -1,5 +1,7 @@
 //! What EvalPlus asks a model, and what it makes of the answer.
 
+use tritmark_engine::tokenizer::is_python_space;
+
 use super::problem::{Dataset, Problem};
 
 /// Tokens that EvalPlus lets a model write.
@@ -38,7 +40,7 @@ pub struct Chat {
 impl Problem {
     /// Returns the text that a model goes on with.
     pub fn completion_prompt(&self) -> String {
-        format!("{}\n", strip(&self.prompt))
+        format!("{}\n", self.prompt.trim_matches(is_python_space))
     }
 
     /// Returns what a chat model is asked.
@@ -47,7 +49,7 @@ impl Problem {
             user: format!(
                 "Please provide a self-contained Python script that solves the following problem \
                  in a markdown code block:\n```\n{}\n```\n",
-                strip(&self.prompt)
+                self.prompt.trim_matches(is_python_space)
             ),
             assistant: "Below is a Python script with a self-contained function that solves the \
                         problem and passes corresponding tests:\n```python\n",
@@ -87,11 +89,6 @@ impl Problem {
             Style::Chat => answer,
         }
     }
-}
-
-/// Python's `strip`.
-fn strip(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
 }
 
 #[cfg(test)]
