@@ -4,14 +4,18 @@
 
 mod comparison;
 mod engine;
+mod fetch;
 mod model;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 
-pub(crate) use comparison::{Compare, ComparisonFormat, ExportRun, ForeignFormat, ImportRun};
+pub(crate) use comparison::{
+    Compare, ComparisonFormat, ExportRun, ForeignFormat, Import, ImportFiles, ImportRun,
+};
 pub(crate) use engine::{Agree, Bench, BenchFormat, Generate, Loading};
+pub(crate) use fetch::{Data, DataCommand, DataFetch, ModelFetch};
 pub(crate) use model::{Convert, Export, I2sLayout, Model, ModelCommand, Program, Verify, Written};
 
 /// The coordinator that clients and agents look for when none is named.
@@ -57,12 +61,14 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Write a run's items as lm-evaluation-harness or EvalPlus would.
     Export(ExportRun),
-    /// Make a bundle of another program's results.
+    /// Make a bundle of another program's results, or a definition of its task.
     Import(ImportRun),
     /// Say what this machine can measure, and how to make it measure more.
     Doctor(Doctor),
     /// Look into model files, or make one.
     Model(Model),
+    /// Bring the data of accuracy tasks here.
+    Data(Data),
     /// Continue a text.
     Generate(Generate),
     /// Time a model file directly, in llama-bench's words.

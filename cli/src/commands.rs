@@ -8,6 +8,7 @@ mod cancel;
 mod compare;
 mod completions;
 mod coordinator;
+mod data;
 mod doctor;
 mod export;
 mod generate;
@@ -20,6 +21,7 @@ mod plan;
 mod report;
 mod run;
 mod submit;
+mod transfer;
 mod watch;
 mod worker;
 
@@ -46,6 +48,7 @@ pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Import(args) => import::exec(&args),
         Command::Doctor(args) => doctor::exec(&args),
         Command::Model(args) => model::exec(args),
+        Command::Data(args) => data::exec(args),
         Command::Generate(args) => generate::exec(&args),
         Command::Bench(args) => bench::exec(&args),
         Command::Agree(args) => agree::exec(&args),

@@ -161,3 +161,52 @@ fn what_is_exported_comes_back() {
         .stderr;
     assert!(refused.contains("eval_results.json"), "{refused}");
 }
+
+#[test]
+fn a_task_of_lm_eval_becomes_a_definition_or_names_its_hook() {
+    let lab = Lab::new();
+    let folder = lab.path("task");
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("a file can be written");
+        path
+    };
+    write(
+        "base.yaml",
+        "output_type: multiple_choice\ntest_split: test\n",
+    );
+    let task = write(
+        "capitals.yaml",
+        "include: base.yaml\ntask: capitals\ndataset_path: atlas/capitals\n\
+         doc_to_text: \"{{country}}:\"\ndoc_to_choice: cities\ndoc_to_target: \"{{right}}\"\n\
+         metric_list:\n  - metric: acc\n",
+    );
+    let printed = lab
+        .run(["import", "lm-eval-task", text(&task)])
+        .expect(0)
+        .stdout;
+    assert!(printed.contains("name = \"capitals\""), "{printed}");
+    let toml = lab.path("capitals.toml");
+    lab.run(["import", "lm-eval-task", text(&task), "-o", text(&toml)])
+        .expect(0);
+    let written = std::fs::read_to_string(&toml).expect("the definition");
+    assert_eq!(written, printed);
+
+    let hooked = write(
+        "hooked.yaml",
+        "include: base.yaml\ntask: hooked\ndataset_path: atlas/capitals\n\
+         doc_to_text: !function utils.prompt\ndoc_to_choice: cities\ndoc_to_target: right\n",
+    );
+    let refused = lab
+        .run(["import", "lm-eval-task", text(&hooked)])
+        .expect(2)
+        .stderr;
+    assert!(refused.contains("utils.prompt"), "{refused}");
+    let lost = write("lost.yaml", "include: nowhere.yaml\ntask: lost\n");
+    let refused = lab
+        .run(["import", "lm-eval-task", text(&lost)])
+        .expect(2)
+        .stderr;
+    assert!(refused.contains("nowhere.yaml"), "{refused}");
+}

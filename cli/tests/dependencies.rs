@@ -31,8 +31,8 @@ const ALLOWED: [(&str, &[&str]); 7] = [
 /// Crates that must not be anywhere below a workspace crate.
 const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("tritmark-engine", &["tokio", "tonic", "polars", "sqlx"]),
-    ("tritmark-suites", &["polars", "sqlx", "plotters"]),
-    ("tritmark-agent", &["polars", "sqlx", "plotters"]),
+    ("tritmark-suites", &["polars", "sqlx", "plotters", "ureq"]),
+    ("tritmark-agent", &["polars", "sqlx", "plotters", "ureq"]),
     ("tritmark-coordinator", &["plotters", "tokenizers"]),
 ];
 

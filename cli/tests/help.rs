@@ -21,6 +21,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "import",
         "doctor",
         "model",
+        "data",
         "generate",
         "bench",
         "plan",

@@ -14,7 +14,10 @@ use tritmark_proto::{
 use crate::error::ReportError;
 
 mod items;
+mod rows;
 mod table;
+
+pub use rows::json_rows;
 
 pub use items::{ItemRow, ScoreRow, read_items, read_items_of_version_1, read_scores};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// `tritmark compare`.
 #[derive(Debug, Args)]
@@ -77,10 +77,34 @@ pub(crate) struct ExportRun {
 /// `tritmark import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportRun {
-    /// Whose files they are.
-    #[arg(value_enum, value_name = "PROGRAM")]
-    pub(crate) format: ForeignFormat,
-    /// The files of one run, or its folder.
+    /// What to take in.
+    #[command(subcommand)]
+    pub(crate) what: Import,
+}
+
+/// `tritmark import …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// A run of lm-evaluation-harness, as a bundle: `results_*.json` and `samples_*.jsonl`.
+    LmEval(ImportFiles),
+    /// A run of EvalPlus, as a bundle: `samples.jsonl` and `eval_results.json`.
+    #[command(name = "evalplus")]
+    EvalPlus(ImportFiles),
+    /// A task of lm-evaluation-harness that needs no Python, as a definition of ours.
+    LmEvalTask {
+        /// The task's YAML file; what it includes is looked for beside it.
+        #[arg(value_name = "FILE.yaml")]
+        task: PathBuf,
+        /// The TOML file to write [default: print it].
+        #[arg(short, long, env = "TRITMARK_OUT", value_name = "FILE.toml")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Another program's files of one run.
+#[derive(Debug, Args)]
+pub(crate) struct ImportFiles {
+    /// The files, or their folder.
     #[arg(required = true, value_name = "FILE|DIR")]
     pub(crate) paths: Vec<PathBuf>,
     /// The bundle folder to write.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use tritmark_engine::load::{self, LoadOptions};
 
 use super::{
-    Loading, Print,
+    Loading, ModelFetch, Print,
     engine::{Kv, Numerics},
 };
 
@@ -35,6 +35,8 @@ pub(crate) enum ModelCommand {
     },
     /// Check a model file's numbers, against a reference program's if there is one.
     Verify(Verify),
+    /// Bring a model's files from the Hugging Face hub.
+    Fetch(ModelFetch),
     /// Write a model file in another format without loss.
     Convert(Convert),
     /// Write a model file as another program reads it.

@@ -1,25 +1,31 @@
-//! `tritmark import`: another program's results as a bundle.
+//! `tritmark import`: another program's results as a bundle, its tasks as definitions.
 
-use tritmark_reports::import;
+use tritmark_reports::import::{self, ImportError, Imported};
 
 use crate::{
-    args::{ForeignFormat, ImportRun},
+    args::{Import, ImportFiles, ImportRun},
     exit::{Exit, OrExit as _, Outcome},
     out,
 };
 
+mod lm_eval_task;
+
 pub(crate) fn exec(args: &ImportRun) -> Outcome {
-    let imported = match args.format {
-        ForeignFormat::LmEval => import::lm_eval(&args.paths),
-        ForeignFormat::EvalPlus => import::evalplus(&args.paths),
+    match &args.what {
+        Import::LmEval(files) => bundle(files, import::lm_eval(&files.paths)),
+        Import::EvalPlus(files) => bundle(files, import::evalplus(&files.paths)),
+        Import::LmEvalTask { task, out } => lm_eval_task::exec(task, out.as_deref()),
     }
-    .or_exit(Exit::Usage, || "cannot import these files")?;
+}
+
+fn bundle(files: &ImportFiles, imported: Result<Imported, ImportError>) -> Outcome {
+    let imported = imported.or_exit(Exit::Usage, || "cannot import these files")?;
     for warning in &imported.warnings {
         tracing::warn!("{warning}");
     }
-    imported.bundle.write(&args.out).or_exit(Exit::Usage, || {
-        format!("cannot write {}", args.out.display())
+    imported.bundle.write(&files.out).or_exit(Exit::Usage, || {
+        format!("cannot write {}", files.out.display())
     })?;
-    out::line(&args.out.display().to_string())?;
+    out::line(&files.out.display().to_string())?;
     Ok(Exit::Pass)
 }

@@ -1,6 +1,7 @@
 //! `tritmark model`: looks into model files, checks them and makes them.
 
 mod convert;
+mod fetch;
 mod inspect;
 mod synth;
 mod verify;
@@ -19,6 +20,7 @@ pub(crate) fn exec(args: Model) -> Outcome {
             loading,
             print,
         } => inspect::exec(&model, &(&loading).into(), print.json),
+        ModelCommand::Fetch(args) => fetch::exec(&args),
         ModelCommand::Convert(args) => convert::exec(&args),
         ModelCommand::Export(args) => convert::export(&args),
         ModelCommand::Verify(args) => verify::exec(&args),

@@ -176,7 +176,7 @@ impl Table {
     }
 }
 
-fn unreadable(path: &Path, source: PolarsError) -> ReportError {
+pub(super) fn unreadable(path: &Path, source: PolarsError) -> ReportError {
     ReportError::ReadTable {
         path: path.to_owned(),
         source: Box::new(source),
@@ -184,7 +184,10 @@ fn unreadable(path: &Path, source: PolarsError) -> ReportError {
 }
 
 /// Refuses sizes that no run has, before they are allocated.
-fn check_sizes(path: &Path, reader: &mut ParquetReader<Cursor<&[u8]>>) -> Result<(), ReportError> {
+pub(super) fn check_sizes(
+    path: &Path,
+    reader: &mut ParquetReader<Cursor<&[u8]>>,
+) -> Result<(), ReportError> {
     let metadata = reader
         .get_metadata()
         .map_err(|error| unreadable(path, error))?;
@@ -217,7 +220,7 @@ fn check_sizes(path: &Path, reader: &mut ParquetReader<Cursor<&[u8]>>) -> Result
 }
 
 /// Turns a panic of the Parquet decoder, which some damaged files provoke, into an error.
-fn guarded<T>(
+pub(super) fn guarded<T>(
     path: &Path,
     read: impl FnOnce() -> Result<T, ReportError>,
 ) -> Result<T, ReportError> {
