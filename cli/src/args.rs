@@ -139,6 +139,16 @@ pub(crate) enum CoordinatorCommand {
         /// The agents see this machine's files: refuse a plan that names a missing one.
         #[arg(long, env = "TRITMARK_LOCAL_FILES", value_parser = FalseyValueParser::new())]
         local_files: bool,
+        /// Address to serve /metrics (OpenMetrics), /livez and /readyz on, over HTTP.
+        #[arg(long, env = "TRITMARK_METRICS", value_name = "ADDR")]
+        metrics: Option<SocketAddr>,
+        /// Collector to send every job's way to as a trace: OTLP over gRPC.
+        #[arg(
+            long,
+            env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+            value_name = "http://HOST:PORT"
+        )]
+        otlp: Option<String>,
     },
 }
 

@@ -12,6 +12,7 @@ mod run;
 pub mod schedule;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 

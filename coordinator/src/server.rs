@@ -21,10 +21,14 @@ use crate::{
     link::LinkService,
     run::{self, LoopHandle, Timing},
     store::{SqliteStore, Store, StoreError, StoredRun, plan_hash},
+    telemetry::{self, Metrics, Traces, TracesError, http},
 };
 
 #[cfg(test)]
 mod tests;
+
+/// How long the last spans may take to reach their collector at shutdown.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Largest message from an agent: a batch of records. Agents keep far below.
 const MAX_LINK_MESSAGE: usize = 16 << 20;
@@ -52,6 +56,8 @@ pub struct Config {
     pub local_files: bool,
     /// Times and limits.
     pub timing: Timing,
+    /// Collector of traces, an `http://` URL for OTLP over gRPC.
+    pub otlp: Option<String>,
 }
 
 impl Config {
@@ -62,6 +68,7 @@ impl Config {
             insecure: false,
             local_files: false,
             timing: Timing::default(),
+            otlp: None,
         }
     }
 }
@@ -84,6 +91,12 @@ pub enum CoordinatorError {
     /// The server fails.
     #[error("the gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
+    /// Traces cannot be sent there.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
+    /// The figures cannot be served.
+    #[error("cannot serve metrics")]
+    Metrics(#[source] std::io::Error),
     /// Reflection cannot be set up.
     #[error("cannot describe the services")]
     Reflection(#[source] tonic_reflection::server::Error),
@@ -97,12 +110,22 @@ pub struct Coordinator {
     run_loop: LoopHandle,
     loop_task: JoinHandle<()>,
     stop: CancellationToken,
+    metrics: Arc<Metrics>,
+    traces_task: Option<JoinHandle<()>>,
 }
 
 impl Coordinator {
     /// Opens the store and takes up what is open in it.
     pub async fn open(config: Config) -> Result<Self, CoordinatorError> {
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store).await?);
+        let (traces, traces_task) = match &config.otlp {
+            Some(address) => {
+                let (traces, task) = Traces::start(address)?;
+                (Some(traces), Some(task))
+            }
+            None => (None, None),
+        };
+        let store = Arc::new(SqliteStore::open(&config.store).await?);
+        let (store, metrics) = telemetry::observe(store, traces);
         let stop = CancellationToken::new();
         let (run_loop, loop_task) =
             run::start(Arc::clone(&store), config.timing, stop.clone()).await?;
@@ -112,6 +135,8 @@ impl Coordinator {
             run_loop,
             loop_task,
             stop,
+            metrics,
+            traces_task,
         })
     }
 
@@ -205,10 +230,27 @@ impl Coordinator {
         }
     }
 
+    /// Serves `/metrics`, `/livez` and `/readyz` over HTTP until the stop token is cancelled.
+    pub async fn serve_metrics(&self, listener: TcpListener) -> Result<(), CoordinatorError> {
+        let service = http::Service {
+            metrics: Arc::clone(&self.metrics),
+            store: Arc::clone(&self.store),
+            run_loop: self.run_loop.clone(),
+        };
+        http::serve(listener, service, self.stop.clone())
+            .await
+            .map_err(CoordinatorError::Metrics)
+    }
+
     /// Stops everything and waits for the loop's last write.
     pub async fn close(self) {
         self.stop.cancel();
         // A loop that panicked has said so.
         let _ = self.loop_task.await;
+        // The last one who has spans to send.
+        drop(self.store);
+        if let Some(task) = self.traces_task {
+            let _ = tokio::time::timeout(LAST_SPANS, task).await;
+        }
     }
 }

@@ -20,28 +20,56 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             state,
             insecure,
             local_files,
-        } => up(listen, &state, insecure, local_files).await,
+            metrics,
+            otlp,
+        } => {
+            let mut config = Config::new(state.join("store.sqlite"));
+            config.insecure = insecure;
+            config.local_files = local_files;
+            config.otlp = otlp;
+            up(listen, &state, config, metrics).await
+        }
     }
 }
 
-async fn up(listen: SocketAddr, state: &Path, insecure: bool, local_files: bool) -> Outcome {
+async fn up(
+    listen: SocketAddr,
+    state: &Path,
+    config: Config,
+    metrics: Option<SocketAddr>,
+) -> Outcome {
     std::fs::create_dir_all(state)
         .or_exit(Exit::Usage, || format!("cannot make {}", state.display()))?;
-    let mut config = Config::new(state.join("store.sqlite"));
-    config.insecure = insecure;
-    config.local_files = local_files;
-    // The address first: a second coordinator must not touch the store.
-    let listener = TcpListener::bind(listen)
-        .await
-        .or_exit(Exit::Temporary, || format!("cannot listen on {listen}"))?;
+    // The addresses first: a second coordinator must not touch the store.
+    let listener = bind(listen).await?;
     let address = listener.local_addr().context("cannot tell the address")?;
-    let coordinator = Service::open(config).await.or_exit(Exit::Internal, || {
-        format!("cannot open the store in {}", state.display())
-    })?;
+    let metrics = match metrics {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let coordinator = match Service::open(config).await {
+        Err(error @ CoordinatorError::Traces(_)) => {
+            return Err(error).or_exit(Exit::Usage, || "cannot use --otlp");
+        }
+        opened => opened.or_exit(Exit::Internal, || {
+            format!("cannot open the store in {}", state.display())
+        })?,
+    };
     out::line(&format!("http://{address}"))?;
+    if let Some(metrics) = &metrics {
+        let address = metrics.local_addr().context("cannot tell the address")?;
+        out::line(&format!("metrics http://{address}/metrics"))?;
+    }
+    let figures = async {
+        match metrics {
+            Some(listener) => coordinator.serve_metrics(listener).await,
+            None => std::future::pending().await,
+        }
+    };
     let stop = coordinator.stop_token();
     let served = tokio::select! {
         served = coordinator.serve(listener) => served,
+        served = figures => served,
         interrupted = interrupt() => {
             interrupted?;
             stop.cancel();
@@ -56,4 +84,10 @@ async fn up(listen: SocketAddr, state: &Path, insecure: bool, local_files: bool)
         }
         Err(error) => Err(error).or_exit(Exit::Internal, || "the coordinator failed"),
     }
+}
+
+async fn bind(address: SocketAddr) -> Outcome<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .or_exit(Exit::Temporary, || format!("cannot listen on {address}"))
 }

@@ -1,0 +1,327 @@
+//! A store that tells what it is asked, how long it took and what became of it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tritmark_proto::{
+    bundle::JobState,
+    job::{AttemptId, Job, JobId, RunId},
+    machine::Machine,
+    record::{ModelFacts, Record, RecordBody},
+};
+
+use super::{
+    Metrics, Traces,
+    spans::{self, Course, JobNames},
+};
+use crate::store::{
+    Appended, AttemptEnd, AttemptStart, JobCounts, Store, StoreError, StoredAgent, StoredAttempt,
+    StoredJob, StoredRun,
+};
+
+/// A store behind figures and traces.
+#[derive(Debug)]
+pub(crate) struct ObservedStore {
+    inner: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    traces: Option<Traces>,
+    known: Mutex<Known>,
+}
+
+/// What is remembered of what went on; whatever is missing is read from the store again.
+#[derive(Debug, Default)]
+struct Known {
+    runs: HashMap<RunId, KnownRun>,
+    /// Since when jobs wait that were given out before.
+    waiting: HashMap<JobId, i64>,
+    running: HashMap<JobId, Course>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownRun {
+    submitted_unix_ns: i64,
+    /// By position; empty without traces.
+    names: Arc<[JobNames]>,
+}
+
+impl ObservedStore {
+    pub(crate) fn new(
+        inner: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        traces: Option<Traces>,
+    ) -> Self {
+        Self {
+            inner,
+            metrics,
+            traces,
+            known: Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing that can panic is done while it is held.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn timed<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let done = work.await;
+        // A stale message is an answer, and no fault of the store.
+        let failed = match &done {
+            Ok(_) | Err(StoreError::NotQueued { .. }) => false,
+            Err(StoreError::Stale { .. }) => {
+                self.metrics.refused();
+                false
+            }
+            Err(_) => true,
+        };
+        self.metrics.operation(operation, begun.elapsed(), failed);
+        done
+    }
+
+    /// Returns what is known of a run, from the store where it was begun by another process.
+    async fn run_of(&self, run: RunId) -> Option<KnownRun> {
+        if let Some(known) = self.known().runs.get(&run) {
+            return Some(known.clone());
+        }
+        let stored = self.inner.run(run).await.ok()??;
+        let jobs = match self.traces {
+            Some(_) => self.inner.jobs(run).await.ok()?,
+            None => Vec::new(),
+        };
+        let known = KnownRun {
+            submitted_unix_ns: stored.submitted_unix_ns,
+            names: jobs.iter().map(|job| names(&stored, &job.job)).collect(),
+        };
+        self.known().runs.insert(run, known.clone());
+        Some(known)
+    }
+
+    fn tell_job(&self, run: &KnownRun, job: JobId, state: JobState, at_unix_ns: i64) {
+        if let (Some(traces), Some(names)) = (&self.traces, run.names.get(job.index as usize)) {
+            let submitted = run.submitted_unix_ns;
+            traces.send(spans::job(job, names, submitted, state, at_unix_ns));
+        }
+    }
+
+    /// Notes an attempt that begins, or goes on, after its job waited since `since`.
+    fn note_start(&self, attempt: &StoredAttempt, since: i64, at_unix_ns: i64) {
+        let waited = at_unix_ns.saturating_sub(since).max(0);
+        self.metrics
+            .started(Duration::from_nanos(waited.cast_unsigned()));
+        if let Some(traces) = &self.traces {
+            traces.send(spans::queue(attempt.id, since, at_unix_ns));
+            let course = Course {
+                id: attempt.id,
+                agent: attempt.agent_id.clone(),
+                machine: attempt.machine_id.clone(),
+                started_unix_ns: attempt.started_unix_ns,
+                measured_unix_ns: None,
+            };
+            self.known().running.insert(attempt.id.job, course);
+        }
+    }
+
+    fn note_records(&self, attempt: AttemptId, records: &[Record]) {
+        if self.traces.is_none() {
+            return;
+        }
+        if let Some(course) = self.known().running.get_mut(&attempt.job) {
+            for record in records.iter().filter(|_| course.id == attempt) {
+                let at = record.at_unix_ns;
+                match (&mut course.measured_unix_ns, &record.body) {
+                    (Some((_, last)), _) => *last = at.max(*last),
+                    (none, RecordBody::Facts(_)) => *none = Some((at, at)),
+                    // The facts came to a coordinator before this one.
+                    (None, _) => {}
+                }
+            }
+        }
+    }
+
+    /// Returns how an attempt went, as far as it is known here.
+    async fn course(&self, attempt: AttemptId) -> Option<Course> {
+        self.traces.as_ref()?;
+        let known = self.known().running.remove(&attempt.job);
+        if let Some(course) = known.filter(|course| course.id == attempt) {
+            return Some(course);
+        }
+        let jobs = self.inner.jobs(attempt.job.run).await.ok()?;
+        let attempts = &jobs.get(attempt.job.index as usize)?.attempts;
+        let stored = attempts.iter().find(|stored| stored.id == attempt)?;
+        Some(Course {
+            id: attempt,
+            agent: stored.agent_id.clone(),
+            machine: stored.machine_id.clone(),
+            started_unix_ns: stored.started_unix_ns,
+            measured_unix_ns: None,
+        })
+    }
+}
+
+fn names(run: &StoredRun, job: &Job) -> JobNames {
+    JobNames {
+        run_name: run.name.clone(),
+        model: job.model.id.clone(),
+        suite: job.suite.name(),
+    }
+}
+
+#[tonic::async_trait]
+impl Store for ObservedStore {
+    async fn add_run(&self, run: &StoredRun, jobs: &[Job]) -> Result<(), StoreError> {
+        self.timed("add_run", self.inner.add_run(run, jobs)).await?;
+        self.metrics.submitted(jobs.len());
+        let traced = if self.traces.is_some() { jobs } else { &[] };
+        let known = KnownRun {
+            submitted_unix_ns: run.submitted_unix_ns,
+            names: traced.iter().map(|job| names(run, job)).collect(),
+        };
+        self.known().runs.insert(run.id, known);
+        Ok(())
+    }
+
+    async fn runs(&self) -> Result<Vec<StoredRun>, StoreError> {
+        self.timed("runs", self.inner.runs()).await
+    }
+
+    async fn run(&self, id: RunId) -> Result<Option<StoredRun>, StoreError> {
+        self.timed("run", self.inner.run(id)).await
+    }
+
+    async fn newest_run_of(&self, plan_hash: &str) -> Result<Option<StoredRun>, StoreError> {
+        self.timed("newest_run_of", self.inner.newest_run_of(plan_hash))
+            .await
+    }
+
+    async fn jobs(&self, run: RunId) -> Result<Vec<StoredJob>, StoreError> {
+        self.timed("jobs", self.inner.jobs(run)).await
+    }
+
+    async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError> {
+        self.timed("put_agent", self.inner.put_agent(agent)).await
+    }
+
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        self.timed("agents", self.inner.agents()).await
+    }
+
+    async fn machines(&self, ids: &[String]) -> Result<Vec<Machine>, StoreError> {
+        self.timed("machines", self.inner.machines(ids)).await
+    }
+
+    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError> {
+        let attempt = self
+            .timed("start_attempt", self.inner.start_attempt(start))
+            .await?;
+        let waiting = self.known().waiting.remove(&start.job);
+        let since = match waiting {
+            Some(since) => since,
+            None => self
+                .run_of(start.job.run)
+                .await
+                .map_or(start.at_unix_ns, |run| run.submitted_unix_ns),
+        };
+        self.note_start(&attempt, since, start.at_unix_ns);
+        Ok(attempt)
+    }
+
+    async fn revive_attempt(
+        &self,
+        attempt: AttemptId,
+        at_unix_ns: i64,
+        lease_until_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        let revived = self
+            .inner
+            .revive_attempt(attempt, at_unix_ns, lease_until_unix_ns);
+        self.timed("revive_attempt", revived).await?;
+        self.known().waiting.remove(&attempt.job);
+        Ok(())
+    }
+
+    async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError> {
+        self.timed("renew_leases", self.inner.renew_leases(leases))
+            .await
+    }
+
+    async fn add_records(
+        &self,
+        attempt: AttemptId,
+        records: &[Record],
+    ) -> Result<Appended, StoreError> {
+        let appended = self
+            .timed("add_records", self.inner.add_records(attempt, records))
+            .await?;
+        self.metrics.appended(appended.n_new, appended.n_conflicts);
+        self.note_records(attempt, records);
+        Ok(appended)
+    }
+
+    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
+        self.timed("end_attempt", self.inner.end_attempt(attempt, end))
+            .await?;
+        self.metrics.ended(end.state, end.job_state);
+        if let (Some(course), Some(traces)) = (self.course(attempt).await, &self.traces) {
+            for span in spans::attempt(&course, end) {
+                traces.send(span);
+            }
+        }
+        if end.job_state.is_final() {
+            if let Some(run) = self.run_of(attempt.job.run).await {
+                self.tell_job(&run, attempt.job, end.job_state, end.at_unix_ns);
+            }
+        } else {
+            self.known().waiting.insert(attempt.job, end.at_unix_ns);
+        }
+        Ok(())
+    }
+
+    async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
+        let before = self.inner.jobs(run).await?;
+        self.timed("cancel_run", self.inner.cancel_run(run, at_unix_ns))
+            .await?;
+        let open: Vec<JobId> = before
+            .iter()
+            .filter(|job| !job.state.is_final())
+            .map(|job| job.job.id)
+            .collect();
+        self.metrics
+            .job_ended(JobState::Cancelled, open.len() as u64);
+        if let Some(known) = self.run_of(run).await {
+            for job in &open {
+                self.tell_job(&known, *job, JobState::Cancelled, at_unix_ns);
+            }
+        }
+        let mut known = self.known();
+        for job in &open {
+            known.waiting.remove(job);
+            known.running.remove(job);
+        }
+        Ok(())
+    }
+
+    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
+        self.timed("items_done", self.inner.items_done(job)).await
+    }
+
+    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
+        self.timed("facts", self.inner.facts(job)).await
+    }
+
+    async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
+        self.timed("records", self.inner.records(job)).await
+    }
+
+    async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
+        self.timed("job_counts", self.inner.job_counts(run)).await
+    }
+}
