@@ -35,6 +35,9 @@ struct Args {
     /// Allow plain text to another machine.
     #[arg(long)]
     insecure: bool,
+    /// Command that starts the processes of jobs, e.g. `numactl --membind=0`.
+    #[arg(long, value_name = "COMMAND", env = "TRITMARK_LAUNCHER")]
+    launcher: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -86,6 +89,7 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
         labels,
         ca,
         insecure,
+        launcher,
         command: _,
     } = args;
     tracing_subscriber::fmt()
@@ -102,6 +106,9 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
     config.labels = labels.into_iter().collect();
     config.ca_file = ca;
     config.insecure = insecure;
+    if let Some(launcher) = launcher {
+        config.worker = config.worker.through(&launcher);
+    }
     // One thread: while a job is measured, the agent has next to nothing to do.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

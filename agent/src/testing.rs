@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr as _,
@@ -17,6 +18,13 @@ use tritmark_proto::{
 
 use crate::worker::WorkerCommand;
 
+/// Starts programs of this architecture: through `TRITMARK_LAUNCHER` where the tests themselves run
+/// in an emulator, which the system does not know to start programs with.
+pub(crate) fn launched(program: PathBuf, args: Vec<OsString>) -> WorkerCommand {
+    let launcher = std::env::var("TRITMARK_LAUNCHER").unwrap_or_default();
+    WorkerCommand { program, args }.through(&launcher)
+}
+
 /// Returns the worker of `examples/fake_worker.rs`, which `cargo test` builds beside the tests.
 pub(crate) fn fake_worker() -> WorkerCommand {
     let tests = std::env::current_exe().unwrap();
@@ -27,10 +35,7 @@ pub(crate) fn fake_worker() -> WorkerCommand {
         "{} is missing: run `cargo build --examples -p tritmark-agent`",
         program.display()
     );
-    WorkerCommand {
-        program,
-        args: Vec::new(),
-    }
+    launched(program, Vec::new())
 }
 
 /// An attempt at the job `index` of one and the same run.

@@ -56,6 +56,23 @@ impl WorkerCommand {
             args: vec!["worker".into()],
         })
     }
+
+    /// The same command, started by another program: the first of the blank-separated words of
+    /// `launcher`, with the rest before the command's own (`numactl --membind=0`, an emulator).
+    #[must_use]
+    pub fn through(self, launcher: &str) -> Self {
+        let mut words = launcher.split_whitespace();
+        let Some(program) = words.next() else {
+            return self;
+        };
+        let mut args: Vec<OsString> = words.map(Into::into).collect();
+        args.push(self.program.into());
+        args.extend(self.args);
+        Self {
+            program: program.into(),
+            args,
+        }
+    }
 }
 
 /// What a worker says while it works.

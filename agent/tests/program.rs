@@ -7,8 +7,18 @@ use std::{
 
 use tempfile::TempDir;
 
+/// The program; through `TRITMARK_LAUNCHER` where these tests run in an emulator.
+fn program() -> Command {
+    let program = env!("CARGO_BIN_EXE_tritmark-agent");
+    let launcher = std::env::var("TRITMARK_LAUNCHER").unwrap_or_default();
+    let mut words = launcher.split_whitespace().chain([program]);
+    let mut command = Command::new(words.next().expect("the program at least"));
+    command.args(words).env_remove("TRITMARK_LAUNCHER");
+    command
+}
+
 fn agent(state: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tritmark-agent"))
+    program()
         .args(args)
         .arg("--state")
         .arg(state)
@@ -65,7 +75,7 @@ fn a_state_folder_that_cannot_be_made_is_named() {
 
 #[test]
 fn a_worker_without_a_request_fails() {
-    let output = Command::new(env!("CARGO_BIN_EXE_tritmark-agent"))
+    let output = program()
         .arg("worker")
         .stdin(Stdio::null())
         .output()

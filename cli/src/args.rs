@@ -190,6 +190,9 @@ pub(crate) struct AgentUp {
         value_name = "KEY=VALUE"
     )]
     pub(crate) labels: Vec<(String, String)>,
+    /// Command that starts the processes of jobs, e.g. `numactl --membind=0`.
+    #[arg(long, env = "TRITMARK_LAUNCHER", value_name = "COMMAND")]
+    pub(crate) launcher: Option<String>,
     /// Whom to trust.
     #[command(flatten)]
     pub(crate) trust: Trust,

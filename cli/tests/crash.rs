@@ -10,8 +10,8 @@ use std::{
 };
 
 use support::{
-    Lab, Results, Running, bundle, bundled_accuracy, bundled_models, published_data, results,
-    wait_until,
+    Lab, Results, bundle, bundled_accuracy, bundled_models, coordinator_up as up, published_data,
+    results, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -280,31 +280,6 @@ fn agents_and_coordinator_killed_in_the_middle_lose_and_double_nothing() {
     assert_same(&calm, &fetched, "three processes");
     drop(agents);
     drop(coordinator);
-}
-
-/// Starts a coordinator and returns it with its address.
-fn up(lab: &Lab, state: &Path, listen: &str) -> (Running, String) {
-    let n_files = fs::read_dir(lab.path(".")).expect("it is there").count();
-    let log = format!("coordinator-{n_files}.log");
-    let running = lab.start(
-        &log,
-        [
-            "coordinator".as_ref(),
-            "up".as_ref(),
-            "--listen".as_ref(),
-            listen.as_ref(),
-            "--state".as_ref(),
-            state.as_os_str(),
-        ],
-    );
-    let mut url = String::new();
-    wait_until(Duration::from_secs(30), "the coordinator serves", || {
-        let said = lab.read(&log);
-        let line = said.lines().find(|line| line.starts_with("http://"));
-        url.push_str(line.unwrap_or_default());
-        !url.is_empty()
-    });
-    (running, url)
 }
 
 #[track_caller]

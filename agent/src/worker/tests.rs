@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use tempfile::TempDir;
 
-use crate::testing::{attempt, fake_worker, latency_job};
+use crate::testing::{attempt, fake_worker, latency_job, launched};
 
 use super::*;
 
@@ -187,6 +187,19 @@ async fn a_program_that_is_not_there_is_the_agents_fault() {
     );
 }
 
+#[tokio::test]
+async fn a_launcher_starts_the_worker() {
+    let plain = fake_worker();
+    let command = plain.clone().through("  env LAUNCHED=1 ");
+    assert_eq!(command.program, PathBuf::from("env"));
+    assert_eq!(command.args[0], "LAUNCHED=1");
+    assert_eq!(command.args[1], plain.program.clone().into_os_string());
+    assert_eq!(command.args[2..], plain.args);
+    assert_eq!(plain.clone().through(" "), plain);
+    let mut worker = Worker::start(command, request("finish"), (), |_| true);
+    worker.outcome().await.unwrap();
+}
+
 #[test]
 fn bytes_that_are_no_text_do_not_make_stderr_longer() {
     let text = last_bytes([0xff; 1000].as_slice(), 100);
@@ -218,7 +231,9 @@ fn a_killed_agent_takes_its_worker_with_it() {
     use std::io::{BufRead as _, BufReader};
 
     let folder = TempDir::new().unwrap();
-    let mut agent = Command::new(std::env::current_exe().unwrap())
+    let this = launched(std::env::current_exe().unwrap(), Vec::new());
+    let mut agent = Command::new(this.program)
+        .args(this.args)
         .args(["--ignored", "--exact", "--nocapture"])
         .arg("worker::tests::an_agent_that_waits_to_be_killed")
         .env(FOLDER_VARIABLE, folder.path())

@@ -20,6 +20,7 @@ async fn up(args: AgentUp) -> Outcome {
         coordinator,
         state,
         labels,
+        launcher,
         trust: Trust { ca, insecure },
     } = args;
     let mut config = AgentConfig::new(coordinator, state).or_exit(
@@ -29,6 +30,9 @@ async fn up(args: AgentUp) -> Outcome {
     config.labels = labels.into_iter().collect();
     config.ca_file = ca;
     config.insecure = insecure;
+    if let Some(launcher) = launcher {
+        config.worker = config.worker.through(&launcher);
+    }
     let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
     let agent = tritmark_agent::run_until(config, drain.clone(), abort.clone());
     tokio::pin!(agent);

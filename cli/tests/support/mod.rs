@@ -163,6 +163,33 @@ pub(crate) fn wait_until(limit: Duration, what: &str, mut is_so: impl FnMut() ->
     }
 }
 
+/// Starts a coordinator and returns it with its address.
+pub(crate) fn coordinator_up(lab: &Lab, state: &Path, listen: &str) -> (Running, String) {
+    let n_files = std::fs::read_dir(lab.path("."))
+        .expect("it is there")
+        .count();
+    let log = format!("coordinator-{n_files}.log");
+    let running = lab.start(
+        &log,
+        [
+            "coordinator".as_ref(),
+            "up".as_ref(),
+            "--listen".as_ref(),
+            listen.as_ref(),
+            "--state".as_ref(),
+            state.as_os_str(),
+        ],
+    );
+    let mut url = String::new();
+    wait_until(Duration::from_secs(30), "the coordinator serves", || {
+        let said = lab.read(&log);
+        let line = said.lines().find(|line| line.starts_with("http://"));
+        url.push_str(line.unwrap_or_default());
+        !url.is_empty()
+    });
+    (running, url)
+}
+
 /// The repository's root.
 pub(crate) fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
