@@ -38,6 +38,12 @@ pub(crate) fn fake_worker() -> WorkerCommand {
     launched(program, Vec::new())
 }
 
+/// Returns what a worker said itself: an emulator adds a line of its own where a signal ends it.
+pub(crate) fn own_lines(stderr: &str) -> Vec<&str> {
+    let lines = stderr.lines();
+    lines.filter(|line| !line.starts_with("qemu: ")).collect()
+}
+
 /// An attempt at the job `index` of one and the same run.
 pub(crate) fn attempt(index: u32, attempt: u32, fence: u64) -> AttemptId {
     let run = RunId::from_str("018f6b1e-0000-7000-8000-000000000001").unwrap();

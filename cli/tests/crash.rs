@@ -5,7 +5,6 @@ mod support;
 
 use std::{
     fs,
-    path::Path,
     time::{Duration, Instant},
 };
 

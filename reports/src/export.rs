@@ -4,10 +4,13 @@
 
 mod evalplus;
 mod lm_eval;
+mod questions;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
+
+pub use questions::{Asked, Questions};
 
 use crate::{
     bundle::Bundle,
@@ -42,7 +45,7 @@ pub enum ExportError {
 }
 
 /// Writes a model of a bundle, or every model where none is named, into `out`: a folder for each
-/// model. Returns the files.
+/// model, with the questions in full that are in `questions`. Returns the files.
 ///
 /// # Errors
 ///
@@ -52,6 +55,7 @@ pub fn export(
     bundle: &Bundle,
     model: Option<&str>,
     format: Format,
+    questions: &Questions,
     out: &Path,
 ) -> Result<Vec<PathBuf>, ExportError> {
     let models = match model {
@@ -68,7 +72,7 @@ pub fn export(
     for model in &models {
         let (_, tasks) = side::collect(bundle, Some(model))?;
         let files = match format {
-            Format::LmEval => lm_eval::files(bundle, model, &tasks)?,
+            Format::LmEval => lm_eval::files(bundle, model, &tasks, questions)?,
             Format::EvalPlus => evalplus::files(bundle, &tasks)?,
         };
         let folder = out.join(sanitized(model));

@@ -25,7 +25,7 @@ use tritmark_proto::{
 
 use crate::{
     AgentConfig, AgentError, run_until,
-    testing::{accuracy_job, attempt, fake_worker, latency_job},
+    testing::{accuracy_job, attempt, fake_worker, latency_job, own_lines},
 };
 
 /// Far longer than anything here takes: a test that waits so long has failed.
@@ -340,7 +340,7 @@ async fn a_crashed_worker_fails_its_own_job_and_the_agent_goes_on() {
     assert_eq!(sequences, [0]);
     assert_eq!(failure.class, FailureClass::Permanent);
     assert!(failure.message.contains("SIGABRT"), "{}", failure.message);
-    assert_eq!(failure.stderr, "last-words\n");
+    assert_eq!(own_lines(&failure.stderr), ["last-words"]);
     linked.acknowledge(a, 1, true).await;
     linked.assign(b, scene.latency(b, "record finish")).await;
     assert_eq!(linked.end().await, (vec![0], Ok(())));

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use tempfile::TempDir;
 
-use crate::testing::{attempt, fake_worker, latency_job, launched};
+use crate::testing::{attempt, fake_worker, latency_job, launched, own_lines};
 
 use super::*;
 
@@ -78,7 +78,7 @@ async fn a_crashing_worker_fails_with_its_signal() {
         failure.message,
         "the worker was killed by SIGABRT (6) before the job was done"
     );
-    assert_eq!(failure.stderr, "last-words\n");
+    assert_eq!(own_lines(&failure.stderr), ["last-words"]);
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ pub(crate) struct ExportRun {
     /// Where to write; each model has a folder of its own.
     #[arg(short, long, env = "TRITMARK_OUT", value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Folder of the data, for questions in full [default: the plan's, if it is here].
+    #[arg(long, env = "TRITMARK_DATA_DIR", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// `tritmark import`.

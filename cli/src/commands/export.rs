@@ -2,8 +2,10 @@
 
 use tritmark_reports::{
     comparison::SideError,
-    export::{self, ExportError, Format},
+    export::{self, ExportError, Format, Questions},
 };
+
+mod questions;
 
 use super::bundles;
 use crate::{
@@ -18,7 +20,12 @@ pub(crate) fn exec(args: &ExportRun) -> Outcome {
         ForeignFormat::LmEval => Format::LmEval,
         ForeignFormat::EvalPlus => Format::EvalPlus,
     };
-    let written = export::export(&named.bundle, named.model.as_deref(), format, &args.out);
+    let questions = match format {
+        Format::LmEval => questions::of(&named.bundle, args.data.as_deref()),
+        Format::EvalPlus => Questions::default(),
+    };
+    let model = named.model.as_deref();
+    let written = export::export(&named.bundle, model, format, &questions, &args.out);
     for path in written.map_err(refused)? {
         out::line(&path.display().to_string())?;
     }

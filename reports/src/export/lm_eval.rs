@@ -11,7 +11,7 @@ use tritmark_proto::{
     record::{Answer, Item, NO_FILTER},
 };
 
-use super::{Bundle, File, ReportError, Task, json_line, sanitized};
+use super::{Asked, Bundle, File, Questions, ReportError, Task, json_line, sanitized};
 use crate::{
     score::{self, Figure, Rolling},
     stats::{self, Likelihood},
@@ -33,6 +33,7 @@ pub(super) fn files(
     bundle: &Bundle,
     model: &str,
     tasks: &[Task<'_>],
+    questions: &Questions,
 ) -> Result<Vec<File>, ReportError> {
     let mut sets: Vec<Vec<&Task<'_>>> = Vec::new();
     for task in tasks {
@@ -63,7 +64,7 @@ pub(super) fn files(
                 } else {
                     item.index as usize
                 };
-                for sample in samples(doc_id, item) {
+                for sample in samples(doc_id, item, questions) {
                     for key in ["doc_hash", "prompt_hash", "target_hash"] {
                         joined.push_str(sample[key].as_str().unwrap_or_default());
                     }
@@ -109,7 +110,7 @@ fn parts<'a>(task: &'a Task<'a>) -> Vec<Named<'a>> {
 }
 
 /// Returns an item's lines, one a filter.
-fn samples(doc_id: usize, item: &Item) -> Vec<Value> {
+fn samples(doc_id: usize, item: &Item, questions: &Questions) -> Vec<Value> {
     let mut filters: Vec<&str> = Vec::new();
     for figure in &item.scores {
         if !filters.contains(&figure.filter.as_str()) {
@@ -125,13 +126,19 @@ fn samples(doc_id: usize, item: &Item) -> Vec<Value> {
         Answer::Generated(answer) => answer.target.clone(),
         Answer::Rolling(_) => String::new(),
     };
-    // What was asked is known by its hash alone.
+    // A bundle knows what was asked by its hash alone.
+    let asked = questions.get(&item.prompt_hash);
     let arguments: Map<String, Value> = (0..requests)
         .map(|at| {
+            let request = asked.and_then(|asked| asked.requests.get(at));
+            let (context, answer) = request.map_or(("", ""), |(a, b)| (a.as_str(), b.as_str()));
             let request = match &item.answer {
-                Answer::Choice(_) => json!({"arg_0": "", "arg_1": ""}),
-                Answer::Generated(_) => json!({"arg_0": "", "arg_1": {}}),
-                Answer::Rolling(_) => json!({"arg_0": ""}),
+                Answer::Choice(_) => json!({"arg_0": context, "arg_1": answer}),
+                Answer::Generated(_) => {
+                    let how = asked.map_or(json!({}), |asked| asked.generation.clone());
+                    json!({"arg_0": context, "arg_1": how})
+                }
+                Answer::Rolling(_) => json!({"arg_0": context}),
             };
             (format!("gen_args_{at}"), request)
         })
@@ -183,15 +190,15 @@ fn samples(doc_id: usize, item: &Item) -> Vec<Value> {
             let metrics: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
             let mut sample = json!({
                 "doc_id": doc_id,
-                "doc": {},
+                "doc": asked.map_or(json!({}), |asked| asked.document.clone()),
                 "target": target,
                 "arguments": arguments,
                 "resps": resps,
                 "filtered_resps": filtered,
                 "filter": filter,
                 "metrics": metrics,
-                "doc_hash": item.doc_hash,
-                "prompt_hash": item.prompt_hash,
+                "doc_hash": asked.map_or_else(|| item.doc_hash.clone(), Asked::doc_hash),
+                "prompt_hash": asked.map_or_else(|| item.prompt_hash.clone(), Asked::prompt_hash),
                 "target_hash": sha256(&target),
             });
             for (name, value) in values {

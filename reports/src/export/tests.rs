@@ -87,7 +87,14 @@ fn everything() -> Fixture {
 
 fn exported(fixture: &Fixture, format: Format) -> (tempfile::TempDir, Vec<PathBuf>) {
     let dir = tempfile::tempdir().unwrap();
-    let files = export(&fixture.bundle, None, format, dir.path()).unwrap();
+    let files = export(
+        &fixture.bundle,
+        None,
+        format,
+        &Questions::default(),
+        dir.path(),
+    )
+    .unwrap();
     (dir, files)
 }
 
@@ -346,12 +353,26 @@ fn programs_go_to_evalplus_and_back() {
 fn a_run_without_programs_is_nothing_for_evalplus() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = Fixture::one_pair().bundle;
-    let error = export(&bundle, Some(DENSE_125M.id), Format::EvalPlus, dir.path()).unwrap_err();
+    let error = export(
+        &bundle,
+        Some(DENSE_125M.id),
+        Format::EvalPlus,
+        &Questions::default(),
+        dir.path(),
+    )
+    .unwrap_err();
     assert!(
         error.to_string().contains("no items of programs"),
         "{error}"
     );
-    let error = export(&bundle, Some("x"), Format::LmEval, dir.path()).unwrap_err();
+    let error = export(
+        &bundle,
+        Some("x"),
+        Format::LmEval,
+        &Questions::default(),
+        dir.path(),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("no model `x`"), "{error}");
 }
 
