@@ -133,6 +133,15 @@ pub(crate) enum CoordinatorCommand {
             value_name = "DIR"
         )]
         state: PathBuf,
+        /// The store, instead of one in that folder: `postgres://USER@HOST/DATABASE`, which several
+        /// coordinators may share, or the path of an SQLite file.
+        #[arg(
+            long,
+            env = "TRITMARK_STORE",
+            hide_env_values = true,
+            value_name = "URL"
+        )]
+        store: Option<String>,
         /// Serve other machines in plain text.
         #[arg(long, env = "TRITMARK_INSECURE", value_parser = FalseyValueParser::new())]
         insecure: bool,

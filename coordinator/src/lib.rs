@@ -6,6 +6,9 @@
 
 pub mod bundle;
 mod control;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod fixture;
 mod link;
 pub mod plan;
 mod run;

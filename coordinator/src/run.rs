@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::StreamExt as _;
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::Instant,
@@ -16,17 +17,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tritmark_proto::{
     bundle::Failure,
-    job::{AttemptId, Job, JobId, RunId},
+    job::{AttemptId, Job, RunId},
     wire,
 };
 
 use crate::{
     schedule::Policy,
-    store::{Store, StoreError, StoredAgent, StoredRun},
+    store::{Change, Store, StoreError, StoredAgent, StoredRun},
 };
 
 mod agents;
+mod assign;
 mod attempts;
+mod leases;
+mod lists;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -37,6 +42,13 @@ pub(crate) use watch::{job_info, summary};
 
 /// Commands that may wait for the loop.
 const QUEUE: usize = 1024;
+
+/// Commands that are handled together: what they ask of the store is asked at once.
+const TOGETHER: usize = 256;
+
+/// How often a coordinator that shares its store compares what it knows with it, and says who is
+/// linked to it.
+const RECONCILE: Duration = Duration::from_secs(15);
 
 /// Events a watcher may be behind before it gets the run's state anew.
 const WATCH_BACKLOG: usize = 1024;
@@ -102,7 +114,7 @@ pub(crate) enum Command {
         attempt: AttemptId,
         n_records: u64,
         failure: Option<Failure>,
-        reply: oneshot::Sender<Result<Finished, StoreError>>,
+        reply: FinishedReply,
     },
     /// A plan was submitted.
     Submit {
@@ -124,6 +136,19 @@ pub(crate) enum Command {
     Agents {
         reply: oneshot::Sender<Vec<AgentView>>,
     },
+    /// Another coordinator has changed something.
+    Changed(Change),
+}
+
+/// Takes the answer to [`Command::Finished`].
+type FinishedReply = oneshot::Sender<Result<Finished, StoreError>>;
+
+/// What an agent says of an attempt's end.
+#[derive(Clone, Debug)]
+struct Report {
+    attempt: AttemptId,
+    n_records: u64,
+    failure: Option<Failure>,
 }
 
 /// An agent's connection is taken.
@@ -204,7 +229,7 @@ pub(crate) fn now_unix_ns() -> i64 {
         })
 }
 
-/// Wall time that never runs backwards, so that a corrected clock ends no lease.
+/// Time as all who share the store have it. It never jumps, so that a corrected clock ends no lease.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     start: Instant,
@@ -212,16 +237,27 @@ struct Clock {
 }
 
 impl Clock {
-    fn new() -> Self {
+    /// Most by which the clock is set at once.
+    const MAX_STEP_NS: i64 = 1_000_000_000;
+
+    fn new(now_unix_ns: i64) -> Self {
         Self {
             start: Instant::now(),
-            start_unix_ns: now_unix_ns(),
+            start_unix_ns: now_unix_ns,
         }
     }
 
     fn now_unix_ns(&self) -> i64 {
         self.start_unix_ns
             .saturating_add(nanoseconds(self.start.elapsed()))
+    }
+
+    /// Goes towards the store's time.
+    fn set(&mut self, now_unix_ns: i64) {
+        let step = now_unix_ns
+            .saturating_sub(self.now_unix_ns())
+            .clamp(-Self::MAX_STEP_NS, Self::MAX_STEP_NS);
+        self.start_unix_ns = self.start_unix_ns.saturating_add(step);
     }
 
     fn instant(&self, unix_ns: i64) -> Instant {
@@ -241,38 +277,80 @@ pub(crate) async fn start(
     timing: Timing,
     stop: CancellationToken,
 ) -> Result<(LoopHandle, tokio::task::JoinHandle<()>), StoreError> {
-    let clock = Clock::new();
-    let mut state = State::load(store, timing, clock.now_unix_ns()).await?;
-    let (commands, mut queue) = mpsc::channel(QUEUE);
-    let task = tokio::spawn(async move {
-        loop {
-            let wake = state
-                .next_deadline(clock.now_unix_ns())
-                .map(|unix_ns| clock.instant(unix_ns));
-            let command = tokio::select! {
+    let clock = Clock::new(store.now_unix_ns().await?);
+    // Listened to first: what changes while the store is read is read again.
+    let changes = store.changes().await?;
+    let state = State::load(Arc::clone(&store), timing, clock.now_unix_ns()).await?;
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let told = commands.clone();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let telling = changes.for_each(|change| async {
+            // While shutting down there is no loop to tell.
+            let _ = told.send(Command::Changed(change)).await;
+        });
+        tokio::select! {
+            () = stopped.cancelled() => {}
+            () = telling => {}
+        }
+    });
+    let task = tokio::spawn(turn(store, state, clock, queue, stop));
+    Ok((LoopHandle { commands }, task))
+}
+
+/// Turns the loop until it is stopped.
+async fn turn(
+    store: Arc<dyn Store>,
+    mut state: State,
+    mut clock: Clock,
+    mut queue: mpsc::Receiver<Command>,
+    stop: CancellationToken,
+) {
+    let mut reconcile = store.is_shared().then(|| Instant::now() + RECONCILE);
+    let mut commands = Vec::with_capacity(TOGETHER);
+    loop {
+        let wake = state
+            .next_deadline(clock.now_unix_ns())
+            .map(|unix_ns| clock.instant(unix_ns));
+        tokio::select! {
+            () = stop.cancelled() => break,
+            n = queue.recv_many(&mut commands, TOGETHER) => if n == 0 {
+                break;
+            },
+            () = sleep_until(wake.into_iter().chain(reconcile).min()) => {}
+        }
+        let now = clock.now_unix_ns();
+        state.handle_all(std::mem::take(&mut commands), now).await;
+        let mut done = state.advance(now).await;
+        if reconcile.is_some_and(|at| at <= Instant::now()) {
+            reconcile = Some(Instant::now() + RECONCILE);
+            done = done.and(compare(&*store, &mut state, &mut clock).await);
+        }
+        if let Err(failed) = done {
+            // What could not be written was not done; the next turn tries again.
+            error!(
+                error = &failed as &dyn std::error::Error,
+                "cannot move the jobs on"
+            );
+            tokio::select! {
                 () = stop.cancelled() => break,
-                command = queue.recv() => match command {
-                    Some(command) => Some(command),
-                    None => break,
-                },
-                () = sleep_until(wake) => None,
-            };
-            let now = clock.now_unix_ns();
-            if let Some(command) = command {
-                state.handle(command, now).await;
-            }
-            if let Err(failed) = state.advance(now).await {
-                // What could not be written was not done; the next turn tries again.
-                error!(
-                    error = &failed as &dyn std::error::Error,
-                    "cannot move the jobs on"
-                );
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
         }
-        info!("the loop has ended");
-    });
-    Ok((LoopHandle { commands }, task))
+    }
+    info!("the loop has ended");
+}
+
+/// Makes the copy and the clock agree with a store that others change too.
+async fn compare(
+    store: &dyn Store,
+    state: &mut State,
+    clock: &mut Clock,
+) -> Result<(), StoreError> {
+    clock.set(store.now_unix_ns().await?);
+    let now = clock.now_unix_ns();
+    state.reconcile(now).await?;
+    state.advance(now).await
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -280,9 +358,4 @@ async fn sleep_until(wake: Option<Instant>) {
         Some(wake) => tokio::time::sleep_until(wake).await,
         None => std::future::pending().await,
     }
-}
-
-/// Names a job's place in a run's list.
-fn position(job: JobId) -> usize {
-    job.index as usize
 }

@@ -54,6 +54,16 @@ impl Comparison {
             selector: format!("{:?}", job.selector),
         }
     }
+
+    /// Returns a name that no other comparison of the run has.
+    pub fn name(&self) -> String {
+        format!("{} {:?}", self.selector, self.root)
+    }
+
+    /// Returns what machines it may be measured on, as a text.
+    pub(crate) fn selector(&self) -> &str {
+        &self.selector
+    }
 }
 
 /// A job that waits.
@@ -101,6 +111,18 @@ impl Pins {
         if job.suite.is_exclusive() {
             self.machines
                 .insert(comparison.clone(), machine_id.to_owned());
+        }
+    }
+
+    /// Puts a comparison back to where it was before [`Self::note`].
+    pub fn restore(&mut self, comparison: &Comparison, machine_id: Option<String>) {
+        match machine_id {
+            Some(machine_id) => {
+                self.machines.insert(comparison.clone(), machine_id);
+            }
+            None => {
+                self.machines.remove(comparison);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! A coordinator: its store, its loop and its gRPC server.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tokio::{
@@ -20,7 +20,7 @@ use crate::{
     control::ControlService,
     link::LinkService,
     run::{self, LoopHandle, Timing},
-    store::{SqliteStore, Store, StoreError, StoredRun, plan_hash},
+    store::{self, Location, Store, StoreError, StoredRun, plan_hash},
     telemetry::{self, Metrics, Traces, TracesError, http},
 };
 
@@ -48,8 +48,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What a coordinator is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The store's SQLite file.
-    pub store: PathBuf,
+    /// Where the store is.
+    pub store: Location,
     /// Whether it may be reached from other machines without TLS.
     pub insecure: bool,
     /// Whether the agents see this machine's files, so that a plan naming a missing one is refused.
@@ -62,9 +62,9 @@ pub struct Config {
 
 impl Config {
     /// Returns the defaults for a store: this machine only.
-    pub fn new(store: PathBuf) -> Self {
+    pub fn new(store: impl Into<Location>) -> Self {
         Self {
-            store,
+            store: store.into(),
             insecure: false,
             local_files: false,
             timing: Timing::default(),
@@ -124,7 +124,7 @@ impl Coordinator {
             }
             None => (None, None),
         };
-        let store = Arc::new(SqliteStore::open(&config.store).await?);
+        let store = store::open(&config.store).await?;
         let (store, metrics) = telemetry::observe(store, traces);
         let stop = CancellationToken::new();
         let (run_loop, loop_task) =

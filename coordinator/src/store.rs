@@ -2,20 +2,32 @@
 //!
 //! A store decides nothing. Each method is one transaction: it is done wholly or not at all, and
 //! when it has returned, it survives a crash of the process and of the machine.
+//!
+//! A store is one coordinator's ([`SqliteStore`]) or shared by several ([`PostgresStore`]). Of a
+//! shared one, each coordinator knows a copy that may be old: whatever depends on what others may have
+//! changed is decided inside the transaction, and refused if the copy was old.
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt as _, stream::BoxStream};
 use tritmark_proto::{
     bundle::{Failure, JobState},
     job::{AttemptId, Job, JobId, RunId},
     machine::Machine,
     record::{ModelFacts, Record},
 };
+use uuid::Uuid;
 
+mod location;
+mod migrations;
+mod postgres;
+mod rows;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 
+pub use location::{BadLocation, Location, open};
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Keeps runs, jobs, attempts, agents and records.
@@ -27,6 +39,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Returns every run, the oldest first.
     async fn runs(&self) -> Result<Vec<StoredRun>, StoreError>;
 
+    /// Returns the runs that have not ended, the oldest first.
+    async fn open_runs(&self) -> Result<Vec<StoredRun>, StoreError>;
+
     /// Returns one run.
     async fn run(&self, id: RunId) -> Result<Option<StoredRun>, StoreError>;
 
@@ -36,17 +51,36 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Returns a run's jobs in order, each with its attempts from the first.
     async fn jobs(&self, run: RunId) -> Result<Vec<StoredJob>, StoreError>;
 
-    /// Adds or replaces an agent and its machine.
+    /// Returns some jobs, in order; unknown ones are left out.
+    async fn some_jobs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError>;
+
+    /// Adds or replaces an agent and its machine, and notes that it is linked to this coordinator.
     async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError>;
 
     /// Returns every agent ever seen.
     async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError>;
 
+    /// Returns some agents; unknown ones are left out.
+    async fn some_agents(&self, ids: &[String]) -> Result<Vec<StoredAgent>, StoreError>;
+
     /// Returns machines by their ids; unknown ids are left out.
     async fn machines(&self, ids: &[String]) -> Result<Vec<Machine>, StoreError>;
 
-    /// Begins the next attempt of a queued job, with a fence higher than any before.
-    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError>;
+    /// Begins the next attempts of queued jobs, each with a fence higher than any before.
+    ///
+    /// Each gets an answer of its own: a refused one keeps none of the others from beginning.
+    ///
+    /// # Errors
+    /// Of one: [`StoreError::NotQueued`], or [`StoreError::Taken`] if another coordinator was first.
+    async fn start_attempts(
+        &self,
+        starts: &[AttemptStart],
+    ) -> Result<Vec<Result<StoredAttempt, StoreError>>, StoreError>;
+
+    /// Begins one attempt; see [`Self::start_attempts`].
+    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError> {
+        only(self.start_attempts(std::slice::from_ref(start)).await?)
+    }
 
     /// Takes a lost attempt up again, whose job still waits for another.
     ///
@@ -59,8 +93,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         lease_until_unix_ns: i64,
     ) -> Result<(), StoreError>;
 
-    /// Moves the leases of running attempts.
-    async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError>;
+    /// Moves the leases of running attempts. Returns those that do not run any more.
+    async fn renew_leases(&self, leases: &[(AttemptId, i64)])
+    -> Result<Vec<AttemptId>, StoreError>;
 
     /// Stores records of a running attempt. What is stored already is left as it is.
     ///
@@ -72,11 +107,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         records: &[Record],
     ) -> Result<Appended, StoreError>;
 
-    /// Ends a running attempt and moves its job on; ends the run if that was its last job.
+    /// Tells of attempts what [`Self::add_records`] of no records would.
+    async fn standings(
+        &self,
+        attempts: &[AttemptId],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError>;
+
+    /// Ends running attempts and moves their jobs on; ends a run if that was its last job.
+    ///
+    /// Each gets an answer of its own, as in [`Self::start_attempts`].
     ///
     /// # Errors
-    /// [`StoreError::Stale`] if the attempt does not run.
-    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError>;
+    /// Of one: [`StoreError::Stale`] if the attempt does not run, or if its lease goes on although
+    /// [`AttemptEnd::if_lease_over_by_unix_ns`] says otherwise.
+    async fn end_attempts(
+        &self,
+        ends: &[(AttemptId, AttemptEnd)],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError>;
+
+    /// Ends one attempt; see [`Self::end_attempts`].
+    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
+        only(self.end_attempts(&[(attempt, end.clone())]).await?)
+    }
 
     /// Cancels every job of a run that is not final, and the attempts that run.
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError>;
@@ -93,6 +145,78 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Returns how many jobs of a run are in each state.
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError>;
+
+    /// Tells whether other coordinators may have this store open too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Returns the time that all who share this store go by.
+    async fn now_unix_ns(&self) -> Result<i64, StoreError> {
+        Ok(crate::run::now_unix_ns())
+    }
+
+    /// Returns every attempt that runs.
+    async fn running_attempts(&self) -> Result<Vec<StoredAttempt>, StoreError>;
+
+    /// Returns the jobs of which an agent has an attempt that runs.
+    async fn running_on(&self, agent_id: &str) -> Result<Vec<JobId>, StoreError>;
+
+    /// Returns where agents are linked and when they were last heard of; nobody's of a store that is
+    /// not shared.
+    async fn agent_links(&self) -> Result<Vec<AgentLink>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Notes when agents that are linked to this coordinator were last heard of.
+    async fn touch_agents(&self, _seen: &[(String, i64)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Notes that an agent has left this coordinator, if it has not gone to another meanwhile.
+    async fn unlink_agent(&self, _id: &str, _last_seen_unix_ns: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Returns what other coordinators change from now on. Some may be missed, most of all while the
+    /// data base cannot be reached; [`Change::Missed`] tells of it where it is known.
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, StoreError> {
+        Ok(futures::stream::pending().boxed())
+    }
+}
+
+fn only<T>(answers: Vec<Result<T, StoreError>>) -> Result<T, StoreError> {
+    answers
+        .into_iter()
+        .next()
+        .expect("a store answers each of its questions")
+}
+
+/// What another coordinator has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It has added or cancelled a run.
+    Run(RunId),
+    /// It has begun, ended or revived attempts of these jobs.
+    Jobs(Vec<JobId>),
+    /// An agent has come to it or left it.
+    Agent(String),
+    /// Something, nobody knows what.
+    Missed,
+}
+
+/// Where an agent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentLink {
+    /// Its id.
+    pub agent_id: String,
+    /// The coordinator it was last linked to, if it did not leave it; see
+    /// [`PostgresStore::coordinator`].
+    pub coordinator: Option<Uuid>,
+    /// Whether that is the one that asks.
+    pub is_here: bool,
+    /// When it was last heard of.
+    pub last_seen_unix_ns: i64,
 }
 
 /// A run.
@@ -217,6 +341,19 @@ pub struct AttemptStart {
     pub at_unix_ns: i64,
     /// When its agent must have been heard of again.
     pub lease_until_unix_ns: i64,
+    /// What it needs for itself, if it does.
+    pub exclusive: Option<Exclusive>,
+}
+
+/// What a performance job's attempt needs: its machine, and that all of one comparison is measured
+/// there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exclusive {
+    /// The comparison, by a name that is its own in the run.
+    pub comparison: String,
+    /// The machine on which it was measured so far, as this coordinator knows; it moves from there
+    /// to the attempt's.
+    pub pinned_to: Option<String>,
 }
 
 /// What an attempt ends with.
@@ -236,6 +373,8 @@ pub struct AttemptEnd {
     pub counts: bool,
     /// Whether the items of the job's earlier attempts become void.
     pub voids_earlier: bool,
+    /// It ends only if its lease was over by then: another coordinator may have renewed it.
+    pub if_lease_over_by_unix_ns: Option<i64>,
 }
 
 /// How many jobs of a run are in each state.
@@ -273,6 +412,17 @@ impl JobCounts {
             cancelled,
         } = self;
         queued + running + succeeded + failed + cancelled
+    }
+
+    /// Moves one job from one state to another.
+    pub(crate) fn move_one(&mut self, from: JobState, to: JobState) {
+        *self.of_state(from) -= 1;
+        *self.of_state(to) += 1;
+    }
+
+    /// Returns the number of jobs that have something to come.
+    pub(crate) fn n_open(self) -> u32 {
+        self.queued + self.running
     }
 
     fn of_state(&mut self, state: JobState) -> &mut u32 {
@@ -367,6 +517,17 @@ pub enum StoreError {
         /// The job.
         job: JobId,
     },
+    /// The job cannot be begun there, as another coordinator has changed something.
+    #[error("job {job} cannot be begun there: {why}")]
+    Taken {
+        /// The job.
+        job: JobId,
+        /// Why.
+        why: &'static str,
+    },
+    /// There is no such place for a store.
+    #[error(transparent)]
+    Location(#[from] BadLocation),
 }
 
 /// Returns the name of a plan's contents: two submissions with equal ones are the same plan.

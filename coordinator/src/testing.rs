@@ -1,6 +1,6 @@
 //! What the tests of this crate build their cases from.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
+use std::{collections::BTreeMap, num::NonZeroU32, path::Path, sync::Arc};
 
 use tritmark_proto::{
     job::{
@@ -14,7 +14,10 @@ use tritmark_proto::{
     },
 };
 
-use crate::store::{AttemptStart, SqliteStore, Store, StoredAgent, StoredRun, plan_hash};
+use crate::{
+    fixture::PostgresFixture,
+    store::{self, AttemptStart, Location, SqliteStore, Store, StoredAgent, StoredRun, plan_hash},
+};
 
 pub(crate) const WORKLOAD: Workload = Workload {
     n_prompt: 16,
@@ -229,6 +232,57 @@ pub(crate) async fn store(folder: &Path) -> SqliteStore {
         .unwrap()
 }
 
+/// What a test's stores lie on.
+pub(crate) enum Bed {
+    Sqlite(tempfile::TempDir),
+    Postgres(PostgresFixture),
+}
+
+impl Bed {
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    /// An empty data base; `None` where there is no PostgreSQL, which is said on stderr.
+    pub(crate) async fn postgres() -> Option<Self> {
+        PostgresFixture::start().await.map(Self::Postgres)
+    }
+
+    pub(crate) fn location(&self) -> Location {
+        match self {
+            Self::Sqlite(folder) => folder.path().join("store.sqlite").into(),
+            Self::Postgres(fixture) => fixture.url().parse().unwrap(),
+        }
+    }
+
+    /// Opens the store; of SQLite's only one at a time.
+    pub(crate) async fn open(&self) -> Arc<dyn Store> {
+        store::open(&self.location()).await.unwrap()
+    }
+}
+
+/// Makes of each function two tests, one on each data base.
+macro_rules! on_both {
+    ($($(#[$attribute:meta])* async fn $name:ident($bed:ident: &Bed) $body:block)*) => {
+        $($(#[$attribute])* async fn $name($bed: &$crate::testing::Bed) $body)*
+
+        mod on_sqlite {
+            $(#[tokio::test] async fn $name() {
+                super::$name(&$crate::testing::Bed::sqlite()).await;
+            })*
+        }
+
+        mod on_postgres {
+            $(#[tokio::test] async fn $name() {
+                if let Some(bed) = $crate::testing::Bed::postgres().await {
+                    super::$name(&bed).await;
+                }
+            })*
+        }
+    };
+}
+pub(crate) use on_both;
+
 /// Begins the next attempt of a job by agent `n`, which is made known first.
 pub(crate) async fn start(store: &dyn Store, job: JobId, n: u32) -> AttemptId {
     let agent = agent(n);
@@ -240,6 +294,7 @@ pub(crate) async fn start(store: &dyn Store, job: JobId, n: u32) -> AttemptId {
             machine_id: agent.machine.id,
             at_unix_ns: 2_000,
             lease_until_unix_ns: 3_000,
+            exclusive: None,
         })
         .await
         .unwrap();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tritmark_coordinator::{Config, Coordinator as Service, CoordinatorError};
+use tritmark_coordinator::{Config, Coordinator as Service, CoordinatorError, store::Location};
 
 use crate::{
     args::{Coordinator, CoordinatorCommand},
@@ -18,28 +18,35 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
         CoordinatorCommand::Up {
             listen,
             state,
+            store,
             insecure,
             local_files,
             metrics,
             otlp,
         } => {
-            let mut config = Config::new(state.join("store.sqlite"));
+            let mut config = Config::new(store_at(&state, store.as_deref())?);
             config.insecure = insecure;
             config.local_files = local_files;
             config.otlp = otlp;
-            up(listen, &state, config, metrics).await
+            up(listen, config, metrics).await
         }
     }
 }
 
-async fn up(
-    listen: SocketAddr,
-    state: &Path,
-    config: Config,
-    metrics: Option<SocketAddr>,
-) -> Outcome {
+/// Returns where the store is: where somebody says, else in the folder.
+fn store_at(state: &Path, store: Option<&str>) -> Result<Location, Fault> {
+    if let Some(store) = store {
+        // The text itself may hold a password and is not repeated.
+        return store
+            .parse()
+            .or_exit(Exit::Usage, || "--store is no place for a store");
+    }
     std::fs::create_dir_all(state)
         .or_exit(Exit::Usage, || format!("cannot make {}", state.display()))?;
+    Ok(state.join("store.sqlite").into())
+}
+
+async fn up(listen: SocketAddr, config: Config, metrics: Option<SocketAddr>) -> Outcome {
     // The addresses first: a second coordinator must not touch the store.
     let listener = bind(listen).await?;
     let address = listener.local_addr().context("cannot tell the address")?;
@@ -47,13 +54,12 @@ async fn up(
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let store = config.store.clone();
     let coordinator = match Service::open(config).await {
         Err(error @ CoordinatorError::Traces(_)) => {
             return Err(error).or_exit(Exit::Usage, || "cannot use --otlp");
         }
-        opened => opened.or_exit(Exit::Internal, || {
-            format!("cannot open the store in {}", state.display())
-        })?,
+        opened => opened.or_exit(Exit::Internal, || format!("cannot open the store {store}"))?,
     };
     out::line(&format!("http://{address}"))?;
     if let Some(metrics) = &metrics {

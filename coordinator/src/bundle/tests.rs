@@ -33,6 +33,7 @@ fn end(state: AttemptState, job_state: JobState) -> AttemptEnd {
         }),
         counts: true,
         voids_earlier: false,
+        if_lease_over_by_unix_ns: None,
     }
 }
 

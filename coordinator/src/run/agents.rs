@@ -10,7 +10,7 @@ use tritmark_proto::{
 
 use super::{
     Connected, ToAgent, nanoseconds,
-    state::{Agent, Connection, Lease, State},
+    state::{Agent, Connection, State},
 };
 use crate::store::{AttemptState, StoreError, StoredAgent};
 
@@ -38,17 +38,9 @@ impl State {
             machine = stored.machine.id,
             "an agent has connected"
         );
-        let agent = self
-            .agents
-            .entry(agent_id.clone())
-            .or_insert_with(|| Agent {
-                stored: stored.clone(),
-                connection: None,
-                is_draining: false,
-                running: None,
-            });
-        agent.stored = stored;
+        let agent = self.know(stored);
         agent.is_draining = false;
+        agent.is_elsewhere = false;
         if let Some(old) = agent.connection.replace(connection) {
             warn!(
                 agent = agent_id,
@@ -56,7 +48,15 @@ impl State {
             );
             old.link.cancel();
         }
-        let running = agent.running;
+        self.may_assign = true;
+        if self.store.is_shared() {
+            // It may have been with another coordinator meanwhile.
+            let mut jobs = self.store.running_on(&agent_id).await?;
+            let known = self.agents.get(&agent_id).and_then(|agent| agent.running);
+            jobs.extend(says_running.into_iter().chain(known).map(|it| it.job));
+            self.refresh(&jobs, now).await?;
+        }
+        let running = self.agents.get(&agent_id).and_then(|agent| agent.running);
         if let Some(attempt) = says_running
             && running.is_none()
             && self.revive(&agent_id, attempt, now).await?
@@ -101,21 +101,28 @@ impl State {
             return Ok(false);
         }
         let until = now.saturating_add(nanoseconds(self.timing.lease));
-        self.store.revive_attempt(attempt, now, until).await?;
+        match self.store.revive_attempt(attempt, now, until).await {
+            // Another coordinator was faster.
+            Err(StoreError::NotQueued { .. } | StoreError::Stale { .. }) => return Ok(false),
+            revived => revived?,
+        }
         info!(job = %attempt.job, attempt = attempt.attempt, agent = agent_id, "taken up again");
-        let job = self.job_mut(attempt.job).expect("the job was found above");
-        job.stored.state = JobState::Running;
-        if let Some(last) = job.stored.attempts.last_mut() {
-            last.state = AttemptState::Running;
-            last.ended_unix_ns = None;
-            last.failure = None;
-            last.counts = true;
-            last.lease_until_unix_ns = until;
+        self.change_job(attempt.job, 0, |job| {
+            job.state = JobState::Running;
+            if let Some(last) = job.attempts.last_mut() {
+                last.state = AttemptState::Running;
+                last.ended_unix_ns = None;
+                last.failure = None;
+                last.counts = true;
+                last.lease_until_unix_ns = until;
+            }
+        });
+        if let Some(entry) = self.job(attempt.job)
+            && let Some(last) = entry.stored.attempts.last()
+        {
+            let (last, is_exclusive) = (last.clone(), entry.stored.job.suite.is_exclusive());
+            self.lease_of_store(&last, is_exclusive);
         }
-        if let Some(agent) = self.agents.get_mut(agent_id) {
-            agent.running = Some(attempt);
-        }
-        self.leases.insert(attempt, Lease::until(until));
         self.tell_watchers(attempt.job, now);
         Ok(true)
     }
@@ -131,11 +138,28 @@ impl State {
     }
 
     /// Notes that a connection is over. The attempt stays the agent's until the lease ends.
-    pub(super) fn disconnect(&mut self, agent_id: &str, connection: u64, now: i64) {
-        if let Some(agent) = self.connected(agent_id, connection) {
-            info!(agent = agent_id, "an agent has left");
-            agent.connection = None;
-            agent.stored.last_seen_unix_ns = now;
+    pub(super) async fn disconnect(&mut self, agent_id: &str, connection: u64, now: i64) {
+        let Some(agent) = self.connected(agent_id, connection) else {
+            return;
+        };
+        info!(agent = agent_id, "an agent has left");
+        agent.connection = None;
+        agent.stored.last_seen_unix_ns = now;
+        let forgotten = self
+            .agents
+            .get(agent_id)
+            .map(|agent| self.forgotten_at(agent));
+        self.forgotten_due_unix_ns = forgotten
+            .into_iter()
+            .chain(self.forgotten_due_unix_ns)
+            .min();
+        if let Err(failed) = self.store.unlink_agent(agent_id, now).await {
+            // The others see by its silence that it has left.
+            warn!(
+                error = &failed as &dyn std::error::Error,
+                agent = agent_id,
+                "it cannot be noted that the agent has left"
+            );
         }
     }
 
@@ -191,19 +215,32 @@ impl State {
 
     /// Gives an attempt a whole lease.
     pub(super) fn renew(&mut self, attempt: AttemptId, now: i64) {
-        let until = now.saturating_add(nanoseconds(self.timing.lease));
-        if let Some(lease) = self.leases.get_mut(&attempt) {
-            lease.until_unix_ns = until;
-            lease.is_reclaim = false;
-        }
+        self.prolong(
+            attempt,
+            now.saturating_add(nanoseconds(self.timing.lease)),
+            false,
+        );
     }
 
     /// Gives an attempt that its agent has not brought back time to hand in what was spooled.
     pub(super) fn reclaim(&mut self, attempt: AttemptId, now: i64) {
-        let until = now.saturating_add(nanoseconds(self.timing.reclaim));
-        if let Some(lease) = self.leases.get_mut(&attempt) {
+        self.prolong(
+            attempt,
+            now.saturating_add(nanoseconds(self.timing.reclaim)),
+            true,
+        );
+    }
+
+    fn prolong(&mut self, attempt: AttemptId, until: i64, is_reclaim: bool) {
+        let mut was_foreign = false;
+        self.leases.change(&attempt, |lease| {
+            was_foreign = std::mem::take(&mut lease.is_foreign);
             lease.until_unix_ns = until;
-            lease.is_reclaim = true;
+            lease.is_reclaim = is_reclaim;
+        });
+        if was_foreign {
+            // Other coordinators must hear of it before the lease they know of is over.
+            self.leases_due_unix_ns = 0;
         }
     }
 }

@@ -3,30 +3,27 @@
 use tracing::{info, warn};
 use tritmark_proto::{
     bundle::{Failure, FailureClass, JobState},
-    job::{AttemptId, RunId, SuiteSpec},
+    job::{AttemptId, JobId, RunId, SuiteSpec},
     record::ModelFacts,
     wire,
 };
 
-use super::{Finished, nanoseconds, state::State, watch};
+use super::{Finished, Report, nanoseconds, state::State, watch};
 use crate::{
     schedule,
-    store::{AttemptEnd, AttemptState, JobCounts, StoreError},
+    store::{AttemptEnd, AttemptState, StoreError},
 };
+
+/// What an agent hears of an attempt whose run a person cancelled.
+pub(super) const CANCELLED: &str = "the run was cancelled";
 
 impl State {
     pub(super) fn progress(&mut self, attempt: AttemptId, progress: wire::JobProgress, now: i64) {
-        if !self.leases.contains_key(&attempt) {
+        if self.leases.get(&attempt).is_none() {
             return;
         }
         self.renew(attempt, now);
-        if let Some(run) = self.runs.get(&attempt.job.run) {
-            // Nobody watching is no fault.
-            let _ = run.events.send(wire::RunEvent {
-                at_unix_ns: now,
-                kind: Some(wire::run_event::Kind::Progress(progress)),
-            });
-        }
+        self.tell_progress(attempt.job.run, progress, now);
     }
 
     /// New records are a sign of life.
@@ -38,30 +35,96 @@ impl State {
         }
     }
 
-    /// Ends an attempt as its agent says it ended.
+    /// Ends attempts as their agents say they ended. Each has its own answer.
     pub(super) async fn finish(
         &mut self,
-        attempt: AttemptId,
-        n_records: u64,
-        failure: Option<Failure>,
+        reports: Vec<Report>,
         now: i64,
-    ) -> Result<Finished, StoreError> {
-        let standing = self.store.add_records(attempt, &[]).await?;
-        let stored_below = standing.stored_below;
-        if standing.finished {
-            return Ok(Finished::Stored { stored_below });
+    ) -> Vec<Result<Finished, StoreError>> {
+        let mut answers = Vec::with_capacity(reports.len());
+        match self.finish_together(&reports, now).await {
+            Ok(together) => answers.extend(together),
+            Err(failed) if reports.len() == 1 => answers.push(Err(failed)),
+            // Each hears what is wrong with its own.
+            Err(_) => {
+                for report in reports {
+                    let one = self.finish_together(&[report], now).await;
+                    answers.push(one.and_then(|mut one| one.swap_remove(0)));
+                }
+            }
         }
-        if stored_below < n_records {
-            return Ok(Finished::Incomplete { stored_below });
+        answers
+    }
+
+    async fn finish_together(
+        &mut self,
+        reports: &[Report],
+        now: i64,
+    ) -> Result<Vec<Result<Finished, StoreError>>, StoreError> {
+        let unknown: Vec<JobId> = reports
+            .iter()
+            .map(|report| report.attempt)
+            .filter(|attempt| self.leases.get(attempt).is_none())
+            .map(|attempt| attempt.job)
+            .collect();
+        if self.store.is_shared() {
+            // Begun by another coordinator, perhaps.
+            self.refresh(&unknown, now).await?;
         }
+        let attempts: Vec<AttemptId> = reports.iter().map(|report| report.attempt).collect();
+        let standings = self.store.standings(&attempts).await?;
+        let mut answers: Vec<Result<Finished, StoreError>> = Vec::with_capacity(reports.len());
+        let mut ends = Vec::new();
+        for (position, (report, standing)) in reports.iter().zip(standings).enumerate() {
+            let stored_below = match &standing {
+                Ok(standing) => standing.stored_below,
+                Err(_) => 0,
+            };
+            answers.push(match standing {
+                Err(error) => Err(error),
+                Ok(standing) if !standing.finished && stored_below < report.n_records => {
+                    Ok(Finished::Incomplete { stored_below })
+                }
+                Ok(standing) => {
+                    if !standing.finished {
+                        ends.push((position, self.end_of(report, now).await?));
+                    }
+                    Ok(Finished::Stored { stored_below })
+                }
+            });
+        }
+        if ends.is_empty() {
+            return Ok(answers);
+        }
+        let asked: Vec<(AttemptId, AttemptEnd)> = ends
+            .iter()
+            .map(|(position, (end, _))| (reports[*position].attempt, end.clone()))
+            .collect();
+        let ended = self.store.end_attempts(&asked).await?;
+        for ((position, (end, n_counted)), ended) in ends.into_iter().zip(ended) {
+            match ended {
+                Ok(()) => self.ended(reports[position].attempt, &end, n_counted),
+                Err(error) => answers[position] = Err(error),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Returns how an attempt ends of which everything is stored, and how many tries are used up then.
+    async fn end_of(&self, report: &Report, now: i64) -> Result<(AttemptEnd, u32), StoreError> {
+        let Report {
+            attempt,
+            n_records,
+            failure,
+        } = report;
         let (failure, voids_earlier) = match failure {
-            Some(failure) => (Some(failure), false),
-            None => self.second_look(attempt).await?,
+            Some(failure) => (Some(failure.clone()), false),
+            None => self.second_look(*attempt).await?,
         };
         let counts = failure
             .as_ref()
-            .is_none_or(|failure| self.counts(attempt, failure.class));
-        let n_counted = self.n_counted(attempt) + u32::from(counts);
+            .is_none_or(|failure| self.counts(*attempt, failure.class));
+        let n_counted = self.n_counted(*attempt) + u32::from(counts);
         let (state, job_state) = match &failure {
             None => (AttemptState::Succeeded, JobState::Succeeded),
             Some(_) if !counts => (AttemptState::Failed, JobState::Queued),
@@ -74,13 +137,13 @@ impl State {
             state,
             job_state,
             at_unix_ns: now,
-            n_records: Some(n_records),
+            n_records: Some(*n_records),
             failure,
             counts,
             voids_earlier,
+            if_lease_over_by_unix_ns: None,
         };
-        self.end(attempt, end, n_counted).await?;
-        Ok(Finished::Stored { stored_below })
+        Ok((end, n_counted))
     }
 
     /// Looks for what an agent cannot know when it says that an accuracy job succeeded: items that
@@ -166,22 +229,27 @@ impl State {
 
     /// Loses the attempts whose leases are over.
     pub(super) async fn end_leases(&mut self, now: i64) -> Result<(), StoreError> {
-        let over: Vec<(AttemptId, bool)> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| lease.until_unix_ns <= now)
-            .map(|(attempt, lease)| (*attempt, lease.is_reclaim))
-            .collect();
-        for (attempt, is_reclaim) in over {
-            let Some(stored) = self.attempt(attempt) else {
+        let mut ends = Vec::new();
+        for attempt in self.leases.over(now) {
+            let (Some(stored), Some(lease)) = (self.attempt(attempt), self.leases.get(&attempt))
+            else {
                 self.leases.remove(&attempt);
                 continue;
             };
             let agent_id = stored.agent_id.clone();
+            // Another coordinator may have renewed it: the store has the last word. What an agent has
+            // not brought back here is lost although the lease goes on.
+            let if_lease_over_by_unix_ns = match (self.store.is_shared(), lease.is_reclaim) {
+                (false, _) | (true, true) => None,
+                (true, false) if lease.is_foreign => {
+                    Some(now.saturating_sub(nanoseconds(self.timing.grace())))
+                }
+                (true, false) => Some(now),
+            };
             let class = FailureClass::Infrastructure;
             let counts = self.counts(attempt, class);
             let n_counted = self.n_counted(attempt) + u32::from(counts);
-            let message = if is_reclaim {
+            let message = if lease.is_reclaim {
                 "the agent came back without the attempt"
             } else {
                 "the agent was not heard of in time"
@@ -191,7 +259,6 @@ impl State {
             } else {
                 JobState::Queued
             };
-            warn!(job = %attempt.job, attempt = attempt.attempt, agent = agent_id, "{message}");
             let end = AttemptEnd {
                 state: AttemptState::Lost,
                 job_state,
@@ -204,61 +271,76 @@ impl State {
                 }),
                 counts,
                 voids_earlier: false,
+                if_lease_over_by_unix_ns,
             };
-            self.end(attempt, end, n_counted).await?;
-            self.cancel_at_agent(&agent_id, attempt, message);
+            ends.push((attempt, end, n_counted, agent_id, message));
         }
-        Ok(())
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<(AttemptId, AttemptEnd)> = ends
+            .iter()
+            .map(|(attempt, end, ..)| (*attempt, end.clone()))
+            .collect();
+        let answers = self.store.end_attempts(&asked).await?;
+        let mut old = Vec::new();
+        for ((attempt, end, n_counted, agent_id, message), answer) in ends.into_iter().zip(answers)
+        {
+            match answer {
+                Ok(()) => {
+                    warn!(job = %attempt.job, attempt = attempt.attempt, agent = agent_id,
+                        "{message}");
+                    self.ended(attempt, &end, n_counted);
+                    self.cancel_at_agent(&agent_id, attempt, message);
+                }
+                Err(StoreError::Stale { .. }) => old.push(attempt.job),
+                Err(error) => return Err(error),
+            }
+        }
+        self.refresh(&old, now).await
     }
 
     /// Writes leases down that have moved by more than half their length.
     pub(super) async fn store_leases(&mut self, now: i64) -> Result<(), StoreError> {
-        let half = nanoseconds(self.timing.lease) / 2;
+        if now < self.leases_due_unix_ns {
+            return Ok(());
+        }
+        let lease = nanoseconds(self.timing.lease);
         let moved: Vec<(AttemptId, i64)> = self
             .leases
             .iter()
-            .filter(|(_, lease)| {
-                lease.until_unix_ns > lease.stored_until_unix_ns
-                    && lease.stored_until_unix_ns.saturating_sub(now) < half
+            .filter(|(_, it)| {
+                !it.is_foreign
+                    && it.until_unix_ns > it.stored_until_unix_ns
+                    && it.stored_until_unix_ns.saturating_sub(now) < lease / 2
             })
-            .map(|(attempt, lease)| (*attempt, lease.until_unix_ns))
+            .map(|(attempt, it)| (*attempt, it.until_unix_ns))
             .collect();
-        if moved.is_empty() {
-            return Ok(());
-        }
-        self.store.renew_leases(&moved).await?;
-        for (attempt, until) in moved {
-            if let Some(lease) = self.leases.get_mut(&attempt) {
-                lease.stored_until_unix_ns = until;
+        if !moved.is_empty() {
+            let over = self.store.renew_leases(&moved).await?;
+            for (attempt, until) in moved {
+                self.leases
+                    .change(&attempt, |it| it.stored_until_unix_ns = until);
             }
+            let over: Vec<JobId> = over.into_iter().map(|attempt| attempt.job).collect();
+            self.refresh(&over, now).await?;
         }
+        self.leases_due_unix_ns = now.saturating_add(lease / 16);
         Ok(())
     }
 
-    /// Ends an attempt in the store, then in the lists, then for the watchers.
-    async fn end(
-        &mut self,
-        attempt: AttemptId,
-        end: AttemptEnd,
-        n_counted: u32,
-    ) -> Result<(), StoreError> {
-        self.store.end_attempt(attempt, &end).await?;
+    /// Takes an attempt's end, which is stored, into the lists and tells the watchers.
+    fn ended(&mut self, attempt: AttemptId, end: &AttemptEnd, n_counted: u32) {
         let now = end.at_unix_ns;
-        self.leases.remove(&attempt);
-        for agent in self.agents.values_mut() {
-            if agent.running == Some(attempt) {
-                agent.running = None;
-            }
+        if let Some(agent_id) = self.attempt(attempt).map(|stored| stored.agent_id.clone()) {
+            self.let_go(attempt, &agent_id);
         }
         let delay = nanoseconds(schedule::retry_delay(n_counted, &self.timing.policy));
         info!(job = %attempt.job, attempt = attempt.attempt, state = end.state.name(),
             job_state = end.job_state.name(), "ended");
-        if let Some(job) = self.job_mut(attempt.job) {
-            job.stored.state = end.job_state;
-            if end.job_state == JobState::Queued {
-                job.not_before_unix_ns = now.saturating_add(delay);
-            }
-            for stored in &mut job.stored.attempts {
+        self.change_job(attempt.job, now.saturating_add(delay), |job| {
+            job.state = end.job_state;
+            for stored in &mut job.attempts {
                 if stored.id == attempt {
                     stored.state = end.state;
                     stored.ended_unix_ns = Some(now);
@@ -268,70 +350,63 @@ impl State {
                     stored.is_void = true;
                 }
             }
-        }
+        });
         self.tell_watchers(attempt.job, now);
         self.close_if_ended(attempt.job.run, now);
-        Ok(())
     }
 
     /// Cancels what a run has left to do. Returns how many jobs that were, `None` of no such run.
     pub(super) async fn cancel(&mut self, run: RunId, now: i64) -> Result<Option<u32>, StoreError> {
         if !self.runs.contains_key(&run) {
-            let is_known = self.store.run(run).await?.is_some();
-            return Ok(is_known.then_some(0));
+            let stored = self.open_if_new(run).await?;
+            if !self.runs.contains_key(&run) {
+                return Ok(stored.map(|_| 0));
+            }
         }
         self.store.cancel_run(run, now).await?;
         let Some(open) = self.runs.get_mut(&run) else {
             return Ok(None);
         };
-        let mut cancelled = Vec::new();
-        for job in &mut open.jobs {
-            if job.stored.state.is_final() {
-                continue;
-            }
-            job.stored.state = JobState::Cancelled;
-            if let Some(last) = job.stored.attempts.last_mut()
-                && last.state == AttemptState::Running
-            {
-                last.state = AttemptState::Cancelled;
-                last.ended_unix_ns = Some(now);
-            }
-            cancelled.push(job.stored.job.id);
+        let cancelled: Vec<u32> = open
+            .jobs()
+            .iter()
+            .filter(|job| !job.stored.state.is_final())
+            .map(|job| job.stored.job.id.index)
+            .collect();
+        let mut running = Vec::new();
+        for index in &cancelled {
+            open.change(*index, 0, |job| {
+                job.state = JobState::Cancelled;
+                if let Some(last) = job.attempts.last_mut()
+                    && last.state == AttemptState::Running
+                {
+                    last.state = AttemptState::Cancelled;
+                    last.ended_unix_ns = Some(now);
+                    running.push((last.id, last.agent_id.clone()));
+                }
+            });
         }
         info!(run = %run, jobs = cancelled.len(), "cancelled");
-        let running: Vec<(String, AttemptId)> = self
-            .agents
-            .iter()
-            .filter_map(|(id, agent)| Some((id.clone(), agent.running?)))
-            .filter(|(_, attempt)| attempt.job.run == run)
-            .collect();
-        for (agent_id, attempt) in running {
-            self.cancel_at_agent(&agent_id, attempt, "the run was cancelled");
-            if let Some(agent) = self.agents.get_mut(&agent_id) {
-                agent.running = None;
-            }
+        for (attempt, agent_id) in running {
+            self.cancel_at_agent(&agent_id, attempt, CANCELLED);
+            self.let_go(attempt, &agent_id);
         }
-        self.leases.retain(|attempt, _| attempt.job.run != run);
-        for job in &cancelled {
-            self.tell_watchers(*job, now);
+        for index in &cancelled {
+            self.tell_watchers(JobId { run, index: *index }, now);
         }
         self.close_if_ended(run, now);
         Ok(Some(u32::try_from(cancelled.len()).unwrap_or(u32::MAX)))
     }
 
     /// Takes a run from the lists once all its jobs are final; the last event says so.
-    fn close_if_ended(&mut self, id: RunId, now: i64) {
-        let has_ended = self
-            .runs
-            .get(&id)
-            .is_some_and(|run| run.jobs.iter().all(|job| job.stored.state.is_final()));
-        if !has_ended {
+    pub(super) fn close_if_ended(&mut self, id: RunId, now: i64) {
+        let is_open = self.runs.get(&id).is_none_or(|run| run.counts.n_open() > 0);
+        if is_open {
             return;
         }
         if let Some(mut run) = self.runs.remove(&id) {
             run.stored.ended_unix_ns = Some(now);
-            let counts = JobCounts::of(run.jobs.iter().map(|job| job.stored.state));
-            let summary = watch::summary(&run.stored, counts);
+            let summary = watch::summary(&run.stored, run.counts);
             // Nobody watching is no fault.
             let _ = run.events.send(watch::summary_event(summary, now));
             self.pins.forget(id);

@@ -1,27 +1,28 @@
 //! What the loop knows: the open runs, the agents, and who does what.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info};
 use tritmark_proto::{
     bundle::JobState,
-    job::{AttemptId, JobId, RunId, SuiteSpec},
-    wire::{self, coordinator_message::Kind as ToAgentKind},
+    job::{AttemptId, Job, JobId, RunId},
+    wire,
 };
 
 use super::{
-    AgentView, Command, Timing, ToAgent, WATCH_BACKLOG, Watch, nanoseconds, position, watch,
+    AgentView, Command, FinishedReply, Report, Timing, ToAgent, Watch,
+    leases::{Lease, Leases},
+    lists::{Run, RunJob},
+    nanoseconds, watch,
 };
 use crate::{
-    schedule::{self, Comparison, Idle, Load, Pins, Waiting},
+    schedule::Pins,
     store::{
-        AttemptStart, AttemptState, Store, StoreError, StoredAgent, StoredAttempt, StoredJob,
-        StoredRun,
+        AttemptState, Change, Store, StoreError, StoredAgent, StoredAttempt, StoredJob, StoredRun,
     },
 };
 
@@ -33,10 +34,20 @@ pub(crate) struct State {
     /// When this coordinator took over; attempts begun before may be lost without their fault.
     pub(super) since_unix_ns: i64,
     pub(super) agents: BTreeMap<String, Agent>,
+    /// The agents of each machine.
+    pub(super) machines: BTreeMap<String, BTreeSet<String>>,
     pub(super) runs: BTreeMap<RunId, Run>,
-    pub(super) leases: HashMap<AttemptId, Lease>,
+    pub(super) leases: Leases,
     pub(super) pins: Pins,
     pub(super) last_connection: u64,
+    /// Something has changed by which a job may begin that could not before.
+    pub(super) may_assign: bool,
+    /// When another try is due of what another coordinator was in the way of.
+    pub(super) try_again_unix_ns: Option<i64>,
+    /// When the next machine is forgotten for which jobs may wait.
+    pub(super) forgotten_due_unix_ns: Option<i64>,
+    /// When leases are next looked through for those that must be written down.
+    pub(super) leases_due_unix_ns: i64,
 }
 
 /// An agent.
@@ -44,6 +55,8 @@ pub(crate) struct State {
 pub(super) struct Agent {
     pub(super) stored: StoredAgent,
     pub(super) connection: Option<Connection>,
+    /// Another coordinator has it.
+    pub(super) is_elsewhere: bool,
     pub(super) is_draining: bool,
     pub(super) running: Option<AttemptId>,
 }
@@ -55,44 +68,9 @@ pub(super) struct Connection {
     pub(super) link: CancellationToken,
 }
 
-/// A run that has not ended.
-#[derive(Debug)]
-pub(super) struct Run {
-    pub(super) stored: StoredRun,
-    pub(super) jobs: Vec<RunJob>,
-    pub(super) events: broadcast::Sender<wire::RunEvent>,
-}
-
-#[derive(Debug)]
-pub(super) struct RunJob {
-    pub(super) stored: StoredJob,
-    pub(super) comparison: Comparison,
-    pub(super) not_before_unix_ns: i64,
-}
-
-/// How long an attempt may go on unheard.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
-    pub(super) until_unix_ns: i64,
-    /// As the store has it; it is moved seldom, since a restart renews all leases anyway.
-    pub(super) stored_until_unix_ns: i64,
-    /// Its agent came back without it: it only has to hand in what it spooled.
-    pub(super) is_reclaim: bool,
-}
-
-impl Lease {
-    /// A lease that the store has already.
-    pub(super) fn until(unix_ns: i64) -> Self {
-        Self {
-            until_unix_ns: unix_ns,
-            stored_until_unix_ns: unix_ns,
-            is_reclaim: false,
-        }
-    }
-}
-
 impl State {
-    /// Reads what is open. Attempts that run get a new lease, so that their agents may come back.
+    /// Reads what is open. Attempts that run get a new lease, so that their agents may come back; of a
+    /// store that is shared their agents may be with other coordinators, which then say so.
     pub(crate) async fn load(
         store: Arc<dyn Store>,
         timing: Timing,
@@ -100,64 +78,75 @@ impl State {
     ) -> Result<Self, StoreError> {
         let mut state = Self {
             agents: BTreeMap::new(),
+            machines: BTreeMap::new(),
             runs: BTreeMap::new(),
-            leases: HashMap::new(),
+            leases: Leases::default(),
             pins: Pins::default(),
             last_connection: 0,
             since_unix_ns: now,
+            may_assign: false,
+            try_again_unix_ns: None,
+            forgotten_due_unix_ns: None,
+            leases_due_unix_ns: 0,
             timing,
             store,
         };
         for stored in state.store.agents().await? {
-            let agent = Agent {
-                stored,
-                connection: None,
-                is_draining: false,
-                running: None,
-            };
-            state.agents.insert(agent.stored.id.clone(), agent);
+            state.know(stored);
         }
-        for run in state.store.runs().await? {
-            if run.ended_unix_ns.is_none() {
-                let jobs = state.store.jobs(run.id).await?;
-                state.open(run, jobs);
-            }
+        for link in state.store.agent_links().await? {
+            state.linked(&link);
         }
-        let until = now.saturating_add(nanoseconds(timing.lease));
-        let running: Vec<AttemptId> = state
-            .runs
-            .values()
-            .flat_map(|run| &run.jobs)
-            .filter_map(|job| job.stored.attempts.last())
-            .filter(|attempt| attempt.state == AttemptState::Running)
-            .map(|attempt| attempt.id)
-            .collect();
-        let renewed: Vec<_> = running.iter().map(|attempt| (*attempt, until)).collect();
-        state.store.renew_leases(&renewed).await?;
-        for attempt in running {
-            state.leases.insert(attempt, Lease::until(until));
-            let agent_id = state
-                .attempt(attempt)
-                .map(|attempt| attempt.agent_id.clone())
-                .expect("the attempt was found in a run");
-            if let Some(agent) = state.agents.get_mut(&agent_id) {
-                agent.running = Some(attempt);
+        for run in state.store.open_runs().await? {
+            let jobs = state.store.jobs(run.id).await?;
+            state.open(run, jobs);
+        }
+        if !state.store.is_shared() {
+            let until = now.saturating_add(nanoseconds(timing.lease));
+            let renewed: Vec<_> = state
+                .leases
+                .iter()
+                .map(|(attempt, _)| (*attempt, until))
+                .collect();
+            state.store.renew_leases(&renewed).await?;
+            for (attempt, until) in renewed {
+                state.leases.change(&attempt, |lease| {
+                    lease.until_unix_ns = until;
+                    lease.stored_until_unix_ns = until;
+                    lease.is_foreign = false;
+                });
             }
         }
         Ok(state)
     }
 
+    /// Adds or replaces what an agent says of itself.
+    pub(super) fn know(&mut self, stored: StoredAgent) -> &mut Agent {
+        let id = stored.id.clone();
+        let agent = self.agents.entry(id.clone()).or_insert_with(|| Agent {
+            stored: stored.clone(),
+            connection: None,
+            is_elsewhere: false,
+            is_draining: false,
+            running: None,
+        });
+        let before = std::mem::replace(&mut agent.stored, stored);
+        if let Some(others) = self.machines.get_mut(&before.machine.id) {
+            others.remove(&id);
+        }
+        self.machines
+            .entry(agent.stored.machine.id.clone())
+            .or_default()
+            .insert(id);
+        agent
+    }
+
     /// Takes an open run into the lists.
-    fn open(&mut self, run: StoredRun, jobs: Vec<StoredJob>) {
-        let jobs: Vec<RunJob> = jobs
-            .into_iter()
-            .map(|stored| RunJob {
-                comparison: Comparison::of(&stored.job),
-                stored,
-                not_before_unix_ns: 0,
-            })
-            .collect();
-        let mut begun: Vec<(i64, &RunJob, &StoredAttempt)> = jobs
+    pub(super) fn open(&mut self, run: StoredRun, jobs: Vec<StoredJob>) {
+        let id = run.id;
+        let run = Run::new(run, jobs);
+        let mut begun: Vec<(i64, &RunJob, &StoredAttempt)> = run
+            .jobs()
             .iter()
             .flat_map(|job| {
                 let attempts = job.stored.attempts.iter();
@@ -165,23 +154,87 @@ impl State {
             })
             .collect();
         begun.sort_by_key(|(started, ..)| *started);
-        for (_, job, attempt) in begun {
+        for (_, job, attempt) in &begun {
             self.pins
                 .note(&job.stored.job, &job.comparison, &attempt.machine_id);
         }
-        let (events, _) = broadcast::channel(WATCH_BACKLOG);
-        self.runs.insert(
-            run.id,
-            Run {
-                stored: run,
-                jobs,
-                events,
-            },
-        );
+        let running: Vec<(StoredAttempt, bool)> = begun
+            .into_iter()
+            .filter(|(_, _, attempt)| attempt.state == AttemptState::Running)
+            .map(|(_, job, attempt)| (attempt.clone(), job.stored.job.suite.is_exclusive()))
+            .collect();
+        self.runs.insert(id, run);
+        for (attempt, is_exclusive) in running {
+            self.lease_of_store(&attempt, is_exclusive);
+        }
+        self.may_assign = true;
+    }
+
+    /// Takes the lease of an attempt as it is stored.
+    pub(super) fn lease_of_store(&mut self, attempt: &StoredAttempt, is_exclusive: bool) {
+        let is_here = self.agents.get(&attempt.agent_id).is_some_and(|agent| {
+            agent.connection.is_some() && agent.running.is_none_or(|running| running == attempt.id)
+        });
+        let stored_until_unix_ns = attempt.lease_until_unix_ns;
+        let known = self.leases.get(&attempt.id);
+        let until_unix_ns = if is_here {
+            known.map_or(stored_until_unix_ns, |lease| {
+                lease.until_unix_ns.max(stored_until_unix_ns)
+            })
+        } else {
+            self.foreign_until(stored_until_unix_ns)
+        };
+        let lease = Lease {
+            until_unix_ns,
+            stored_until_unix_ns,
+            is_reclaim: known.is_some_and(|lease| lease.is_reclaim && is_here),
+            is_foreign: !is_here,
+            machine_id: attempt.machine_id.clone(),
+            is_exclusive,
+        };
+        self.leases.insert(attempt.id, lease);
+        if let Some(agent) = self.agents.get_mut(&attempt.agent_id) {
+            agent.running = Some(attempt.id);
+        }
+    }
+
+    /// Does what it is asked, in order.
+    pub(crate) async fn handle_all(&mut self, commands: Vec<Command>, now: i64) {
+        let mut finished = Vec::new();
+        let mut changes = Vec::new();
+        for command in commands {
+            match command {
+                Command::Finished {
+                    attempt,
+                    n_records,
+                    failure,
+                    reply,
+                } => finished.push((
+                    Report {
+                        attempt,
+                        n_records,
+                        failure,
+                    },
+                    reply,
+                )),
+                Command::Changed(change) => changes.push(change),
+                // Signs of life say nothing of how things stand.
+                Command::Heartbeat { .. } | Command::Progress { .. } | Command::Appended { .. } => {
+                    self.handle(command, now).await;
+                }
+                other => {
+                    self.learn(std::mem::take(&mut changes), now).await;
+                    self.finish_all(std::mem::take(&mut finished), now).await;
+                    self.handle(other, now).await;
+                }
+            }
+        }
+        self.learn(changes, now).await;
+        self.finish_all(finished, now).await;
     }
 
     /// Does what it is asked.
-    pub(crate) async fn handle(&mut self, command: Command, now: i64) {
+    async fn handle(&mut self, command: Command, now: i64) {
         // A reply nobody waits for any more is no fault.
         match command {
             Command::Connect {
@@ -197,7 +250,7 @@ impl State {
             Command::Disconnect {
                 agent_id,
                 connection,
-            } => self.disconnect(&agent_id, connection, now),
+            } => self.disconnect(&agent_id, connection, now).await,
             Command::Heartbeat {
                 agent_id,
                 connection,
@@ -214,15 +267,6 @@ impl State {
             }
             Command::Progress { attempt, progress } => self.progress(attempt, progress, now),
             Command::Appended { attempt } => self.appended(attempt, now),
-            Command::Finished {
-                attempt,
-                n_records,
-                failure,
-                reply,
-            } => {
-                let finished = self.finish(attempt, n_records, failure, now).await;
-                let _ = reply.send(finished);
-            }
             Command::Submit { run, jobs, reply } => {
                 let submitted = self.submit(*run, jobs).await;
                 let _ = reply.send(submitted);
@@ -236,8 +280,38 @@ impl State {
                 let _ = reply.send(cancelled);
             }
             Command::Agents { reply } => {
-                let _ = reply.send(self.agent_views());
+                let _ = reply.send(self.agent_views(now));
             }
+            Command::Finished { .. } | Command::Changed(_) => {
+                unreachable!("handle_all keeps these together")
+            }
+        }
+    }
+
+    /// Learns what other coordinators have changed.
+    async fn learn(&mut self, changes: Vec<Change>, now: i64) {
+        if changes.is_empty() {
+            return;
+        }
+        if let Err(failed) = self.take_changes(changes, now).await {
+            // The next reconciliation makes up for it.
+            error!(
+                error = &failed as &dyn std::error::Error,
+                "what another coordinator has changed cannot be read"
+            );
+        }
+    }
+
+    /// Finishes attempts and answers.
+    async fn finish_all(&mut self, finished: Vec<(Report, FinishedReply)>, now: i64) {
+        if finished.is_empty() {
+            return;
+        }
+        let (reports, replies): (Vec<_>, Vec<_>) = finished.into_iter().unzip();
+        let answers = self.finish(reports, now).await;
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // A reply nobody waits for any more is no fault.
+            let _ = reply.send(answer);
         }
     }
 
@@ -245,157 +319,41 @@ impl State {
     pub(crate) async fn advance(&mut self, now: i64) -> Result<(), StoreError> {
         self.end_leases(now).await?;
         self.store_leases(now).await?;
-        if self.waiting().next().is_none() {
-            return Ok(());
+        for run in self.runs.values_mut() {
+            self.may_assign |= run.release(now);
         }
-        let idle: Vec<String> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| {
-                agent.connection.is_some() && agent.running.is_none() && !agent.is_draining
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
-        for agent_id in idle {
-            if let Some(job) = self.next_job(&agent_id, now) {
-                self.assign(&agent_id, job, now).await?;
+        for due in [&mut self.try_again_unix_ns, &mut self.forgotten_due_unix_ns] {
+            if due.is_some_and(|at| at <= now) {
+                *due = None;
+                self.may_assign = true;
             }
+        }
+        if self.may_assign {
+            self.assign(now).await?;
         }
         Ok(())
     }
 
     /// Returns when [`Self::advance`] has something to do even if nobody asks for anything.
     pub(crate) fn next_deadline(&self, now: i64) -> Option<i64> {
-        let leases = self.leases.values().map(|lease| lease.until_unix_ns);
-        let retries = self.waiting().map(|waiting| waiting.not_before_unix_ns);
-        let has_waiting = self.waiting().next().is_some();
-        let forgotten = self
-            .agents
-            .values()
-            .filter(|agent| has_waiting && agent.connection.is_none())
-            .map(|agent| self.forgotten_at(agent));
-        leases
-            .chain(retries.chain(forgotten).filter(|at| *at > now))
+        let releases = self.runs.values().filter_map(Run::next_release);
+        self.leases
+            .next()
+            .into_iter()
+            .chain(self.try_again_unix_ns)
+            .chain(self.forgotten_due_unix_ns)
+            .chain(releases.filter(|at| *at > now))
             .min()
     }
 
     /// Returns when an absent agent's machine no longer holds comparisons.
-    fn forgotten_at(&self, agent: &Agent) -> i64 {
+    pub(super) fn forgotten_at(&self, agent: &Agent) -> i64 {
         // An agent of an earlier life of this coordinator had no chance to be heard.
         let last_seen = agent.stored.last_seen_unix_ns.max(self.since_unix_ns);
         last_seen.saturating_add(nanoseconds(self.timing.policy.forget_machine_after))
     }
 
-    /// Returns the jobs that wait, the oldest run's first.
-    fn waiting(&self) -> impl Iterator<Item = Waiting<'_>> {
-        self.runs
-            .values()
-            .flat_map(|run| &run.jobs)
-            .filter(|job| job.stored.state == JobState::Queued)
-            .map(|job| Waiting {
-                job: &job.stored.job,
-                comparison: &job.comparison,
-                not_before_unix_ns: job.not_before_unix_ns,
-            })
-    }
-
-    fn next_job(&self, agent_id: &str, now: i64) -> Option<JobId> {
-        let agent = self.agents.get(agent_id)?;
-        let idle = Idle {
-            machine: &agent.stored.machine,
-            labels: &agent.stored.labels,
-            suites: &agent.stored.suites,
-            load: self.load_of(&agent.stored.machine.id),
-        };
-        let is_away = |machine: &str| {
-            self.agents
-                .values()
-                .filter(|agent| agent.stored.machine.id == machine)
-                .all(|agent| agent.connection.is_none() && self.forgotten_at(agent) <= now)
-        };
-        schedule::next(self.waiting(), &idle, &self.pins, is_away, now)
-    }
-
-    /// Returns what runs on a machine.
-    fn load_of(&self, machine_id: &str) -> Load {
-        let mut load = Load::default();
-        for attempt in self.leases.keys() {
-            let Some(job) = self.job(attempt.job) else {
-                continue;
-            };
-            let runs_here = job
-                .stored
-                .attempts
-                .last()
-                .is_some_and(|last| last.id == *attempt && last.machine_id == machine_id);
-            if runs_here {
-                load.n_running += 1;
-                load.is_exclusive |= job.stored.job.suite.is_exclusive();
-            }
-        }
-        load
-    }
-
-    /// Gives a job to an agent: in the store first, then on the wire.
-    async fn assign(&mut self, agent_id: &str, job: JobId, now: i64) -> Result<(), StoreError> {
-        let Some(agent) = self.agents.get(agent_id) else {
-            return Ok(());
-        };
-        let Some(connection) = &agent.connection else {
-            return Ok(());
-        };
-        let Ok(place) = connection.to_agent.clone().try_reserve_owned() else {
-            warn!(
-                agent = agent_id,
-                "the agent does not read its messages; its link is cut"
-            );
-            connection.link.cancel();
-            let number = connection.number;
-            self.disconnect(agent_id, number, now);
-            return Ok(());
-        };
-        let until = now.saturating_add(nanoseconds(self.timing.lease));
-        let items_done = match self.job(job).map(|job| &job.stored.job.suite) {
-            Some(SuiteSpec::Accuracy(_)) => self.store.items_done(job).await?,
-            _ => 0,
-        };
-        let attempt = self
-            .store
-            .start_attempt(&AttemptStart {
-                job,
-                agent_id: agent_id.to_owned(),
-                machine_id: agent.stored.machine.id.clone(),
-                at_unix_ns: now,
-                lease_until_unix_ns: until,
-            })
-            .await?;
-        let id = attempt.id;
-        let entry = self.job_mut(job).expect("the job was found in a run");
-        entry.stored.state = JobState::Running;
-        entry.stored.attempts.push(attempt);
-        let (definition, comparison) = (entry.stored.job.clone(), entry.comparison.clone());
-        let agent = self.agents.get_mut(agent_id).expect("it was found above");
-        agent.running = Some(id);
-        self.pins
-            .note(&definition, &comparison, &agent.stored.machine.id);
-        self.leases.insert(id, Lease::until(until));
-        info!(job = %job, attempt = id.attempt, agent = agent_id, items_done, "assigned");
-        place.send(wire::CoordinatorMessage {
-            kind: Some(ToAgentKind::Assign(wire::Assign {
-                attempt: Some(id.into()),
-                job: Some(definition.into()),
-                items_done,
-            })),
-        });
-        self.tell_watchers(job, now);
-        Ok(())
-    }
-
-    async fn submit(
-        &mut self,
-        run: StoredRun,
-        jobs: Vec<tritmark_proto::job::Job>,
-    ) -> Result<(), StoreError> {
+    async fn submit(&mut self, run: StoredRun, jobs: Vec<Job>) -> Result<(), StoreError> {
         self.store.add_run(&run, &jobs).await?;
         info!(run = %run.id, name = run.name, jobs = jobs.len(), "submitted");
         let jobs = jobs
@@ -410,17 +368,23 @@ impl State {
         Ok(())
     }
 
-    async fn watch(&self, run: RunId, now: i64) -> Result<Option<Watch>, StoreError> {
+    async fn watch(&mut self, run: RunId, now: i64) -> Result<Option<Watch>, StoreError> {
+        // Another coordinator may have taken it just now.
+        let stored = if self.runs.contains_key(&run) {
+            None
+        } else {
+            self.open_if_new(run).await?
+        };
         if let Some(run) = self.runs.get(&run) {
             // Subscribing and reading the state are one step, as nothing else runs meanwhile.
             let events = run.events.subscribe();
-            let jobs = run.jobs.iter().map(|job| &job.stored);
+            let jobs = run.jobs().iter().map(|job| &job.stored);
             return Ok(Some(Watch {
                 snapshot: watch::snapshot(&run.stored, jobs, now),
                 events: Some(events),
             }));
         }
-        let Some(stored) = self.store.run(run).await? else {
+        let Some(stored) = stored else {
             return Ok(None);
         };
         let jobs = self.store.jobs(run).await?;
@@ -430,23 +394,31 @@ impl State {
         }))
     }
 
-    fn agent_views(&self) -> Vec<AgentView> {
+    fn agent_views(&self, now: i64) -> Vec<AgentView> {
         self.agents
             .values()
             .map(|agent| AgentView {
                 agent: agent.stored.clone(),
-                is_connected: agent.connection.is_some(),
+                is_connected: agent.connection.is_some() || self.is_heard_elsewhere(agent, now),
                 running: agent.running,
             })
             .collect()
     }
 
     pub(super) fn job(&self, job: JobId) -> Option<&RunJob> {
-        self.runs.get(&job.run)?.jobs.get(position(job))
+        self.runs.get(&job.run)?.job(job.index)
     }
 
-    pub(super) fn job_mut(&mut self, job: JobId) -> Option<&mut RunJob> {
-        self.runs.get_mut(&job.run)?.jobs.get_mut(position(job))
+    /// Changes what is known of a job; see [`Run::change`].
+    pub(super) fn change_job(
+        &mut self,
+        job: JobId,
+        not_before_unix_ns: i64,
+        change: impl FnOnce(&mut StoredJob),
+    ) {
+        if let Some(run) = self.runs.get_mut(&job.run) {
+            run.change(job.index, not_before_unix_ns, change);
+        }
     }
 
     /// Returns an attempt of an open run, by its whole name.
@@ -458,11 +430,38 @@ impl State {
             .find(|stored| stored.id == attempt)
     }
 
+    /// Lets go of an attempt that no longer runs.
+    pub(super) fn let_go(&mut self, attempt: AttemptId, agent_id: &str) {
+        self.leases.remove(&attempt);
+        if let Some(agent) = self.agents.get_mut(agent_id)
+            && agent.running == Some(attempt)
+        {
+            agent.running = None;
+        }
+        self.may_assign = true;
+    }
+
     /// Tells the watchers of a run how one of its jobs stands.
     pub(super) fn tell_watchers(&self, job: JobId, now: i64) {
-        if let (Some(run), Some(entry)) = (self.runs.get(&job.run), self.job(job)) {
+        let Some(run) = self.runs.get(&job.run) else {
+            return;
+        };
+        // Nobody watching is no fault.
+        if run.events.receiver_count() > 0
+            && let Some(entry) = run.job(job.index)
+        {
+            let _: Result<usize, _> = run.events.send(watch::job_event(&entry.stored, now));
+        }
+    }
+
+    /// Tells the watchers of a run how far one of its jobs is.
+    pub(super) fn tell_progress(&self, run: RunId, progress: wire::JobProgress, now: i64) {
+        if let Some(run) = self.runs.get(&run) {
             // Nobody watching is no fault.
-            let _ = run.events.send(watch::job_event(&entry.stored, now));
+            let _ = run.events.send(wire::RunEvent {
+                at_unix_ns: now,
+                kind: Some(wire::run_event::Kind::Progress(progress)),
+            });
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The loop's decisions, with the time put in by hand.
 
-use std::path::Path;
-
 use tritmark_proto::{
     bundle::{FailureClass, JobState},
     record::Record,
@@ -10,18 +8,22 @@ use tritmark_proto::{
 
 use super::*;
 use crate::{
-    store::{AttemptState, SqliteStore, StoredJob},
+    store::{AttemptState, StoredJob},
     testing::{
-        accuracy, agent, agent_id, agent_on, facts, item, job, latency, reading, record, run, store,
+        Bed, accuracy, agent, agent_id, agent_on, facts, item, job, latency, on_both, reading,
+        record, run,
     },
 };
+
+mod scale;
+mod shared;
 
 const SECOND: i64 = 1_000_000_000;
 
 /// A loop whose clock stands where the test puts it.
 struct Bench {
     state: State,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     now: i64,
     run: RunId,
 }
@@ -53,8 +55,8 @@ impl FakeAgent {
 }
 
 impl Bench {
-    async fn open(folder: &Path, jobs: impl FnOnce(RunId) -> Vec<Job>) -> Self {
-        let mut bench = Self::reopen(folder, 1_000 * SECOND).await;
+    async fn open(bed: &Bed, jobs: impl FnOnce(RunId) -> Vec<Job>) -> Self {
+        let mut bench = Self::reopen(bed, 1_000 * SECOND).await;
         let run = run("a-run");
         bench.run = run.id;
         let jobs = jobs(run.id);
@@ -69,9 +71,9 @@ impl Bench {
         bench
     }
 
-    async fn reopen(folder: &Path, now: i64) -> Self {
-        let store = Arc::new(store(folder).await);
-        let state = State::load(Arc::clone(&store) as Arc<dyn Store>, Timing::default(), now)
+    async fn reopen(bed: &Bed, now: i64) -> Self {
+        let store = bed.open().await;
+        let state = State::load(Arc::clone(&store), Timing::default(), now)
             .await
             .unwrap();
         let run = store
@@ -89,7 +91,7 @@ impl Bench {
     }
 
     async fn tell(&mut self, command: Command) {
-        self.state.handle(command, self.now).await;
+        self.state.handle_all(vec![command], self.now).await;
         self.state.advance(self.now).await.unwrap();
     }
 
@@ -198,10 +200,9 @@ fn one_accuracy_job(run: RunId) -> Vec<Job> {
     vec![job(run, 0, "m", None, accuracy())]
 }
 
-#[tokio::test]
-async fn an_agent_gets_the_next_job_when_it_has_finished_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), two_jobs).await;
+on_both! {
+async fn an_agent_gets_the_next_job_when_it_has_finished_one(bed: &Bed) {
+    let mut bench = Bench::open(bed, two_jobs).await;
     let mut agent = bench.connect(1, None).await;
     let (first, _) = agent.assigned().unwrap();
     assert!(agent.next().is_none(), "one job at a time");
@@ -216,10 +217,8 @@ async fn an_agent_gets_the_next_job_when_it_has_finished_one() {
     assert_eq!(run.ended_unix_ns, Some(bench.now));
 }
 
-#[tokio::test]
-async fn a_lost_agent_gives_its_job_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn a_lost_agent_gives_its_job_back(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut first = bench.connect(1, None).await;
     let (old, _) = first.assigned().unwrap();
     bench.disconnect(&first).await;
@@ -242,10 +241,8 @@ async fn a_lost_agent_gives_its_job_back() {
     assert!(back.abandon_running);
 }
 
-#[tokio::test]
-async fn an_agent_that_comes_back_late_carries_on_if_nobody_else_has_begun() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn an_agent_that_comes_back_late_carries_on_if_nobody_else_has_begun(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     bench.records(attempt, &[record(0, reading(1.0))]).await;
@@ -265,10 +262,8 @@ async fn an_agent_that_comes_back_late_carries_on_if_nobody_else_has_begun() {
     assert_eq!(stored.attempts[0].failure, None);
 }
 
-#[tokio::test]
-async fn an_agent_that_comes_back_in_time_carries_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn an_agent_that_comes_back_in_time_carries_on(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     bench.disconnect(&agent).await;
@@ -283,10 +278,8 @@ async fn an_agent_that_comes_back_in_time_carries_on() {
     assert_eq!(bench.job(0).await.state, JobState::Succeeded);
 }
 
-#[tokio::test]
-async fn an_agent_that_comes_back_without_its_attempt_loses_it_once_its_spool_is_in() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn an_agent_that_comes_back_without_its_attempt_loses_it_once_its_spool_is_in(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut agent = bench.connect(1, None).await;
     let (old, _) = agent.assigned().unwrap();
     let mut agent = bench.connect(1, None).await;
@@ -309,10 +302,8 @@ async fn an_agent_that_comes_back_without_its_attempt_loses_it_once_its_spool_is
     assert_eq!(new.attempt.get(), 2);
 }
 
-#[tokio::test]
-async fn an_agent_that_comes_back_with_a_spooled_end_has_done_its_job() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn an_agent_that_comes_back_with_a_spooled_end_has_done_its_job(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     bench.connect(1, None).await;
@@ -326,16 +317,14 @@ async fn an_agent_that_comes_back_with_a_spooled_end_has_done_its_job() {
     );
 }
 
-#[tokio::test]
-async fn a_restarted_coordinator_lets_an_agent_carry_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut before = Bench::open(dir.path(), one_job).await;
+async fn a_restarted_coordinator_lets_an_agent_carry_on(bed: &Bed) {
+    let mut before = Bench::open(bed, one_job).await;
     let (attempt, _) = before.connect(1, None).await.assigned().unwrap();
     before.records(attempt, &[record(0, reading(1.0))]).await;
     let now = before.now + 10_000 * SECOND;
     drop(before);
 
-    let mut after = Bench::reopen(dir.path(), now).await;
+    let mut after = Bench::reopen(bed, now).await;
     after.pass(59).await;
     let agent = after.connect(1, Some(attempt)).await;
     assert!(!agent.abandon_running);
@@ -345,10 +334,8 @@ async fn a_restarted_coordinator_lets_an_agent_carry_on() {
     assert_eq!(after.job(0).await.attempts.len(), 1);
 }
 
-#[tokio::test]
-async fn stopping_everything_again_and_again_uses_up_no_tries() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_accuracy_job).await;
+async fn stopping_everything_again_and_again_uses_up_no_tries(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_accuracy_job).await;
     for round in 1..=5 {
         let mut agent = bench.connect(1, None).await;
         bench.pass(3).await;
@@ -364,16 +351,14 @@ async fn stopping_everything_again_and_again_uses_up_no_tries() {
         assert_eq!(attempt.attempt.get(), round);
         let now = bench.now + SECOND;
         drop(bench);
-        bench = Bench::reopen(dir.path(), now).await;
+        bench = Bench::reopen(bed, now).await;
     }
     let stored = bench.job(0).await;
     assert!(stored.attempts[..4].iter().all(|attempt| !attempt.counts));
 }
 
-#[tokio::test]
-async fn an_agent_that_is_told_to_leave_uses_up_no_try() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn an_agent_that_is_told_to_leave_uses_up_no_try(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     for _ in 0..4 {
         let mut agent = bench.connect(1, None).await;
         let (attempt, _) = agent.assigned().unwrap();
@@ -392,10 +377,8 @@ async fn an_agent_that_is_told_to_leave_uses_up_no_try() {
     assert_eq!(bench.job(0).await.state, JobState::Queued);
 }
 
-#[tokio::test]
-async fn a_job_that_fails_three_times_is_given_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn a_job_that_fails_three_times_is_given_up(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut agent = bench.connect(1, None).await;
     for (tries, class) in [
         (1, FailureClass::Transient),
@@ -414,10 +397,8 @@ async fn a_job_that_fails_three_times_is_given_up() {
     assert_eq!(stored.attempts[2].failure.as_ref().unwrap().stderr, "trace");
 }
 
-#[tokio::test]
-async fn a_permanent_failure_is_final_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn a_permanent_failure_is_final_at_once(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     bench
@@ -429,10 +410,8 @@ async fn a_permanent_failure_is_final_at_once() {
     assert_eq!(agent.assigned(), None);
 }
 
-#[tokio::test]
-async fn accuracy_goes_on_after_the_items_that_are_stored() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_accuracy_job).await;
+async fn accuracy_goes_on_after_the_items_that_are_stored(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_accuracy_job).await;
     let mut first = bench.connect(1, None).await;
     let (old, items_done) = first.assigned().unwrap();
     assert_eq!(items_done, 0);
@@ -458,10 +437,8 @@ async fn accuracy_goes_on_after_the_items_that_are_stored() {
     assert_eq!(bench.job(0).await.state, JobState::Succeeded);
 }
 
-#[tokio::test]
-async fn an_accuracy_job_with_missing_items_has_not_succeeded() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_accuracy_job).await;
+async fn an_accuracy_job_with_missing_items_has_not_succeeded(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_accuracy_job).await;
     let (attempt, _) = bench.connect(1, None).await.assigned().unwrap();
     bench
         .records(
@@ -478,10 +455,8 @@ async fn an_accuracy_job_with_missing_items_has_not_succeeded() {
     );
 }
 
-#[tokio::test]
-async fn items_of_other_weights_are_not_put_together() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_accuracy_job).await;
+async fn items_of_other_weights_are_not_put_together(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_accuracy_job).await;
     let mut agent = bench.connect(1, None).await;
     let (first, _) = agent.assigned().unwrap();
     bench
@@ -514,10 +489,8 @@ async fn items_of_other_weights_are_not_put_together() {
     assert_eq!(bench.job(0).await.state, JobState::Succeeded);
 }
 
-#[tokio::test]
-async fn two_agents_on_one_machine_measure_one_after_the_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), |run| {
+async fn two_agents_on_one_machine_measure_one_after_the_other(bed: &Bed) {
+    let mut bench = Bench::open(bed, |run| {
         vec![
             job(run, 0, "a", None, latency()),
             job(run, 1, "b", None, latency()),
@@ -532,10 +505,8 @@ async fn two_agents_on_one_machine_measure_one_after_the_other() {
     assert!(first.assigned().is_some() != second.assigned().is_some());
 }
 
-#[tokio::test]
-async fn missing_records_keep_an_attempt_from_ending() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn missing_records_keep_an_attempt_from_ending(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let (attempt, _) = bench.connect(1, None).await.assigned().unwrap();
     bench
         .records(attempt, &[record(0, reading(1.0)), record(2, reading(1.0))])
@@ -554,10 +525,8 @@ async fn missing_records_keep_an_attempt_from_ending() {
     );
 }
 
-#[tokio::test]
-async fn a_second_connection_of_one_agent_replaces_the_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn a_second_connection_of_one_agent_replaces_the_first(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     let mut old = bench.connect(1, None).await;
     let (attempt, _) = old.assigned().unwrap();
     let new = bench.connect(1, Some(attempt)).await;
@@ -572,10 +541,8 @@ async fn a_second_connection_of_one_agent_replaces_the_first() {
     assert!(!new.link.is_cancelled());
 }
 
-#[tokio::test]
-async fn a_draining_agent_gets_nothing_more() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), two_jobs).await;
+async fn a_draining_agent_gets_nothing_more(bed: &Bed) {
+    let mut bench = Bench::open(bed, two_jobs).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     bench
@@ -588,10 +555,8 @@ async fn a_draining_agent_gets_nothing_more() {
     assert_eq!(agent.assigned(), None);
 }
 
-#[tokio::test]
-async fn cancelling_a_run_stops_its_attempt_and_frees_the_agent() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), two_jobs).await;
+async fn cancelling_a_run_stops_its_attempt_and_frees_the_agent(bed: &Bed) {
+    let mut bench = Bench::open(bed, two_jobs).await;
     let mut agent = bench.connect(1, None).await;
     let (attempt, _) = agent.assigned().unwrap();
     let run_id = bench.run;
@@ -623,11 +588,9 @@ async fn cancelling_a_run_stops_its_attempt_and_frees_the_agent() {
     bench.finish(attempt, 0, None).await.unwrap_err();
 }
 
-#[tokio::test]
-async fn a_watcher_sees_every_state_up_to_the_end() {
+async fn a_watcher_sees_every_state_up_to_the_end(bed: &Bed) {
     use wire::run_event::Kind as Event;
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+    let mut bench = Bench::open(bed, one_job).await;
     let run = bench.run;
     let watch = bench
         .ask(|reply| Command::Watch { run, reply })
@@ -662,10 +625,8 @@ async fn a_watcher_sees_every_state_up_to_the_end() {
     assert!(late.events.is_none());
 }
 
-#[tokio::test]
-async fn the_loop_wakes_for_leases_retries_and_nothing_else() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::open(dir.path(), one_job).await;
+async fn the_loop_wakes_for_leases_retries_and_nothing_else(bed: &Bed) {
+    let mut bench = Bench::open(bed, one_job).await;
     assert_eq!(bench.state.next_deadline(bench.now), None);
     let (attempt, _) = bench.connect(1, None).await.assigned().unwrap();
     assert_eq!(
@@ -680,4 +641,5 @@ async fn the_loop_wakes_for_leases_retries_and_nothing_else() {
         bench.state.next_deadline(bench.now),
         Some(bench.now + SECOND)
     );
+}
 }

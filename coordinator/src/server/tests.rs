@@ -25,7 +25,7 @@ use tritmark_proto::{
 };
 
 use super::*;
-use crate::testing::{agent, facts, item, machine, reading, record, tokens};
+use crate::testing::{Bed, agent, facts, item, machine, reading, record, tokens};
 
 /// A coordinator and the pipe to it.
 struct Bench {
@@ -36,7 +36,11 @@ struct Bench {
 
 impl Bench {
     async fn open(folder: &Path) -> Self {
-        let config = Config::new(folder.join("store.sqlite"));
+        Self::open_at(folder.join("store.sqlite").into()).await
+    }
+
+    async fn open_at(store: Location) -> Self {
+        let config = Config::new(store);
         let coordinator = Coordinator::open(config).await.unwrap();
         let stop = coordinator.stop_token();
         let (dial, accept) = mpsc::channel::<DuplexStream>(8);
@@ -215,8 +219,18 @@ fn table(files: &[(String, Vec<u8>)], name: &str) -> polars::frame::DataFrame {
 
 #[tokio::test]
 async fn a_plan_goes_in_and_its_results_come_out() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
+    in_and_out(&Bed::sqlite()).await;
+}
+
+#[tokio::test]
+async fn a_plan_goes_in_and_its_results_come_out_on_postgres() {
+    if let Some(bed) = Bed::postgres().await {
+        in_and_out(&bed).await;
+    }
+}
+
+async fn in_and_out(bed: &Bed) {
+    let bench = Bench::open_at(bed.location()).await;
     let (mut agent, registered) = Scripted::register(&bench, None).await;
     assert!(!registered.abandon_running);
     let submitted = bench.submit(PLAN).await.unwrap();
@@ -343,8 +357,18 @@ async fn a_watcher_that_does_not_keep_up_still_sees_the_end() {
 
 #[tokio::test]
 async fn lists_say_who_is_there_and_what_runs() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
+    lists(&Bed::sqlite()).await;
+}
+
+#[tokio::test]
+async fn lists_say_who_is_there_and_what_runs_on_postgres() {
+    if let Some(bed) = Bed::postgres().await {
+        lists(&bed).await;
+    }
+}
+
+async fn lists(bed: &Bed) {
+    let bench = Bench::open_at(bed.location()).await;
     let (mut agent, _) = Scripted::register(&bench, None).await;
     let run_id = bench.submit(PLAN).await.unwrap().run_id;
     let attempt = agent.assigned().await.attempt;
@@ -431,8 +455,18 @@ async fn a_wrong_plan_is_refused_with_key_and_line() {
 
 #[tokio::test]
 async fn an_agent_carries_on_with_a_restarted_coordinator() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
+    carries_on(&Bed::sqlite()).await;
+}
+
+#[tokio::test]
+async fn an_agent_carries_on_with_a_restarted_coordinator_on_postgres() {
+    if let Some(bed) = Bed::postgres().await {
+        carries_on(&bed).await;
+    }
+}
+
+async fn carries_on(bed: &Bed) {
+    let bench = Bench::open_at(bed.location()).await;
     let (mut agent, _) = Scripted::register(&bench, None).await;
     let run_id = bench.submit(PLAN).await.unwrap().run_id;
     let attempt = agent.assigned().await.attempt.unwrap();
@@ -453,7 +487,7 @@ async fn an_agent_carries_on_with_a_restarted_coordinator() {
     }
     assert!(agent.heard.message().await.is_err());
 
-    let bench = Bench::open(dir.path()).await;
+    let bench = Bench::open_at(bed.location()).await;
     let (mut agent, registered) = Scripted::register(&bench, Some(attempt.clone())).await;
     assert!(!registered.abandon_running);
     agent
@@ -472,8 +506,18 @@ async fn an_agent_carries_on_with_a_restarted_coordinator() {
 
 #[tokio::test]
 async fn records_that_make_no_sense_fail_their_job_and_not_the_link() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
+    makes_no_sense(&Bed::sqlite()).await;
+}
+
+#[tokio::test]
+async fn records_that_make_no_sense_fail_their_job_and_not_the_link_on_postgres() {
+    if let Some(bed) = Bed::postgres().await {
+        makes_no_sense(&bed).await;
+    }
+}
+
+async fn makes_no_sense(bed: &Bed) {
+    let bench = Bench::open_at(bed.location()).await;
     let (mut agent, _) = Scripted::register(&bench, None).await;
     let run_id = bench.submit(PLAN).await.unwrap().run_id;
     let attempt = agent.assigned().await.attempt.unwrap();

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
 use sqlx::{
     Row as _, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -15,19 +14,18 @@ use tracing::warn;
 use tritmark_proto::{
     job::{AttemptId, Job, JobId, RunId},
     machine::Machine,
-    record::{ModelFacts, Record, RecordBody},
-    wire,
+    record::{ModelFacts, Record},
 };
 
 use super::{
     Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
-    StoredAttempt, StoredJob, StoredRun,
+    StoredAttempt, StoredJob, StoredRun, migrations,
+    rows::{self, Columns as _, RecordColumns, database, stale},
 };
 
-mod rows;
 mod steps;
 
-use steps::{advance, database, end_run_if_done, event, stale, standing};
+use steps::{advance, end_run_if_done, event, standing};
 
 /// Readers beside the one writer.
 const MAX_READERS: u32 = 4;
@@ -84,7 +82,7 @@ impl SqliteStore {
             .connect_with(options.clone())
             .await
             .map_err(database("open the store"))?;
-        sqlx::migrate!()
+        migrations::sqlite()
             .run(&writer)
             .await
             .map_err(|source| StoreError::Migrate {
@@ -179,6 +177,16 @@ impl Store for SqliteStore {
             .collect()
     }
 
+    async fn open_runs(&self) -> Result<Vec<StoredRun>, StoreError> {
+        sqlx::query("SELECT * FROM runs WHERE ended_unix_ns IS NULL ORDER BY submitted_unix_ns, id")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(database("read runs"))?
+            .iter()
+            .map(rows::run)
+            .collect()
+    }
+
     async fn run(&self, id: RunId) -> Result<Option<StoredRun>, StoreError> {
         sqlx::query("SELECT * FROM runs WHERE id = ?")
             .bind(id.to_string())
@@ -213,17 +221,57 @@ impl Store for SqliteStore {
                 .iter()
                 .map(|row| rows::job(run, row))
                 .collect::<Result<_, _>>()?;
-        for attempt in self.attempts(run).await? {
-            let index = attempt.id.job.index;
-            let job = jobs
-                .binary_search_by_key(&index, |job| job.job.id.index)
-                .map_err(|_| StoreError::Damaged {
-                    what: format!("an attempt of job {}", attempt.id.job),
-                    problem: "the job is missing".to_owned(),
-                })?;
-            jobs[job].attempts.push(attempt);
-        }
+        rows::attach(&mut jobs, self.attempts(run).await?)?;
         Ok(jobs)
+    }
+
+    async fn some_jobs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {
+        let mut found = Vec::new();
+        let wanted: std::collections::BTreeSet<JobId> = jobs.iter().copied().collect();
+        for job in wanted {
+            let row = sqlx::query("SELECT job, spec, state FROM jobs WHERE run = ? AND job = ?")
+                .bind(job.run.to_string())
+                .bind(job.index)
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(database("read jobs"))?;
+            let Some(row) = row else { continue };
+            let mut stored = [rows::job(job.run, &row)?];
+            let attempts =
+                sqlx::query("SELECT * FROM attempts WHERE run = ? AND job = ? ORDER BY attempt")
+                    .bind(job.run.to_string())
+                    .bind(job.index)
+                    .fetch_all(&self.readers)
+                    .await
+                    .map_err(database("read attempts"))?
+                    .iter()
+                    .map(|row| rows::attempt(job.run, row))
+                    .collect::<Result<_, _>>()?;
+            rows::attach(&mut stored, attempts)?;
+            found.extend(stored);
+        }
+        Ok(found)
+    }
+
+    async fn running_on(&self, agent_id: &str) -> Result<Vec<JobId>, StoreError> {
+        sqlx::query("SELECT run, job FROM attempts WHERE state = 'running' AND agent = ?")
+            .bind(agent_id)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(database("read attempts"))?
+            .iter()
+            .map(|row| rows::job_id(row.run("run")?, row))
+            .collect()
+    }
+
+    async fn running_attempts(&self) -> Result<Vec<StoredAttempt>, StoreError> {
+        sqlx::query("SELECT * FROM attempts WHERE state = 'running'")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(database("read attempts"))?
+            .iter()
+            .map(|row| rows::attempt(row.run("run")?, row))
+            .collect()
     }
 
     async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError> {
@@ -269,6 +317,14 @@ impl Store for SqliteStore {
         .collect()
     }
 
+    async fn some_agents(&self, ids: &[String]) -> Result<Vec<StoredAgent>, StoreError> {
+        let agents = self.agents().await?;
+        Ok(agents
+            .into_iter()
+            .filter(|agent| ids.contains(&agent.id))
+            .collect())
+    }
+
     async fn machines(&self, ids: &[String]) -> Result<Vec<Machine>, StoreError> {
         let mut machines = Vec::new();
         for id in ids {
@@ -284,64 +340,20 @@ impl Store for SqliteStore {
         Ok(machines)
     }
 
-    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError> {
-        let begin = database("start an attempt");
-        let AttemptStart {
-            job,
-            agent_id,
-            machine_id,
-            at_unix_ns,
-            lease_until_unix_ns,
-        } = start;
-        let run = job.run.to_string();
+    async fn start_attempts(
+        &self,
+        starts: &[AttemptStart],
+    ) -> Result<Vec<Result<StoredAttempt, StoreError>>, StoreError> {
         let mut tx = self.begin().await?;
-        let n_started = sqlx::query(
-            "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued'",
-        )
-        .bind(&run)
-        .bind(job.index)
-        .execute(&mut *tx)
-        .await
-        .map_err(&begin)?
-        .rows_affected();
-        if n_started == 0 {
-            return Err(StoreError::NotQueued { job: *job });
+        let mut answers = Vec::with_capacity(starts.len());
+        for start in starts {
+            answers.push(match begin_one(&mut tx, start).await {
+                Err(error @ StoreError::NotQueued { .. }) => Err(error),
+                begun => Ok(begun?),
+            });
         }
-        let fence: i64 = sqlx::query_scalar("UPDATE fence SET value = value + 1 RETURNING value")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(&begin)?;
-        let attempt: i64 = sqlx::query_scalar(
-            "INSERT INTO attempts (run, job, attempt, fence, agent, machine, state, \
-             started_unix_ns, lease_until_unix_ns) VALUES (?1, ?2, (SELECT \
-             coalesce(max(attempt), 0) + 1 FROM attempts WHERE run = ?1 AND job = ?2), \
-             ?3, ?4, ?5, 'running', ?6, ?7) RETURNING attempt",
-        )
-        .bind(&run)
-        .bind(job.index)
-        .bind(fence)
-        .bind(agent_id)
-        .bind(machine_id)
-        .bind(at_unix_ns)
-        .bind(lease_until_unix_ns)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(&begin)?;
-        let id = rows::attempt_id(*job, attempt, fence)?;
-        event(&mut tx, *at_unix_ns, job.run, Some(id), "started", agent_id).await?;
-        tx.commit().await.map_err(&begin)?;
-        Ok(StoredAttempt {
-            id,
-            agent_id: agent_id.clone(),
-            machine_id: machine_id.clone(),
-            state: AttemptState::Running,
-            started_unix_ns: *at_unix_ns,
-            lease_until_unix_ns: *lease_until_unix_ns,
-            ended_unix_ns: None,
-            failure: None,
-            counts: true,
-            is_void: false,
-        })
+        tx.commit().await.map_err(database("start attempts"))?;
+        Ok(answers)
     }
 
     async fn revive_attempt(
@@ -393,11 +405,15 @@ impl Store for SqliteStore {
         tx.commit().await.map_err(&revive)
     }
 
-    async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError> {
+    async fn renew_leases(
+        &self,
+        leases: &[(AttemptId, i64)],
+    ) -> Result<Vec<AttemptId>, StoreError> {
         let renew = database("renew leases");
+        let mut over = Vec::new();
         let mut tx = self.begin().await?;
         for (attempt, until) in leases {
-            sqlx::query(
+            let n_renewed = sqlx::query(
                 "UPDATE attempts SET lease_until_unix_ns = ? WHERE run = ? AND job = ? \
                  AND attempt = ? AND fence = ? AND state = 'running'",
             )
@@ -408,9 +424,14 @@ impl Store for SqliteStore {
             .bind(rows::to_i64("fence", attempt.fence)?)
             .execute(&mut *tx)
             .await
-            .map_err(&renew)?;
+            .map_err(&renew)?
+            .rows_affected();
+            if n_renewed == 0 {
+                over.push(*attempt);
+            }
         }
-        tx.commit().await.map_err(&renew)
+        tx.commit().await.map_err(&renew)?;
+        Ok(over)
     }
 
     async fn add_records(
@@ -422,31 +443,18 @@ impl Store for SqliteStore {
         let run = attempt.job.run.to_string();
         let mut tx = self.begin().await?;
         let standing = standing(&mut tx, attempt).await?;
-        let mut appended = Appended {
-            stored_below: standing.stored_below,
-            ..Appended::default()
-        };
-        match standing.state {
-            AttemptState::Running => {}
-            // The agent has not seen that it is over; it has nothing new to say.
-            AttemptState::Succeeded | AttemptState::Failed => {
-                appended.finished = true;
-                return Ok(appended);
-            }
-            AttemptState::Lost => return Err(stale(attempt, "lost")),
-            AttemptState::Cancelled => return Err(stale(attempt, "cancelled")),
+        let mut appended = standing.appended(attempt)?;
+        if appended.finished {
+            return Ok(appended);
         }
         for record in records {
-            let sequence = rows::to_i64("sequence", record.sequence)?;
-            let (kind, metric, item_index) = match &record.body {
-                RecordBody::Measurement(measurement) => {
-                    ("measurement", Some(measurement.metric.name()), None)
-                }
-                RecordBody::Tokens(_) => ("tokens", None, None),
-                RecordBody::Item(item) => ("item", None, Some(item.index)),
-                RecordBody::Facts(_) => ("facts", None, None),
-            };
-            let payload = wire::Record::from(record.clone()).encode_to_vec();
+            let RecordColumns {
+                sequence,
+                kind,
+                metric,
+                item_index,
+                payload,
+            } = RecordColumns::of(record)?;
             let n_added = sqlx::query(
                 "INSERT OR IGNORE INTO records (run, job, attempt, sequence, at_unix_ns, kind, \
                  metric, item_index, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -490,72 +498,42 @@ impl Store for SqliteStore {
         Ok(appended)
     }
 
-    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
-        let finish = database("end an attempt");
-        let AttemptEnd {
-            state,
-            job_state,
-            at_unix_ns,
-            n_records,
-            failure,
-            counts,
-            voids_earlier,
-        } = end;
-        let run = attempt.job.run.to_string();
-        let mut tx = self.begin().await?;
-        if standing(&mut tx, attempt).await?.state != AttemptState::Running {
-            return Err(stale(attempt, "over"));
-        }
-        let n_records = n_records
-            .map(|n| rows::to_i64("number of records", n))
-            .transpose()?;
-        let failure_json = failure
-            .as_ref()
-            .map(|failure| rows::to_json("a failure", failure))
-            .transpose()?;
-        sqlx::query(
-            "UPDATE attempts SET state = ?, ended_unix_ns = ?, n_records = ?, failure = ?, \
-             counts = ? WHERE run = ? AND job = ? AND attempt = ?",
-        )
-        .bind(state.name())
-        .bind(at_unix_ns)
-        .bind(n_records)
-        .bind(failure_json)
-        .bind(counts)
-        .bind(&run)
-        .bind(attempt.job.index)
-        .bind(attempt.attempt.get())
-        .execute(&mut *tx)
-        .await
-        .map_err(&finish)?;
-        if *voids_earlier {
-            sqlx::query("UPDATE attempts SET void = 1 WHERE run = ? AND job = ? AND attempt < ?")
-                .bind(&run)
-                .bind(attempt.job.index)
-                .bind(attempt.attempt.get())
-                .execute(&mut *tx)
-                .await
-                .map_err(&finish)?;
-        }
-        sqlx::query("UPDATE jobs SET state = ? WHERE run = ? AND job = ?")
-            .bind(job_state.name())
-            .bind(&run)
-            .bind(attempt.job.index)
-            .execute(&mut *tx)
+    async fn standings(
+        &self,
+        attempts: &[AttemptId],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+        let mut connection = self
+            .readers
+            .acquire()
             .await
-            .map_err(&finish)?;
-        let detail = failure.as_ref().map_or("", |failure| &failure.message);
-        event(
-            &mut tx,
-            *at_unix_ns,
-            attempt.job.run,
-            Some(attempt),
-            state.name(),
-            detail,
-        )
-        .await?;
-        end_run_if_done(&mut tx, attempt.job.run, *at_unix_ns).await?;
-        tx.commit().await.map_err(&finish)
+            .map_err(database("look up an attempt"))?;
+        let mut answers = Vec::with_capacity(attempts.len());
+        for attempt in attempts {
+            answers.push(match standing(&mut connection, *attempt).await {
+                Err(error @ StoreError::Stale { .. }) => Err(error),
+                standing => standing?.appended(*attempt),
+            });
+        }
+        Ok(answers)
+    }
+
+    async fn end_attempts(
+        &self,
+        ends: &[(AttemptId, AttemptEnd)],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut answers = Vec::with_capacity(ends.len());
+        for (attempt, end) in ends {
+            answers.push(match end_one(&mut tx, *attempt, end).await {
+                Err(error @ StoreError::Stale { .. }) => Err(error),
+                ended => {
+                    ended?;
+                    Ok(())
+                }
+            });
+        }
+        tx.commit().await.map_err(database("end attempts"))?;
+        Ok(answers)
     }
 
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
@@ -609,16 +587,7 @@ impl Store for SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(database("read records"))?;
-        let mut facts: Vec<(u32, ModelFacts)> = Vec::new();
-        for row in &rows {
-            let (attempt, record) = rows::record(job, row)?;
-            if let RecordBody::Facts(said) = record.body
-                && facts.last().is_none_or(|(last, _)| *last != attempt)
-            {
-                facts.push((attempt, said));
-            }
-        }
-        Ok(facts)
+        rows::facts(job, &rows)
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
@@ -645,8 +614,136 @@ impl Store for SqliteStore {
                 .map_err(database("count jobs"))?;
         let mut counts = JobCounts::default();
         for row in &rows {
-            *counts.of_state(rows::job_state(row.get("state"))?) = row.get("n");
+            *counts.of_state(rows::job_state(row.text("state")?)?) = row.get("n");
         }
         Ok(counts)
     }
+}
+
+/// Begins the next attempt of a queued job.
+async fn begin_one(
+    tx: &mut Transaction<'static, Sqlite>,
+    start: &AttemptStart,
+) -> Result<StoredAttempt, StoreError> {
+    let begin = database("start an attempt");
+    let run = start.job.run.to_string();
+    let n_started = sqlx::query(
+        "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued'",
+    )
+    .bind(&run)
+    .bind(start.job.index)
+    .execute(&mut **tx)
+    .await
+    .map_err(&begin)?
+    .rows_affected();
+    if n_started == 0 {
+        return Err(StoreError::NotQueued { job: start.job });
+    }
+    let fence: i64 = sqlx::query_scalar("UPDATE fence SET value = value + 1 RETURNING value")
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(&begin)?;
+    let attempt: i64 = sqlx::query_scalar(
+        "INSERT INTO attempts (run, job, attempt, fence, agent, machine, state, \
+         started_unix_ns, lease_until_unix_ns) VALUES (?1, ?2, (SELECT \
+         coalesce(max(attempt), 0) + 1 FROM attempts WHERE run = ?1 AND job = ?2), \
+         ?3, ?4, ?5, 'running', ?6, ?7) RETURNING attempt",
+    )
+    .bind(&run)
+    .bind(start.job.index)
+    .bind(fence)
+    .bind(&start.agent_id)
+    .bind(&start.machine_id)
+    .bind(start.at_unix_ns)
+    .bind(start.lease_until_unix_ns)
+    .fetch_one(&mut **tx)
+    .await
+    .map_err(&begin)?;
+    let id = rows::attempt_id(start.job, attempt, fence)?;
+    event(
+        tx,
+        start.at_unix_ns,
+        start.job.run,
+        Some(id),
+        "started",
+        &start.agent_id,
+    )
+    .await?;
+    Ok(start.begun(id))
+}
+
+/// Ends a running attempt.
+async fn end_one(
+    tx: &mut Transaction<'static, Sqlite>,
+    attempt: AttemptId,
+    end: &AttemptEnd,
+) -> Result<(), StoreError> {
+    let finish = database("end an attempt");
+    let AttemptEnd {
+        state,
+        job_state,
+        at_unix_ns,
+        n_records,
+        failure,
+        counts,
+        voids_earlier,
+        if_lease_over_by_unix_ns,
+    } = end;
+    let run = attempt.job.run.to_string();
+    let standing = standing(tx, attempt).await?;
+    if standing.state != AttemptState::Running {
+        return Err(stale(attempt, "over"));
+    }
+    if if_lease_over_by_unix_ns.is_some_and(|by| standing.lease_until_unix_ns > by) {
+        return Err(stale(attempt, "alive"));
+    }
+    let n_records = n_records
+        .map(|n| rows::to_i64("number of records", n))
+        .transpose()?;
+    let failure_json = failure
+        .as_ref()
+        .map(|failure| rows::to_json("a failure", failure))
+        .transpose()?;
+    sqlx::query(
+        "UPDATE attempts SET state = ?, ended_unix_ns = ?, n_records = ?, failure = ?, \
+         counts = ? WHERE run = ? AND job = ? AND attempt = ?",
+    )
+    .bind(state.name())
+    .bind(at_unix_ns)
+    .bind(n_records)
+    .bind(failure_json)
+    .bind(counts)
+    .bind(&run)
+    .bind(attempt.job.index)
+    .bind(attempt.attempt.get())
+    .execute(&mut **tx)
+    .await
+    .map_err(&finish)?;
+    if *voids_earlier {
+        sqlx::query("UPDATE attempts SET void = 1 WHERE run = ? AND job = ? AND attempt < ?")
+            .bind(&run)
+            .bind(attempt.job.index)
+            .bind(attempt.attempt.get())
+            .execute(&mut **tx)
+            .await
+            .map_err(&finish)?;
+    }
+    sqlx::query("UPDATE jobs SET state = ? WHERE run = ? AND job = ?")
+        .bind(job_state.name())
+        .bind(&run)
+        .bind(attempt.job.index)
+        .execute(&mut **tx)
+        .await
+        .map_err(&finish)?;
+    let detail = failure.as_ref().map_or("", |failure| &failure.message);
+    event(
+        tx,
+        *at_unix_ns,
+        attempt.job.run,
+        Some(attempt),
+        state.name(),
+        detail,
+    )
+    .await?;
+    end_run_if_done(tx, attempt.job.run, *at_unix_ns).await
 }

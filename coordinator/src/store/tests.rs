@@ -1,12 +1,15 @@
-//! What a store promises, held against SQLite.
+//! What a store promises, held against both data bases.
 
 use proptest::prelude::*;
 use tritmark_proto::{bundle::FailureClass, job::SuiteSpec, record::RecordBody};
 
 use super::*;
 use crate::testing::{
-    accuracy, agent, facts, item, job, latency, reading, record, run, skipped, start, store, tokens,
+    Bed, accuracy, agent, facts, item, job, latency, on_both, reading, record, run, skipped, start,
+    tokens,
 };
+
+mod migrations;
 
 async fn with_job(store: &dyn Store, suite: SuiteSpec) -> JobId {
     let run = run("a-run");
@@ -27,6 +30,7 @@ fn end(state: AttemptState, job_state: JobState) -> AttemptEnd {
         failure: None,
         counts: true,
         voids_earlier: false,
+        if_lease_over_by_unix_ns: None,
     }
 }
 
@@ -43,12 +47,11 @@ async fn stored(store: &dyn Store, job: JobId) -> Vec<Record> {
     records.into_iter().map(|(_, record)| record).collect()
 }
 
-#[tokio::test]
-async fn the_same_batch_twice_is_stored_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let attempt = start(&store, job, 1).await;
+on_both! {
+async fn the_same_batch_twice_is_stored_once(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
     let batch = readings(0..5);
     let first = store.add_records(attempt, &batch).await.unwrap();
     assert_eq!((first.stored_below, first.n_new), (5, 5));
@@ -57,15 +60,13 @@ async fn the_same_batch_twice_is_stored_once() {
         (second.stored_below, second.n_new, second.n_conflicts),
         (5, 0, 0)
     );
-    assert_eq!(stored(&store, job).await, batch);
+    assert_eq!(stored(&*store, job).await, batch);
 }
 
-#[tokio::test]
-async fn overlapping_batches_out_of_order_leave_neither_gap_nor_double() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let attempt = start(&store, job, 1).await;
+async fn overlapping_batches_out_of_order_leave_neither_gap_nor_double(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
     let mut below = Vec::new();
     for batch in [4..7, 0..2, 1..3, 6..9, 2..6] {
         let appended = store.add_records(attempt, &readings(batch)).await.unwrap();
@@ -82,12 +83,10 @@ async fn overlapping_batches_out_of_order_leave_neither_gap_nor_double() {
     assert_eq!(sequences, (0..9).collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn of_two_different_records_with_one_sequence_the_first_is_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let attempt = start(&store, job, 1).await;
+async fn of_two_different_records_with_one_sequence_the_first_is_kept(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
     store
         .add_records(attempt, &[record(0, reading(1.0))])
         .await
@@ -103,12 +102,10 @@ async fn of_two_different_records_with_one_sequence_the_first_is_kept() {
     );
 }
 
-#[tokio::test]
-async fn everything_that_was_acknowledged_is_there_after_reopening() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = store(dir.path()).await;
-    let job = with_job(&first, latency()).await;
-    let attempt = start(&first, job, 1).await;
+async fn everything_that_was_acknowledged_is_there_after_reopening(bed: &Bed) {
+    let first = bed.open().await;
+    let job = with_job(&*first, latency()).await;
+    let attempt = start(&*first, job, 1).await;
     let bodies = [
         facts(None),
         reading(1.5),
@@ -120,38 +117,25 @@ async fn everything_that_was_acknowledged_is_there_after_reopening() {
     first.add_records(attempt, &batch[..3]).await.unwrap();
     drop(first);
 
-    let second = store(dir.path()).await;
+    let second = bed.open().await;
     let jobs = second.jobs(job.run).await.unwrap();
     assert_eq!(jobs[0].state, JobState::Running);
     assert_eq!(jobs[0].attempts[0].id, attempt);
     assert_eq!(jobs[0].attempts[0].lease_until_unix_ns, 3_000);
     let appended = second.add_records(attempt, &batch).await.unwrap();
     assert_eq!((appended.stored_below, appended.n_new), (5, 2));
-    assert_eq!(stored(&second, job).await, batch);
+    assert_eq!(stored(&*second, job).await, batch);
 }
 
-#[tokio::test]
-async fn two_coordinators_cannot_have_one_store() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = store(dir.path()).await;
-    let path = dir.path().join("store.sqlite");
-    let refusal = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(refusal, StoreError::InUse { .. }), "{refusal}");
-    drop(first);
-    SqliteStore::open(&path).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_stale_fence_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let old = start(&store, job, 1).await;
+async fn a_stale_fence_is_refused(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let old = start(&*store, job, 1).await;
     store
         .end_attempt(old, &end(AttemptState::Lost, JobState::Queued))
         .await
         .unwrap();
-    let new = start(&store, job, 2).await;
+    let new = start(&*store, job, 2).await;
     assert_eq!(new.attempt.get(), 2);
     assert!(new.fence > old.fence);
 
@@ -173,12 +157,10 @@ async fn a_stale_fence_is_refused() {
     assert_eq!(store.records(job).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_lost_attempt_is_taken_up_again_only_before_another_has_begun() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let first = start(&store, job, 1).await;
+async fn a_lost_attempt_is_taken_up_again_only_before_another_has_begun(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let first = start(&*store, job, 1).await;
     let refusal = store.revive_attempt(first, 1, 9_000).await.unwrap_err();
     assert!(matches!(refusal, StoreError::Stale { .. }), "{refusal}");
     let lost = end(AttemptState::Lost, JobState::Queued);
@@ -191,7 +173,7 @@ async fn a_lost_attempt_is_taken_up_again_only_before_another_has_begun() {
     store.add_records(first, &readings(0..1)).await.unwrap();
 
     store.end_attempt(first, &lost).await.unwrap();
-    let second = start(&store, job, 2).await;
+    let second = start(&*store, job, 2).await;
     let refusal = store.revive_attempt(first, 1, 9_000).await.unwrap_err();
     assert!(matches!(refusal, StoreError::NotQueued { .. }), "{refusal}");
     store.end_attempt(second, &lost).await.unwrap();
@@ -199,42 +181,37 @@ async fn a_lost_attempt_is_taken_up_again_only_before_another_has_begun() {
     assert!(matches!(refusal, StoreError::NotQueued { .. }), "{refusal}");
 }
 
-#[tokio::test]
-async fn fences_grow_over_all_jobs_and_reopenings() {
-    let dir = tempfile::tempdir().unwrap();
+async fn fences_grow_over_all_jobs_and_reopenings(bed: &Bed) {
     let mut last = 0;
     for _ in 0..3 {
-        let store = store(dir.path()).await;
-        let job = with_job(&store, latency()).await;
-        let fence = start(&store, job, 1).await.fence;
+        let store = bed.open().await;
+        let job = with_job(&*store, latency()).await;
+        let fence = start(&*store, job, 1).await.fence;
         assert!(fence > last);
         last = fence;
     }
 }
 
-#[tokio::test]
-async fn only_a_queued_job_can_be_begun() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    start(&store, job, 1).await;
+async fn only_a_queued_job_can_be_begun(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    start(&*store, job, 1).await;
     let again = AttemptStart {
         job,
         agent_id: agent(1).id,
         machine_id: agent(1).machine.id,
         at_unix_ns: 0,
         lease_until_unix_ns: 0,
+        exclusive: None,
     };
     let refusal = store.start_attempt(&again).await.unwrap_err();
     assert!(matches!(refusal, StoreError::NotQueued { .. }), "{refusal}");
 }
 
-#[tokio::test]
-async fn records_of_an_ended_attempt_are_known_as_finished() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let attempt = start(&store, job, 1).await;
+async fn records_of_an_ended_attempt_are_known_as_finished(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
     store.add_records(attempt, &readings(0..3)).await.unwrap();
     store
         .end_attempt(attempt, &end(AttemptState::Succeeded, JobState::Succeeded))
@@ -250,13 +227,11 @@ async fn records_of_an_ended_attempt_are_known_as_finished() {
     assert_eq!(store.records(job).await.unwrap().len(), 3);
 }
 
-#[tokio::test]
-async fn items_count_as_far_as_they_have_no_gap_over_all_attempts() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, accuracy()).await;
+async fn items_count_as_far_as_they_have_no_gap_over_all_attempts(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, accuracy()).await;
     assert_eq!(store.items_done(job).await.unwrap(), 0);
-    let first = start(&store, job, 1).await;
+    let first = start(&*store, job, 1).await;
     let batch = [
         record(0, facts(Some(9))),
         record(1, item(0, -1.0)),
@@ -272,7 +247,7 @@ async fn items_count_as_far_as_they_have_no_gap_over_all_attempts() {
         .end_attempt(first, &end(AttemptState::Lost, JobState::Queued))
         .await
         .unwrap();
-    let second = start(&store, job, 2).await;
+    let second = start(&*store, job, 2).await;
     let batch = [record(0, facts(Some(9))), record(1, item(2, -1.0))];
     store.add_records(second, &batch).await.unwrap();
     assert_eq!(store.items_done(job).await.unwrap(), 4);
@@ -293,15 +268,13 @@ async fn items_count_as_far_as_they_have_no_gap_over_all_attempts() {
     assert_eq!(voids, [true, false]);
 }
 
-#[tokio::test]
-async fn a_run_ends_with_its_last_job() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
+async fn a_run_ends_with_its_last_job(bed: &Bed) {
+    let store = bed.open().await;
     let run = run("two");
     let jobs = [0, 1].map(|index| job(run.id, index, "m", None, latency()));
     store.add_run(&run, &jobs).await.unwrap();
     for (job, ended) in jobs.iter().zip([None, Some(4_000)]) {
-        let attempt = start(&store, job.id, 1).await;
+        let attempt = start(&*store, job.id, 1).await;
         let failed = AttemptEnd {
             failure: Some(Failure {
                 class: FailureClass::Permanent,
@@ -325,12 +298,10 @@ async fn a_run_ends_with_its_last_job() {
     assert_eq!((counts.failed, counts.total()), (2, 2));
 }
 
-#[tokio::test]
-async fn a_cancelled_run_refuses_its_attempts() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let attempt = start(&store, job, 1).await;
+async fn a_cancelled_run_refuses_its_attempts(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
     store.cancel_run(job.run, 9).await.unwrap();
     let jobs = store.jobs(job.run).await.unwrap();
     assert_eq!(jobs[0].state, JobState::Cancelled);
@@ -346,10 +317,8 @@ async fn a_cancelled_run_refuses_its_attempts() {
     assert!(refusal.to_string().ends_with("is cancelled"), "{refusal}");
 }
 
-#[tokio::test]
-async fn the_newest_run_of_a_plan_is_found_by_its_contents() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
+async fn the_newest_run_of_a_plan_is_found_by_its_contents(bed: &Bed) {
+    let store = bed.open().await;
     let (older, other) = (run("same"), run("other"));
     let newer = StoredRun {
         submitted_unix_ns: 2_000,
@@ -365,10 +334,8 @@ async fn the_newest_run_of_a_plan_is_found_by_its_contents() {
     assert_eq!(store.runs().await.unwrap().len(), 3);
 }
 
-#[tokio::test]
-async fn an_agent_that_registers_again_replaces_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
+async fn an_agent_that_registers_again_replaces_itself(bed: &Bed) {
+    let store = bed.open().await;
     let mut known = agent(1);
     store.put_agent(&known).await.unwrap();
     known.labels.insert("room".into(), "2".into());
@@ -380,12 +347,10 @@ async fn an_agent_that_registers_again_replaces_itself() {
     assert_eq!(store.machines(&ids).await.unwrap(), [known.machine]);
 }
 
-#[tokio::test]
-async fn a_sequence_beyond_the_store_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let job = with_job(&store, latency()).await;
-    let attempt = start(&store, job, 1).await;
+async fn a_sequence_beyond_the_store_is_refused(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
     let hostile = Record {
         sequence: u64::MAX,
         at_unix_ns: i64::MIN,
@@ -396,6 +361,17 @@ async fn a_sequence_beyond_the_store_is_refused() {
         matches!(refusal, StoreError::OutOfRange { .. }),
         "{refusal}"
     );
+}
+}
+
+#[tokio::test]
+async fn two_coordinators_cannot_have_one_store() {
+    let bed = Bed::sqlite();
+    let first = bed.open().await;
+    let refusal = open(&bed.location()).await.unwrap_err();
+    assert!(matches!(refusal, StoreError::InUse { .. }), "{refusal}");
+    drop(first);
+    bed.open().await;
 }
 
 fn any_body() -> impl Strategy<Value = RecordBody> {
@@ -420,20 +396,28 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let store = store(dir.path()).await;
-            let job = with_job(&store, accuracy()).await;
-            let attempt = start(&store, job, 1).await;
-            let all: Vec<Record> = (0..).zip(bodies).map(|(n, body)| record(n, body)).collect();
-            for (from, n) in cuts {
-                let from = from.min(all.len());
-                let to = (from + n).min(all.len());
-                store.add_records(attempt, &all[from..to]).await.unwrap();
+            let beds = [Some(Bed::sqlite()), Bed::postgres().await];
+            for bed in beds.into_iter().flatten() {
+                stores_each_record_once(&bed, &bodies, &cuts).await;
             }
-            let last = store.add_records(attempt, &all).await.unwrap();
-            assert_eq!((last.stored_below, last.n_conflicts), (all.len() as u64, 0));
-            let stored = store.records(job).await.unwrap();
-            assert_eq!(stored.into_iter().map(|(_, record)| record).collect::<Vec<_>>(), all);
         });
     }
+}
+
+async fn stores_each_record_once(bed: &Bed, bodies: &[RecordBody], cuts: &[(usize, usize)]) {
+    let store = bed.open().await;
+    let job = with_job(&*store, accuracy()).await;
+    let attempt = start(&*store, job, 1).await;
+    let all: Vec<Record> = (0..)
+        .zip(bodies)
+        .map(|(n, body)| record(n, body.clone()))
+        .collect();
+    for &(from, n) in cuts {
+        let from = from.min(all.len());
+        let to = (from + n).min(all.len());
+        store.add_records(attempt, &all[from..to]).await.unwrap();
+    }
+    let last = store.add_records(attempt, &all).await.unwrap();
+    assert_eq!((last.stored_below, last.n_conflicts), (all.len() as u64, 0));
+    assert_eq!(stored(&*store, job).await, all);
 }

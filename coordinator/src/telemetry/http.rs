@@ -91,15 +91,13 @@ impl Service {
 
     async fn open_jobs(&self) -> Result<JobCounts, StoreError> {
         let mut sum = JobCounts::default();
-        for run in self.store.runs().await? {
-            if run.ended_unix_ns.is_none() {
-                let counts = self.store.job_counts(run.id).await?;
-                sum.queued += counts.queued;
-                sum.running += counts.running;
-                sum.succeeded += counts.succeeded;
-                sum.failed += counts.failed;
-                sum.cancelled += counts.cancelled;
-            }
+        for run in self.store.open_runs().await? {
+            let counts = self.store.job_counts(run.id).await?;
+            sum.queued += counts.queued;
+            sum.running += counts.running;
+            sum.succeeded += counts.succeeded;
+            sum.failed += counts.failed;
+            sum.cancelled += counts.cancelled;
         }
         Ok(sum)
     }

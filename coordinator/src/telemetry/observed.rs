@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::stream::BoxStream;
 use tritmark_proto::{
     bundle::JobState,
     job::{AttemptId, Job, JobId, RunId},
@@ -19,8 +20,8 @@ use super::{
     spans::{self, Course, JobNames},
 };
 use crate::store::{
-    Appended, AttemptEnd, AttemptStart, JobCounts, Store, StoreError, StoredAgent, StoredAttempt,
-    StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Store, StoreError,
+    StoredAgent, StoredAttempt, StoredJob, StoredRun,
 };
 
 /// A store behind figures and traces.
@@ -75,16 +76,49 @@ impl ObservedStore {
         let begun = Instant::now();
         let done = work.await;
         // A stale message is an answer, and no fault of the store.
-        let failed = match &done {
-            Ok(_) | Err(StoreError::NotQueued { .. }) => false,
-            Err(StoreError::Stale { .. }) => {
+        let failed = done.as_ref().is_err_and(|error| self.is_fault(error));
+        self.metrics.operation(operation, begun.elapsed(), failed);
+        done
+    }
+
+    /// Tells faults of the store from its answers, and counts those to stale messages.
+    fn is_fault(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::NotQueued { .. } | StoreError::Taken { .. } => false,
+            StoreError::Stale { .. } => {
                 self.metrics.refused();
                 false
             }
-            Err(_) => true,
+            _ => true,
+        }
+    }
+
+    async fn begun(&self, start: &AttemptStart, attempt: &StoredAttempt) {
+        let waiting = self.known().waiting.remove(&start.job);
+        let since = match waiting {
+            Some(since) => since,
+            None => self
+                .run_of(start.job.run)
+                .await
+                .map_or(start.at_unix_ns, |run| run.submitted_unix_ns),
         };
-        self.metrics.operation(operation, begun.elapsed(), failed);
-        done
+        self.note_start(attempt, since, start.at_unix_ns);
+    }
+
+    async fn ended(&self, attempt: AttemptId, end: &AttemptEnd) {
+        self.metrics.ended(end.state, end.job_state);
+        if let (Some(course), Some(traces)) = (self.course(attempt).await, &self.traces) {
+            for span in spans::attempt(&course, end) {
+                traces.send(span);
+            }
+        }
+        if end.job_state.is_final() {
+            if let Some(run) = self.run_of(attempt.job.run).await {
+                self.tell_job(&run, attempt.job, end.job_state, end.at_unix_ns);
+            }
+        } else {
+            self.known().waiting.insert(attempt.job, end.at_unix_ns);
+        }
     }
 
     /// Returns what is known of a run, from the store where it was begun by another process.
@@ -154,8 +188,8 @@ impl ObservedStore {
         if let Some(course) = known.filter(|course| course.id == attempt) {
             return Some(course);
         }
-        let jobs = self.inner.jobs(attempt.job.run).await.ok()?;
-        let attempts = &jobs.get(attempt.job.index as usize)?.attempts;
+        let jobs = self.inner.some_jobs(&[attempt.job]).await.ok()?;
+        let attempts = &jobs.first()?.attempts;
         let stored = attempts.iter().find(|stored| stored.id == attempt)?;
         Some(Course {
             id: attempt,
@@ -193,6 +227,10 @@ impl Store for ObservedStore {
         self.timed("runs", self.inner.runs()).await
     }
 
+    async fn open_runs(&self) -> Result<Vec<StoredRun>, StoreError> {
+        self.timed("open_runs", self.inner.open_runs()).await
+    }
+
     async fn run(&self, id: RunId) -> Result<Option<StoredRun>, StoreError> {
         self.timed("run", self.inner.run(id)).await
     }
@@ -206,6 +244,10 @@ impl Store for ObservedStore {
         self.timed("jobs", self.inner.jobs(run)).await
     }
 
+    async fn some_jobs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {
+        self.timed("some_jobs", self.inner.some_jobs(jobs)).await
+    }
+
     async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError> {
         self.timed("put_agent", self.inner.put_agent(agent)).await
     }
@@ -214,24 +256,30 @@ impl Store for ObservedStore {
         self.timed("agents", self.inner.agents()).await
     }
 
+    async fn some_agents(&self, ids: &[String]) -> Result<Vec<StoredAgent>, StoreError> {
+        self.timed("some_agents", self.inner.some_agents(ids)).await
+    }
+
     async fn machines(&self, ids: &[String]) -> Result<Vec<Machine>, StoreError> {
         self.timed("machines", self.inner.machines(ids)).await
     }
 
-    async fn start_attempt(&self, start: &AttemptStart) -> Result<StoredAttempt, StoreError> {
-        let attempt = self
-            .timed("start_attempt", self.inner.start_attempt(start))
+    async fn start_attempts(
+        &self,
+        starts: &[AttemptStart],
+    ) -> Result<Vec<Result<StoredAttempt, StoreError>>, StoreError> {
+        let answers = self
+            .timed("start_attempts", self.inner.start_attempts(starts))
             .await?;
-        let waiting = self.known().waiting.remove(&start.job);
-        let since = match waiting {
-            Some(since) => since,
-            None => self
-                .run_of(start.job.run)
-                .await
-                .map_or(start.at_unix_ns, |run| run.submitted_unix_ns),
-        };
-        self.note_start(&attempt, since, start.at_unix_ns);
-        Ok(attempt)
+        for (start, answer) in starts.iter().zip(&answers) {
+            match answer {
+                Ok(attempt) => self.begun(start, attempt).await,
+                Err(error) => {
+                    self.is_fault(error);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn revive_attempt(
@@ -248,7 +296,10 @@ impl Store for ObservedStore {
         Ok(())
     }
 
-    async fn renew_leases(&self, leases: &[(AttemptId, i64)]) -> Result<(), StoreError> {
+    async fn renew_leases(
+        &self,
+        leases: &[(AttemptId, i64)],
+    ) -> Result<Vec<AttemptId>, StoreError> {
         self.timed("renew_leases", self.inner.renew_leases(leases))
             .await
     }
@@ -266,23 +317,66 @@ impl Store for ObservedStore {
         Ok(appended)
     }
 
-    async fn end_attempt(&self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
-        self.timed("end_attempt", self.inner.end_attempt(attempt, end))
+    async fn standings(
+        &self,
+        attempts: &[AttemptId],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+        self.timed("standings", self.inner.standings(attempts))
+            .await
+    }
+
+    async fn end_attempts(
+        &self,
+        ends: &[(AttemptId, AttemptEnd)],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let answers = self
+            .timed("end_attempts", self.inner.end_attempts(ends))
             .await?;
-        self.metrics.ended(end.state, end.job_state);
-        if let (Some(course), Some(traces)) = (self.course(attempt).await, &self.traces) {
-            for span in spans::attempt(&course, end) {
-                traces.send(span);
+        for ((attempt, end), answer) in ends.iter().zip(&answers) {
+            match answer {
+                Ok(()) => self.ended(*attempt, end).await,
+                Err(error) => {
+                    self.is_fault(error);
+                }
             }
         }
-        if end.job_state.is_final() {
-            if let Some(run) = self.run_of(attempt.job.run).await {
-                self.tell_job(&run, attempt.job, end.job_state, end.at_unix_ns);
-            }
-        } else {
-            self.known().waiting.insert(attempt.job, end.at_unix_ns);
-        }
-        Ok(())
+        Ok(answers)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    async fn now_unix_ns(&self) -> Result<i64, StoreError> {
+        self.inner.now_unix_ns().await
+    }
+
+    async fn running_attempts(&self) -> Result<Vec<StoredAttempt>, StoreError> {
+        self.timed("running_attempts", self.inner.running_attempts())
+            .await
+    }
+
+    async fn running_on(&self, agent_id: &str) -> Result<Vec<JobId>, StoreError> {
+        self.timed("running_on", self.inner.running_on(agent_id))
+            .await
+    }
+
+    async fn agent_links(&self) -> Result<Vec<AgentLink>, StoreError> {
+        self.timed("agent_links", self.inner.agent_links()).await
+    }
+
+    async fn touch_agents(&self, seen: &[(String, i64)]) -> Result<(), StoreError> {
+        self.timed("touch_agents", self.inner.touch_agents(seen))
+            .await
+    }
+
+    async fn unlink_agent(&self, id: &str, last_seen_unix_ns: i64) -> Result<(), StoreError> {
+        let unlinked = self.inner.unlink_agent(id, last_seen_unix_ns);
+        self.timed("unlink_agent", unlinked).await
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, StoreError> {
+        self.inner.changes().await
     }
 
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {

@@ -1,57 +1,30 @@
 //! Steps that several transactions have in common.
 
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tritmark_proto::job::{AttemptId, RunId};
 
 use super::{
-    super::{AttemptState, StoreError},
-    rows,
+    super::StoreError,
+    rows::{self, Standing, database, stale},
 };
-
-/// Names the operation that failed.
-pub(super) fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |source| StoreError::Database { operation, source }
-}
-
-/// Says why an attempt is not the one that counts.
-pub(super) fn stale(attempt: AttemptId, why: &'static str) -> StoreError {
-    StoreError::Stale {
-        job: attempt.job,
-        attempt: attempt.attempt.get(),
-        why,
-    }
-}
-
-/// How an attempt stands.
-pub(super) struct Standing {
-    pub(super) state: AttemptState,
-    pub(super) stored_below: u64,
-}
 
 /// Reads how an attempt stands; refuses one that is unknown or has another fence.
 pub(super) async fn standing(
-    tx: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     attempt: AttemptId,
 ) -> Result<Standing, StoreError> {
     let row = sqlx::query(
-        "SELECT state, stored_below, fence FROM attempts WHERE run = ? AND job = ? AND attempt = ?",
+        "SELECT state, stored_below, fence, lease_until_unix_ns FROM attempts \
+         WHERE run = ? AND job = ? AND attempt = ?",
     )
     .bind(attempt.job.run.to_string())
     .bind(attempt.job.index)
     .bind(attempt.attempt.get())
-    .fetch_optional(&mut **tx)
+    .fetch_optional(connection)
     .await
     .map_err(database("look up an attempt"))?
     .ok_or_else(|| stale(attempt, "unknown"))?;
-    let fence: i64 = row.get("fence");
-    if fence.cast_unsigned() != attempt.fence {
-        return Err(stale(attempt, "of another fence"));
-    }
-    let stored_below: i64 = row.get("stored_below");
-    Ok(Standing {
-        state: rows::attempt_state(row.get("state"))?,
-        stored_below: stored_below.cast_unsigned(),
-    })
+    rows::standing(attempt, &row)
 }
 
 /// Moves `stored_below` over what is stored without a gap.

@@ -1,0 +1,46 @@
+//! The tables of every version, each made from those of the one before; there is no way back.
+//!
+//! What has been released is never changed: stores know their migrations by their checksums.
+
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+/// Version, description and SQL of a migration.
+type Step = (i64, &'static str, &'static str);
+
+const SQLITE: &[Step] = &[(
+    1,
+    "first",
+    include_str!("../../migrations/sqlite/0001_first.sql"),
+)];
+
+const POSTGRES: &[Step] = &[(
+    1,
+    "first",
+    include_str!("../../migrations/postgres/0001_first.sql"),
+)];
+
+/// Returns what makes SQLite's tables.
+pub(super) fn sqlite() -> Migrator {
+    migrator(SQLITE)
+}
+
+/// Returns what makes PostgreSQL's tables.
+pub(super) fn postgres() -> Migrator {
+    migrator(POSTGRES)
+}
+
+fn migrator(steps: &[Step]) -> Migrator {
+    let migrations = steps.iter().map(|&(version, description, sql)| {
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    });
+    Migrator::with_migrations(migrations.collect())
+}

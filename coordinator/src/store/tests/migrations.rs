@@ -1,0 +1,166 @@
+//! Stores of every version are opened by this one.
+
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool, sqlite::SqliteConnectOptions};
+use tritmark_proto::record::RecordBody;
+
+use super::*;
+use crate::store::migrations;
+
+/// What each version's store was filled with, as it was then; files are added and never changed.
+const SQLITE: [&str; 1] = [include_str!("../../../tests/data/stores/sqlite_v1.sql")];
+const POSTGRES: [&str; 1] = [include_str!("../../../tests/data/stores/postgres_v1.sql")];
+
+/// Makes a store of an earlier version.
+async fn make(bed: &Bed, version: usize) {
+    let target = i64::try_from(version).unwrap();
+    match bed.location() {
+        Location::Sqlite(path) => {
+            let options = SqliteConnectOptions::new()
+                .filename(path)
+                .create_if_missing(true);
+            let pool = SqlitePool::connect_with(options).await.unwrap();
+            migrations::sqlite().run_to(target, &pool).await.unwrap();
+            sqlx::raw_sql(SQLITE[version - 1])
+                .execute(&pool)
+                .await
+                .unwrap();
+            pool.close().await;
+        }
+        Location::Postgres(url) => {
+            let pool = PgPool::connect(&url).await.unwrap();
+            migrations::postgres().run_to(target, &pool).await.unwrap();
+            sqlx::raw_sql(POSTGRES[version - 1])
+                .execute(&pool)
+                .await
+                .unwrap();
+            pool.close().await;
+        }
+    }
+}
+
+/// Runs a statement beside the store.
+async fn execute(bed: &Bed, sql: &'static str) {
+    match bed.location() {
+        Location::Sqlite(path) => {
+            let options = SqliteConnectOptions::new().filename(path);
+            let pool = SqlitePool::connect_with(options).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&pool)
+                .await
+                .unwrap();
+            pool.close().await;
+        }
+        Location::Postgres(url) => {
+            let pool = PgPool::connect(&url).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&pool)
+                .await
+                .unwrap();
+            pool.close().await;
+        }
+    }
+}
+
+/// Reads all of a store that [`make`] has made, and goes on with it.
+async fn check_all(store: &dyn Store) {
+    let runs = store.open_runs().await.unwrap();
+    let [run] = &runs[..] else {
+        panic!("{runs:?}");
+    };
+    assert_eq!((&*run.name, run.submitted_unix_ns), ("quickstart", 1000));
+    let jobs = store.jobs(run.id).await.unwrap();
+    let states: Vec<&str> = jobs.iter().map(|job| job.state.name()).collect();
+    assert_eq!(
+        states,
+        [
+            "succeeded",
+            "failed",
+            "running",
+            "queued",
+            "cancelled",
+            "queued"
+        ]
+    );
+    let failure = jobs[1].attempts[0].failure.as_ref().unwrap();
+    assert_eq!((&*failure.message, &*failure.stderr), ("it broke", "trace"));
+    assert_eq!(jobs[2].attempts.len(), 2);
+    assert!(jobs[2].attempts[0].is_void && !jobs[2].attempts[1].is_void);
+    assert!(!jobs[5].attempts[0].counts);
+    let mut kinds = BTreeMap::new();
+    for job in &jobs {
+        for (_, record) in store.records(job.job.id).await.unwrap() {
+            let kind = match record.body {
+                RecordBody::Facts(_) => "facts",
+                RecordBody::Measurement(_) => "measurement",
+                RecordBody::Tokens(_) => "tokens",
+                RecordBody::Item(_) => "item",
+            };
+            *kinds.entry(kind).or_insert(0) += 1;
+        }
+    }
+    let kinds: Vec<(&str, i32)> = kinds.into_iter().collect();
+    assert_eq!(
+        kinds,
+        [("facts", 4), ("item", 5), ("measurement", 8), ("tokens", 1)]
+    );
+    assert_eq!(store.items_done(jobs[2].job.id).await.unwrap(), 4);
+    assert_eq!(store.facts(jobs[2].job.id).await.unwrap().len(), 2);
+    let agents = store.agents().await.unwrap();
+    assert_eq!(agents[0].labels["room"], "2");
+    assert_eq!(agents[0].machine.hostname, "machine-1.example");
+
+    let running = jobs[2].attempts[1].id;
+    let done = end(AttemptState::Succeeded, JobState::Succeeded);
+    store.end_attempt(running, &done).await.unwrap();
+    let next = start(store, jobs[5].job.id, 1).await;
+    assert_eq!((next.attempt.get(), next.fence), (2, 6));
+    let appended = store.add_records(next, &readings(0..3)).await.unwrap();
+    assert_eq!(appended.stored_below, 3);
+}
+
+on_both! {
+async fn stores_of_every_version_are_gone_on_with(bed: &Bed) {
+    let (is_sqlite, n_versions) = match bed {
+        Bed::Sqlite(_) => (true, SQLITE.len()),
+        Bed::Postgres(_) => (false, POSTGRES.len()),
+    };
+    for version in 1..=n_versions {
+        let bed = if is_sqlite {
+            Bed::sqlite()
+        } else {
+            Bed::postgres().await.unwrap()
+        };
+        make(&bed, version).await;
+        check_all(&*bed.open().await).await;
+    }
+}
+
+async fn a_store_of_a_newer_version_is_refused(bed: &Bed) {
+    drop(bed.open().await);
+    let sql = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+               SELECT 99, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
+    execute(bed, sql).await;
+    let refusal = open(&bed.location()).await.unwrap_err();
+    assert!(matches!(refusal, StoreError::Migrate { .. }), "{refusal}");
+}
+}
+
+#[test]
+fn what_was_released_is_not_changed() {
+    let released = |migrator: &sqlx::migrate::Migrator| {
+        let migrations = migrator.iter().map(|migration| {
+            let sum = migration.checksum.iter().take(8);
+            let sum: Vec<String> = sum.map(|byte| format!("{byte:02x}")).collect();
+            (migration.version, sum.concat())
+        });
+        migrations.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        released(&migrations::sqlite()),
+        [(1, "fd8eaa36fd248adb".to_owned())]
+    );
+    assert_eq!(
+        released(&migrations::postgres()),
+        [(1, "e7fb18c98fd96fff".to_owned())]
+    );
+}
