@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tritmark_proto::job::SuiteSpec;
+use tritmark_suites::accuracy::cache::ItemCache;
 
 mod backoff;
 mod desk;
@@ -21,6 +22,7 @@ pub mod inventory;
 mod link;
 pub mod lock;
 mod runner;
+pub mod scorer;
 pub mod spool;
 mod state;
 #[cfg(test)]
@@ -34,7 +36,7 @@ pub use worker::WorkerCommand;
 use desk::{Desk, Identity};
 use link::Agent;
 use lock::MachineLock;
-use runner::Runner;
+use runner::{Place, Runner};
 use spool::{Spool, SpoolError};
 use state::State;
 
@@ -42,6 +44,8 @@ use state::State;
 const SAID: usize = 256;
 /// A day of samples of a busy machine.
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
+/// Some hundred thousand items.
+pub const ITEM_CACHE_MAX_BYTES: u64 = 1 << 30;
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -56,6 +60,9 @@ pub struct AgentConfig {
     pub worker: WorkerCommand,
     /// Folder of models made on this machine.
     pub cache_dir: PathBuf,
+    /// Bytes that items kept between runs may take, in `items` of the state folder; `None` keeps
+    /// none, whatever plans ask for.
+    pub item_cache_max_bytes: Option<u64>,
     /// Root of `/proc`, `/sys` and `/etc`; `/` outside tests.
     pub sysfs_root: PathBuf,
     /// The lock all agents of the machine share.
@@ -81,6 +88,7 @@ impl AgentConfig {
             sysfs_root: PathBuf::from("/"),
             lock_path: lock::default_path(),
             spool_max_bytes: SPOOL_MAX_BYTES,
+            item_cache_max_bytes: Some(ITEM_CACHE_MAX_BYTES),
             ca_file: None,
             insecure: false,
         })
@@ -137,6 +145,7 @@ pub async fn run_until(
         labels,
         worker,
         cache_dir,
+        item_cache_max_bytes,
         sysfs_root,
         lock_path,
         spool_max_bytes,
@@ -147,10 +156,20 @@ pub async fn run_until(
     let state = State::open(&state_dir)?;
     let spool = Spool::open(&state.folder, spool_max_bytes)?;
     let identity = identity(&state, &sysfs_root, labels);
+    let machine_id = identity.machine.id.clone();
     let desk = Desk::new(identity, spool, link::now_unix_ns());
     let (said, hears) = mpsc::channel(SAID);
     let lock = MachineLock::new(lock_path);
-    let runner = Runner::new(lock, worker, cache_dir, sysfs_root, said);
+    let place = Place {
+        cache_dir,
+        sysfs_root,
+        machine_id,
+        item_cache: item_cache_max_bytes.map(|max_bytes| ItemCache {
+            folder: state.folder.join("items"),
+            max_bytes,
+        }),
+    };
+    let runner = Runner::new(lock, worker, place, said);
     Agent::new(desk, runner, hears, drain, abort)
         .run(endpoint)
         .await;

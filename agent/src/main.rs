@@ -29,6 +29,14 @@ struct Args {
     /// What a plan's selector may ask for; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// MiB of items that are kept between runs, for plans with `cache = true`; 0 keeps none.
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "TRITMARK_ITEM_CACHE_MIB",
+        default_value_t = 1024
+    )]
+    item_cache_mib: u32,
     /// PEM file of certificates to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -87,6 +95,7 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
         coordinator,
         state,
         labels,
+        item_cache_mib,
         ca,
         insecure,
         launcher,
@@ -104,6 +113,7 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
         .ok_or("there is no home folder: give --state DIR")?;
     let mut config = AgentConfig::new(coordinator, state)?;
     config.labels = labels.into_iter().collect();
+    config.item_cache_max_bytes = (item_cache_mib > 0).then_some(u64::from(item_cache_mib) << 20);
     config.ca_file = ca;
     config.insecure = insecure;
     if let Some(launcher) = launcher {

@@ -10,6 +10,7 @@ use tritmark_proto::{
     record::Record,
 };
 use tritmark_suites::{
+    accuracy::cache::ItemCache,
     chain,
     worker::{WorkerProgress, WorkerRequest},
 };
@@ -48,13 +49,21 @@ pub(crate) enum News {
     Ended(Result<(), Failure>),
 }
 
+/// What workers must know of the machine and of this agent's folders.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) cache_dir: PathBuf,
+    pub(crate) sysfs_root: PathBuf,
+    pub(crate) machine_id: String,
+    pub(crate) item_cache: Option<ItemCache>,
+}
+
 /// Starts and stops workers, one at a time.
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub(crate) lock: MachineLock,
     pub(crate) command: WorkerCommand,
-    pub(crate) cache_dir: PathBuf,
-    pub(crate) sysfs_root: PathBuf,
+    pub(crate) place: Place,
     pub(crate) said: mpsc::Sender<Said>,
     running: Option<(AttemptId, CancellationToken, AbortOnDropHandle<()>)>,
 }
@@ -63,15 +72,13 @@ impl Runner {
     pub(crate) fn new(
         lock: MachineLock,
         command: WorkerCommand,
-        cache_dir: PathBuf,
-        sysfs_root: PathBuf,
+        place: Place,
         said: mpsc::Sender<Said>,
     ) -> Self {
         Self {
             lock,
             command,
-            cache_dir,
-            sysfs_root,
+            place,
             said,
             running: None,
         }
@@ -85,6 +92,12 @@ impl Runner {
             items_done,
         } = assignment;
         tracing::info!(job = %attempt.job, attempt = attempt.attempt, suite = job.suite.name(), model = job.model.id, "assigned");
+        let Place {
+            cache_dir,
+            sysfs_root,
+            machine_id,
+            item_cache,
+        } = self.place.clone();
         let stop = CancellationToken::new();
         let hold = if job.suite.is_exclusive() {
             Hold::Exclusive
@@ -99,8 +112,12 @@ impl Runner {
             WorkerRequest {
                 job,
                 items_done,
-                cache_dir: self.cache_dir.clone(),
-                sysfs_root: self.sysfs_root.clone(),
+                cache_dir,
+                sysfs_root,
+                origin: Some(attempt.into()),
+                machine_id: Some(machine_id),
+                item_cache,
+                to_score: None,
             },
             self.said.clone(),
             stop.clone(),

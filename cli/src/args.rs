@@ -99,6 +99,9 @@ pub(crate) struct Run {
     /// Where to write [default: out/<plan's name>].
     #[arg(long, env = "TRITMARK_OUT", value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Evaluate every item, even where the plan has `cache = true`.
+    #[arg(long, env = "TRITMARK_NO_CACHE", value_parser = FalseyValueParser::new())]
+    pub(crate) no_cache: bool,
     /// Print the run's summary as JSON instead of a table.
     #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
@@ -202,6 +205,14 @@ pub(crate) struct AgentUp {
     /// Command that starts the processes of jobs, e.g. `numactl --membind=0`.
     #[arg(long, env = "TRITMARK_LAUNCHER", value_name = "COMMAND")]
     pub(crate) launcher: Option<String>,
+    /// MiB of items that are kept between runs, for plans with `cache = true`; 0 keeps none.
+    #[arg(
+        long,
+        env = "TRITMARK_ITEM_CACHE_MIB",
+        default_value_t = 1024,
+        value_name = "MIB"
+    )]
+    pub(crate) item_cache_mib: u32,
     /// Whom to trust.
     #[command(flatten)]
     pub(crate) trust: Trust,

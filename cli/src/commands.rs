@@ -20,6 +20,7 @@ mod model;
 mod plan;
 mod report;
 mod run;
+mod scorer;
 mod submit;
 mod transfer;
 mod watch;

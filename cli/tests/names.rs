@@ -51,6 +51,8 @@ fn tasks_are_those_of_the_suites() {
         assert_eq!(task.num_fewshot(None), known.num_fewshot, "{}", known.name);
         let generates = matches!(definition.kind, Kind::GenerateUntil | Kind::Program);
         assert_eq!(generates, known.generates, "{}", known.name);
+        let is_program = definition.kind == Kind::Program;
+        assert_eq!(is_program, known.is_program, "{}", known.name);
         // A fixed number of examples is the paper's as well.
         if definition.fewshot.fixed {
             assert!(known.bitnet_2b4t.is_none_or(|n| n == known.num_fewshot));

@@ -2,7 +2,7 @@
 //!
 //! Of every job it holds the attempt that counts: the last that succeeded, else the last. Accuracy
 //! items are put together from all attempts, since one goes on where another ended; the first that
-//! was stored wins. What was superseded stays in the store.
+//! was stored wins, one with its scores before one that waits for them. What was superseded stays in the store.
 
 use std::{
     fs::{self, File},
@@ -12,12 +12,15 @@ use std::{
 
 use jiff::Timestamp;
 use tritmark_proto::{
-    bundle::{FORMAT_VERSION, JobOutcome, MANIFEST, Manifest, Run},
+    bundle::{FORMAT_VERSION, Failure, JobOutcome, JobState, MANIFEST, Manifest, Run},
     job::{RunId, SuiteSpec},
     record::{ModelFacts, Record, RecordBody},
 };
 
-use crate::store::{AttemptState, Store, StoreError, StoredAttempt, StoredJob, StoredRun};
+use crate::{
+    scoring::is_scoring,
+    store::{AttemptState, Store, StoreError, StoredAttempt, StoredJob, StoredRun},
+};
 
 mod frames;
 #[cfg(test)]
@@ -145,13 +148,13 @@ pub async fn files(store: &dyn Store, run: StoredRun) -> Result<Vec<BundleFile>,
     Ok(files)
 }
 
-/// Returns the attempt whose records count: the last that succeeded, else the last.
+/// Returns the attempt whose records count: the last that succeeded, else the last. Attempts that
+/// only score have no records but items.
 fn chosen_attempt(attempts: &[StoredAttempt]) -> Option<&StoredAttempt> {
-    attempts
-        .iter()
-        .rev()
+    let written = || attempts.iter().rev().filter(|attempt| !is_scoring(attempt));
+    written()
         .find(|attempt| attempt.state == AttemptState::Succeeded)
-        .or(attempts.last())
+        .or_else(|| written().next())
 }
 
 /// Adds a job's records to the tables. Returns what the chosen attempt says it ran.
@@ -195,8 +198,8 @@ fn add_records(
             }
         }
     }
-    // Stable, so that the first stored of equals stays first.
-    items.sort_by_key(|(_, item)| item.index);
+    // Stable, so that the first stored of equals stays first; a score goes before none.
+    items.sort_by_key(|(_, item)| (item.index, item.is_pending()));
     if is_united {
         items.dedup_by_key(|(_, item)| item.index);
     }
@@ -218,7 +221,7 @@ fn outcome(
         attempt: chosen.map_or(0, |attempt| attempt.id.attempt.get()),
         machine_id: chosen.map(|attempt| attempt.machine_id.clone()),
         facts,
-        failure: chosen.and_then(|attempt| attempt.failure.clone()),
+        failure: why_not(stored, chosen),
         started_at: chosen
             .map(|attempt| timestamp(attempt.started_unix_ns))
             .transpose()?,
@@ -227,6 +230,15 @@ fn outcome(
             .map(timestamp)
             .transpose()?,
     })
+}
+
+/// Returns why a job failed: what it wrote could not be had, or not be scored.
+fn why_not(stored: &StoredJob, chosen: Option<&StoredAttempt>) -> Option<Failure> {
+    let scoring = stored.attempts.last().filter(|last| is_scoring(last));
+    scoring
+        .filter(|_| stored.state != JobState::Succeeded)
+        .or(chosen)
+        .and_then(|attempt| attempt.failure.clone())
 }
 
 fn timestamp(unix_ns: i64) -> Result<Timestamp, BundleError> {

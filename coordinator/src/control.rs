@@ -17,6 +17,7 @@ use crate::{
     link::{internal, shutting_down},
     plan::{CheckContext, KnownAgent, Plan},
     run::{self, Command, LoopHandle, Watch, job_info, now_unix_ns},
+    scoring::Scorer,
     store::{Store, StoredRun, plan_hash},
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct ControlService {
     store: Arc<dyn Store>,
     run_loop: LoopHandle,
     local_files: bool,
+    scorer: Option<Arc<dyn Scorer>>,
     stop: CancellationToken,
 }
 
@@ -42,12 +44,14 @@ impl ControlService {
         store: Arc<dyn Store>,
         run_loop: LoopHandle,
         local_files: bool,
+        scorer: Option<Arc<dyn Scorer>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             store,
             run_loop,
             local_files,
+            scorer,
             stop,
         }
     }
@@ -157,9 +161,18 @@ impl Control for ControlService {
                 labels: view.agent.labels,
             })
             .collect();
+        let unscored = if plan.is_scored_by_coordinator() {
+            match &self.scorer {
+                Some(scorer) => scorer.check().await.err(),
+                None => Some("it was started without a scorer".to_owned()),
+            }
+        } else {
+            None
+        };
         plan.check(&CheckContext {
             local_files: self.local_files,
             agents: &agents,
+            unscored: unscored.as_deref(),
         })
         .map_err(invalid)?;
         let id = RunId::generate();

@@ -1,7 +1,7 @@
 //! Takes plans, gives their jobs to agents, keeps what they measure.
 //!
 //! [`plan`] reads what shall be run, [`schedule`] decides who does what next, `run` acts on it,
-//! [`store`] keeps it, [`bundle`] hands it on. [`server`] puts the gRPC services around them: one
+//! `scoring` scores what models wrote, [`store`] keeps it, [`bundle`] hands it on. [`server`] puts the gRPC services around them: one
 //! for agents, one for people.
 
 pub mod bundle;
@@ -13,6 +13,7 @@ mod link;
 pub mod plan;
 mod run;
 pub mod schedule;
+mod scoring;
 pub mod server;
 pub mod store;
 pub mod telemetry;
@@ -20,4 +21,5 @@ pub mod telemetry;
 mod testing;
 
 pub use run::Timing;
+pub use scoring::Scorer;
 pub use server::{Config, Coordinator, CoordinatorError};

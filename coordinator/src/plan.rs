@@ -64,6 +64,8 @@ pub struct CheckContext<'a> {
     pub local_files: bool,
     /// Every known agent. Where none is known yet, selectors are not checked.
     pub agents: &'a [KnownAgent],
+    /// Why the coordinator cannot score programs; `None` where it can, or where nobody has tried.
+    pub unscored: Option<&'a str>,
 }
 
 /// An agent as a selector sees it.
@@ -94,6 +96,8 @@ struct PlanSuite {
     models: Option<Vec<usize>>,
     threads: Option<Vec<NonZeroU32>>,
     kernels: Option<Vec<String>>,
+    /// Byte of `score_on`, where that says that the coordinator scores.
+    score_on_at: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +146,11 @@ impl Plan {
     /// Returns the text it was read from.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Tells whether the coordinator is to score programs.
+    pub fn is_scored_by_coordinator(&self) -> bool {
+        self.suites.iter().any(|suite| suite.score_on_at.is_some())
     }
 
     /// Finds what does not fit the files and agents at hand.

@@ -23,6 +23,7 @@ use tritmark_proto::{
 
 use crate::{
     schedule::Policy,
+    scoring::Scorer,
     store::{Change, Store, StoreError, StoredAgent, StoredRun},
 };
 
@@ -31,20 +32,22 @@ mod assign;
 mod attempts;
 mod leases;
 mod lists;
+mod scoring;
 mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+pub(crate) use scoring::Scoring;
 pub(crate) use state::State;
 pub(crate) use watch::{job_info, summary};
 
 /// Commands that may wait for the loop.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
 
 /// Commands that are handled together: what they ask of the store is asked at once.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 1024;
 
 /// How often a coordinator that shares its store compares what it knows with it, and says who is
 /// linked to it.
@@ -115,6 +118,11 @@ pub(crate) enum Command {
         n_records: u64,
         failure: Option<Failure>,
         reply: FinishedReply,
+    },
+    /// The coordinator's own scoring of a job is over: the number of its records, or why not.
+    Scored {
+        attempt: AttemptId,
+        outcome: Result<u64, Failure>,
     },
     /// A plan was submitted.
     Submit {
@@ -275,13 +283,15 @@ fn nanoseconds(duration: Duration) -> i64 {
 pub(crate) async fn start(
     store: Arc<dyn Store>,
     timing: Timing,
+    scorer: Option<Arc<dyn Scorer>>,
     stop: CancellationToken,
 ) -> Result<(LoopHandle, tokio::task::JoinHandle<()>), StoreError> {
     let clock = Clock::new(store.now_unix_ns().await?);
     // Listened to first: what changes while the store is read is read again.
     let changes = store.changes().await?;
-    let state = State::load(Arc::clone(&store), timing, clock.now_unix_ns()).await?;
     let (commands, queue) = mpsc::channel(QUEUE);
+    let scoring = Scoring::new(scorer, commands.downgrade());
+    let state = State::load(Arc::clone(&store), timing, scoring, clock.now_unix_ns()).await?;
     let told = commands.clone();
     let stopped = stop.clone();
     tokio::spawn(async move {
@@ -338,6 +348,7 @@ async fn turn(
             }
         }
     }
+    state.scoring.close().await;
     info!("the loop has ended");
 }
 

@@ -20,6 +20,7 @@ use crate::{
     control::ControlService,
     link::LinkService,
     run::{self, LoopHandle, Timing},
+    scoring::Scorer,
     store::{self, Location, Store, StoreError, StoredRun, plan_hash},
     telemetry::{self, Metrics, Traces, TracesError, http},
 };
@@ -58,6 +59,8 @@ pub struct Config {
     pub timing: Timing,
     /// Collector of traces, an `http://` URL for OTLP over gRPC.
     pub otlp: Option<String>,
+    /// Scores programs of plans that want it done here; without it such plans are refused.
+    pub scorer: Option<Arc<dyn Scorer>>,
 }
 
 impl Config {
@@ -69,6 +72,7 @@ impl Config {
             local_files: false,
             timing: Timing::default(),
             otlp: None,
+            scorer: None,
         }
     }
 }
@@ -127,8 +131,13 @@ impl Coordinator {
         let store = store::open(&config.store).await?;
         let (store, metrics) = telemetry::observe(store, traces);
         let stop = CancellationToken::new();
-        let (run_loop, loop_task) =
-            run::start(Arc::clone(&store), config.timing, stop.clone()).await?;
+        let (run_loop, loop_task) = run::start(
+            Arc::clone(&store),
+            config.timing,
+            config.scorer.clone(),
+            stop.clone(),
+        )
+        .await?;
         Ok(Self {
             config,
             store,
@@ -197,6 +206,7 @@ impl Coordinator {
             Arc::clone(&self.store),
             self.run_loop.clone(),
             self.config.local_files,
+            self.config.scorer.clone(),
             self.stop.clone(),
         ))
         .max_decoding_message_size(MAX_CONTROL_MESSAGE)

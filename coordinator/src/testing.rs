@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, path::Path, sync::Arc};
 use tritmark_proto::{
     job::{
         AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, Numerics, RunId,
-        Selector, SuiteSpec, Workload,
+        ScoreOn, Selector, SuiteSpec, Workload,
     },
     machine::Machine,
     record::{
@@ -87,6 +87,8 @@ pub(crate) fn accuracy() -> SuiteSpec {
         batch: None,
         shard: None,
         evalplus_compat: false,
+        score_on: ScoreOn::Agent,
+        cache: false,
     })
 }
 
@@ -222,7 +224,9 @@ pub(crate) fn item(index: u32, loglikelihood: f64) -> RecordBody {
         prompt_hash: format!("prompt-{index}"),
         answer: Answer::Choice(answer),
         scores,
-        elapsed_ns: 5,
+        elapsed_ns: Some(5),
+        from_cache: None,
+        scored_on: None,
     })
 }
 

@@ -14,8 +14,8 @@ use crate::{
 
 /// Version of everything in this module; a reader refuses a newer one.
 ///
-/// 2: answers that are no choice, and [`SCORES`].
-pub const FORMAT_VERSION: u32 = 2;
+/// 2: answers that are no choice, and [`SCORES`]. 3: items from caches, and scores that are pending.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "run.json";
@@ -56,8 +56,8 @@ pub const MEASUREMENT_COLUMNS: [&str; 17] = [
 
 /// Columns of [`ITEMS`].
 ///
-/// `job_index`, `attempt`, `item_index`: u32; `sequence`, `elapsed_ns`: u64; `at_unix_ns`: i64;
-/// `task`, `doc_hash`, `prompt_hash`: str; `group`: str or null.
+/// `job_index`, `attempt`, `item_index`: u32; `sequence`: u64; `at_unix_ns`: i64; `task`, `doc_hash`,
+/// `prompt_hash`: str; `group`: str or null; `elapsed_ns`: u64, or null of an item that nobody timed.
 ///
 /// Choices: `gold`, `predicted`: u32 or null; `predicted_norm`: u32 or null; `loglikelihoods`: list
 /// of f64; `is_greedy`: list of bool; `choice_tokens`, `choice_chars`: list of u32 (empty lists
@@ -68,8 +68,12 @@ pub const MEASUREMENT_COLUMNS: [&str; 17] = [
 ///
 /// Rolling answers: `rolling_loglikelihood`: f64 or null; `n_words`, `n_bytes`: u32 or null.
 ///
-/// Version 1 had neither `group` nor anything from `text` on.
-pub const ITEM_COLUMNS: [&str; 25] = [
+/// `from_cache`: str or null, the attempt that evaluated an item from a cache, `run/job/attempt`;
+/// `scored_on`: str or null, the id of the machine that ran a program against its tests.
+///
+/// Version 1 had neither `group` nor anything from `text` on, version 2 neither `from_cache` nor
+/// `scored_on`.
+pub const ITEM_COLUMNS: [&str; 27] = [
     "job_index",
     "attempt",
     "sequence",
@@ -95,14 +99,17 @@ pub const ITEM_COLUMNS: [&str; 25] = [
     "n_words",
     "n_bytes",
     "elapsed_ns",
+    "from_cache",
+    "scored_on",
 ];
 
 /// Columns of [`SCORES`], in the items' order.
 ///
 /// `job_index`, `attempt`, `item_index`: u32; `sequence`: u64, the item's; `task`, `metric`,
-/// `filter`: str; `value`: f64 or null (null where it cannot be decided); `extracted`, `reason`:
-/// str or null. Since version 2; in version 1 `acc` and `acc_norm` follow from the items.
-pub const SCORE_COLUMNS: [&str; 10] = [
+/// `filter`: str; `value`: f64 or null (null where it cannot be decided, or is pending); `extracted`,
+/// `reason`: str or null; `pending`: bool, whether nobody has scored it yet. Since version 2, which
+/// had no `pending`; in version 1 `acc` and `acc_norm` follow from the items.
+pub const SCORE_COLUMNS: [&str; 11] = [
     "job_index",
     "attempt",
     "sequence",
@@ -113,6 +120,7 @@ pub const SCORE_COLUMNS: [&str; 10] = [
     "value",
     "extracted",
     "reason",
+    "pending",
 ];
 
 /// Columns of [`TOKENS`].

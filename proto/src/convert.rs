@@ -11,7 +11,7 @@ use crate::{
     bundle::{Failure, FailureClass, JobState},
     job::{
         AccuracySpec, AttemptId, ChatSpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model,
-        ModelSource, Numerics, RunId, Selector, Shard, SuiteSpec, Synth, Workload,
+        ModelSource, Numerics, RunId, ScoreOn, Selector, Shard, SuiteSpec, Synth, Workload,
     },
     machine::{Cache, Machine},
     wire,
@@ -58,6 +58,14 @@ fn numerics(field: &'static str, name: &str) -> Result<Numerics, InvalidMessage>
         return Ok(Numerics::Exact);
     }
     Numerics::from_name(name).ok_or_else(|| invalid(field, format!("unknown numerics `{name}`")))
+}
+
+fn score_on(name: &str) -> Result<ScoreOn, InvalidMessage> {
+    if name.is_empty() {
+        return Ok(ScoreOn::Agent);
+    }
+    ScoreOn::from_name(name)
+        .ok_or_else(|| invalid("Accuracy.score_on", format!("unknown place `{name}`")))
 }
 
 fn positive(field: &'static str, value: u32) -> Result<NonZeroU32, InvalidMessage> {
@@ -419,6 +427,8 @@ impl From<SuiteSpec> for wire::Suite {
                 batch,
                 shard,
                 evalplus_compat,
+                score_on,
+                cache,
             }) => Kind::Accuracy(wire::Accuracy {
                 task,
                 data_dir: data_dir.to_string_lossy().into_owned(),
@@ -442,6 +452,8 @@ impl From<SuiteSpec> for wire::Suite {
                     count: count.get(),
                 }),
                 evalplus_compat,
+                score_on: score_on.name().to_owned(),
+                cache,
             }),
         };
         Self { kind: Some(kind) }
@@ -489,6 +501,8 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 batch,
                 shard,
                 evalplus_compat,
+                score_on: place,
+                cache,
             }) => Self::Accuracy(AccuracySpec {
                 task,
                 data_dir: data_dir.into(),
@@ -515,6 +529,8 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                     .transpose()?,
                 shard: shard.map(shard_of).transpose()?,
                 evalplus_compat,
+                score_on: score_on(&place)?,
+                cache,
             }),
         })
     }

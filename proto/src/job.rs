@@ -90,6 +90,37 @@ impl Numerics {
     }
 }
 
+/// Where programs that a model wrote are run against their tests.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreOn {
+    /// Where they are written.
+    #[default]
+    Agent,
+    /// All in one place, whoever wrote them.
+    Coordinator,
+}
+
+impl ScoreOn {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Agent, Self::Coordinator];
+
+    /// Returns the name users know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Coordinator => "coordinator",
+        }
+    }
+
+    /// Returns what a name stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|place| place.name() == name)
+    }
+}
+
 /// A job as an agent gets it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -215,6 +246,11 @@ pub enum SuiteSpec {
 }
 
 impl SuiteSpec {
+    /// Tells whether the coordinator is to score what the job's model writes.
+    pub fn is_scored_by_coordinator(&self) -> bool {
+        matches!(self, Self::Accuracy(spec) if spec.score_on == ScoreOn::Coordinator)
+    }
+
     /// Every suite's name.
     pub const NAMES: [&str; 4] = ["latency", "memory", "energy", "accuracy"];
 
@@ -298,6 +334,12 @@ pub struct AccuracySpec {
     /// `EvalPlus` 0.3.1 as it is, its wrong verdict on `HumanEval/32` included.
     #[serde(default)]
     pub evalplus_compat: bool,
+    /// Where programs are scored; of no other answers.
+    #[serde(default)]
+    pub score_on: ScoreOn,
+    /// Whether items that were evaluated before, in just this way, are taken from the agent's cache.
+    #[serde(default)]
+    pub cache: bool,
 }
 
 impl AccuracySpec {
@@ -316,6 +358,8 @@ impl AccuracySpec {
             batch: None,
             shard: None,
             evalplus_compat: false,
+            score_on: ScoreOn::Agent,
+            cache: false,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A record: one thing a worker found out, written once.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Numerics, Workload};
+use crate::job::{AttemptId, JobId, Numerics, RunId, Workload};
 
 /// One thing a worker found out, keyed by (job, attempt, sequence).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -333,10 +333,62 @@ pub struct Item {
     /// What that is worth: at least one, in the task's order.
     pub scores: Vec<ItemScore>,
     /// Wall time of the item; of the batch it was evaluated in, divided evenly, where it shared one.
-    pub elapsed_ns: u64,
+    /// `None` of an item that nobody timed, as one from a cache.
+    pub elapsed_ns: Option<u64>,
+    /// The attempt that evaluated it, where that was another one and the item is from a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_cache: Option<ItemOrigin>,
+    /// Of a program: the id of the machine that ran it against its tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scored_on: Option<String>,
+}
+
+/// The attempt that evaluated an item; as text, `run/job/attempt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ItemOrigin {
+    /// Its job.
+    pub job: JobId,
+    /// Its count from 1.
+    pub attempt: NonZeroU32,
+}
+
+impl From<AttemptId> for ItemOrigin {
+    fn from(AttemptId { job, attempt, .. }: AttemptId) -> Self {
+        Self { job, attempt }
+    }
+}
+
+impl fmt::Display for ItemOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.job, self.attempt)
+    }
+}
+
+impl FromStr for ItemOrigin {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = || {
+            let mut parts = text.splitn(3, '/');
+            let run: RunId = parts.next()?.parse().ok()?;
+            let index = parts.next()?.parse().ok()?;
+            let attempt = parts.next()?.parse().ok()?;
+            let job = JobId { run, index };
+            Some(Self { job, attempt })
+        };
+        parsed().ok_or_else(|| UnknownName {
+            kind: "attempt",
+            name: text.to_owned(),
+        })
+    }
 }
 
 impl Item {
+    /// Tells whether one of its scores is still to be made.
+    pub fn is_pending(&self) -> bool {
+        self.scores.iter().any(|score| score.pending)
+    }
+
     /// Returns the score of this metric and filter; `None` where the task has no such score.
     pub fn score(&self, metric: &str, filter: &str) -> Option<&ItemScore> {
         self.scores
@@ -453,6 +505,17 @@ pub struct ItemScore {
     /// Why it failed or cannot be decided, in a reader's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether nobody has scored it yet: neither right nor wrong nor undecided, and without a value.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pending: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference over"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl ItemScore {
@@ -464,6 +527,19 @@ impl ItemScore {
             value: Some(value),
             extracted: None,
             reason: None,
+            pending: false,
+        }
+    }
+
+    /// Returns a score that is still to be made.
+    pub fn pending(metric: &str, filter: &str) -> Self {
+        Self {
+            metric: metric.to_owned(),
+            filter: filter.to_owned(),
+            value: None,
+            extracted: None,
+            reason: None,
+            pending: true,
         }
     }
 }

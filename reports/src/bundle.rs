@@ -56,9 +56,9 @@ impl Bundle {
         let mut items = if manifest.format_version == 1 {
             frame::read_items_of_version_1(&path)?
         } else {
-            let mut items = frame::read_items(&path)?;
+            let mut items = frame::read_items(&path, manifest.format_version)?;
             let scores_path = dir.join(SCORES);
-            let scores = frame::read_scores(&scores_path)?;
+            let scores = frame::read_scores(&scores_path, manifest.format_version)?;
             give_scores(&path, &mut items, &scores_path, scores)?;
             items
         };

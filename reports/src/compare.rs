@@ -228,7 +228,9 @@ mod tests {
             prompt_hash: format!("prompt of {doc}"),
             scores: answer.scores(),
             answer: Answer::Choice(answer),
-            elapsed_ns: 5,
+            elapsed_ns: Some(5),
+            from_cache: None,
+            scored_on: None,
         }
     }
 

@@ -224,7 +224,7 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "reason" => maybe_of!(score, |score| score.reason.clone()),
         "elapsed_ns" => samples.iter().map(|(sample, _)| match sample {
             Sample::Token(row) => Some(row.elapsed_ns),
-            Sample::Item(row) => Some(row.item.elapsed_ns),
+            Sample::Item(row) => row.item.elapsed_ns,
             Sample::Score(..) => None,
         }).collect::<Vec<_>>(),
     )

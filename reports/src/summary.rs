@@ -131,6 +131,10 @@ pub struct SummaryRow {
     pub n: usize,
     /// Items that are neither right nor wrong, and not among `n`; of scores alone.
     pub n_undecided: Option<usize>,
+    /// Items that nobody has scored yet, and not among `n` or `n_undecided`; of scores alone.
+    pub n_pending: Option<usize>,
+    /// Items that were not evaluated in this run but are from a cache; of accuracy alone.
+    pub n_cached: Option<usize>,
     /// Jobs, which is to say processes, these came from.
     pub n_jobs: usize,
     /// The headline.
@@ -222,6 +226,8 @@ impl SummaryRow {
             n_batch: None,
             n: 0,
             n_undecided: None,
+            n_pending: None,
+            n_cached: None,
             n_jobs: 0,
             value: None,
             median: None,

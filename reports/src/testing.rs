@@ -8,7 +8,7 @@ use tritmark_proto::{
     bundle::{FORMAT_VERSION, Failure, FailureClass, JobOutcome, JobState, Manifest, Run},
     job::{
         AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource,
-        Numerics, RunId, Selector, SuiteSpec, Workload,
+        Numerics, RunId, ScoreOn, Selector, SuiteSpec, Workload,
     },
     machine::{Cache, Machine},
     record::{
@@ -373,6 +373,8 @@ impl Fixture {
                 batch: None,
                 shard: None,
                 evalplus_compat: false,
+                score_on: ScoreOn::Agent,
+                cache: false,
             }),
         );
         let outcome = self.bundle.manifest.jobs.last_mut().expect("a job");
@@ -442,7 +444,9 @@ impl Fixture {
                 prompt_hash: format!("prompt-{task}-{index}"),
                 answer,
                 scores,
-                elapsed_ns: 1_500_000,
+                elapsed_ns: Some(1_500_000),
+                from_cache: None,
+                scored_on: None,
             },
         });
         &mut self.bundle.items.last_mut().expect("an item").item

@@ -2,26 +2,35 @@
 //!
 //! A [`Task`] says what is asked, [`Data`] makes prompts of a data set's lines, with examples or as
 //! a chat; the engine scores or generates. Items are recorded one by one and in order, so that a
-//! later attempt goes on where an earlier one stopped.
+//! later attempt goes on where an earlier one stopped. What was evaluated before in just the same way
+//! may come from a [`cache`]; programs may be scored elsewhere than they were written ([`score()`]).
 
 mod answer;
+pub mod cache;
 mod data;
 mod dataset;
 pub mod definition;
 mod examples;
 mod filter;
+mod judge;
 pub mod lm_eval_task;
 pub mod math;
 mod random;
+mod score;
 mod task;
 mod tasks;
 mod template;
 mod wikitext;
 
-use tritmark_engine::{chat::ChatTemplate, tokenizer::TokenizerError};
+use std::{collections::BTreeMap, io};
+
+use tritmark_engine::{
+    chat::ChatTemplate,
+    tokenizer::{Tokenizer, TokenizerError},
+};
 use tritmark_proto::{
-    job::{AccuracySpec, Job},
-    record::{Grade, Item, Measurement, Metric, Outcome, Reading, RecordBody},
+    job::{AccuracySpec, Job, ScoreOn},
+    record::{Grade, Item, Measurement, Metric, ModelFacts, Outcome, Reading, RecordBody},
 };
 
 pub use data::{Data, Prompt};
@@ -29,17 +38,21 @@ pub use dataset::{DataError, DataFile, FieldError, Line, Lines, MAX_LINE_BYTES};
 pub use definition::{Definition, DefinitionError};
 pub use examples::Examples;
 pub use random::PythonRandom;
+pub use score::score;
 pub use task::{ChoiceQuestion, ProgramQuestion, Question, Request, Solved, Task, UnknownTask};
 
 use answer::Asker;
+use cache::{Kept, Key};
+use judge::Judge;
 
-use crate::{
-    Context, Sink, SuiteError, clock, harness::per_second, model::Opened, sandbox::Sandbox,
-};
+use crate::{Context, Sink, SuiteError, clock, harness::per_second, model::Opened};
 
 /// Items that are scored together where a plan says nothing; of those whose answers are generated,
 /// as many are at hand, of which the plan's number decodes at a time.
 const BATCH: u32 = 64;
+
+/// Items from the cache that are at hand beside them.
+const MAX_FOUND: usize = 1024;
 
 /// Scores a task's items from `context.items_done` on.
 pub(crate) fn run(
@@ -48,59 +61,60 @@ pub(crate) fn run(
     context: &Context<'_>,
     sink: &mut dyn Sink,
 ) -> Result<(), SuiteError> {
-    let task = match &spec.definition {
-        Some(text) => Task::parse(text).map_err(SuiteError::Definition)?,
-        None => Task::named(&spec.task)?,
-    };
+    let task = task_of(spec)?;
     let cannot_read = |source| SuiteError::Data {
         task: spec.task.clone(),
         source,
     };
     // Before the model: what is wrong with the data, or with the machine, is known at once then.
     let mut data = Data::open(&task, spec).map_err(cannot_read)?;
-    let is_program = task.definition.kind == definition::Kind::Program;
-    let sandbox = is_program
-        .then(|| Sandbox::detect(&context.sandbox))
-        .transpose()
-        .map_err(SuiteError::Sandbox)?;
+    let is_judged_here =
+        task.definition.kind == definition::Kind::Program && spec.score_on == ScoreOn::Agent;
+    let judge = is_judged_here
+        .then(|| Judge::new(&task, spec, job.threads, context))
+        .transpose()?;
     let mut opened = Opened::open(job, context, sink)?;
     let tokenizer = opened
         .tokenizer
         .take()
         .ok_or(SuiteError::Tokenizer(TokenizerError::NoVocabulary))?;
-    if let Some(chat) = &spec.chat {
-        let template = ChatTemplate::of(&tokenizer).map_err(SuiteError::Chat)?;
-        data = data.in_chat(template.ok_or(SuiteError::NoChat)?, chat);
-    }
+    data = in_chat(data, spec, &tokenizer)?;
     let mut facts = opened.facts(Some(data.hash.clone()))?;
     facts.n_items = Some(data.n_items);
+    let mut kept = kept(
+        &task,
+        spec,
+        &facts,
+        &tokenizer,
+        judge.as_ref(),
+        context,
+        sink,
+    )?;
     sink.record(RecordBody::Facts(facts))
         .map_err(SuiteError::Sink)?;
 
     let n_items = data.n_items;
-    let at_hand = match (task.definition.kind, spec.batch) {
-        (
-            definition::Kind::MultipleChoice | definition::Kind::LoglikelihoodRolling,
-            Some(batch),
-        ) => batch.get(),
-        (_, Some(batch)) => batch.get().max(BATCH),
-        (_, None) => BATCH,
-    };
-    let batch = at_hand as usize;
-    let truth_dir = context.cache_dir.join("evalplus");
-    let mut asker = Asker::new(&task, spec, opened.engine, tokenizer, sandbox, truth_dir);
+    let batch = at_hand(&task, spec);
+    let mut asker = Asker::new(&task, spec, opened.engine, tokenizer, judge);
     let start_ns = context.clock.now_ns();
-    let (mut n_done, mut n_scored) = (0, 0);
+    let (mut n_done, mut n_asked, mut n_found) = (0, 0, 0);
     let mut failure = None;
     while failure.is_none() {
         let mut prompts = Vec::with_capacity(batch);
-        while prompts.len() < batch {
+        let mut found = BTreeMap::new();
+        while prompts.len() < batch && found.len() < MAX_FOUND {
             match data.next().transpose() {
                 Ok(None) => break,
                 Ok(Some(prompt)) => {
                     n_done += 1;
-                    if n_done > context.items_done {
-                        prompts.push(prompt);
+                    if n_done <= context.items_done {
+                        continue;
+                    }
+                    match kept.as_mut().and_then(|kept| kept.get(&prompt)) {
+                        Some(item) => {
+                            found.insert(prompt.index, item);
+                        }
+                        None => prompts.push(prompt),
                     }
                 }
                 // What comes before the bad item is still asked.
@@ -110,40 +124,130 @@ pub(crate) fn run(
                 }
             }
         }
-        if prompts.is_empty() {
+        let n_here = (prompts.len() + found.len()) as u64;
+        if n_here == 0 {
             break;
         }
-        let first = n_done - prompts.len() as u64;
-        let mut recorded = 0;
-        asker.ask(&prompts, context.clock, &mut |item: Item| {
-            sink.progress("items", first + recorded, n_items)
-                .map_err(SuiteError::Sink)?;
-            recorded += 1;
+        n_asked += prompts.len() as u64;
+        n_found += found.len() as u64;
+        let mut done = n_done - n_here;
+        let mut hand_on = |item: Item, sink: &mut dyn Sink| -> io::Result<()> {
+            sink.progress("items", done, n_items)?;
+            done += 1;
             sink.record(RecordBody::Item(item))
-                .map_err(SuiteError::Sink)
+        };
+        asker.ask(&prompts, context.clock, &mut |item: Item| {
+            // In order, wherever they come from.
+            while let Some(before) = found.first_entry()
+                && *before.key() < item.index
+            {
+                hand_on(before.remove(), sink).map_err(SuiteError::Sink)?;
+            }
+            if let Some(kept) = &mut kept {
+                kept.put(&item);
+            }
+            hand_on(item, sink).map_err(SuiteError::Sink)
         })?;
-        n_scored += recorded;
+        for item in found.into_values() {
+            hand_on(item, sink).map_err(SuiteError::Sink)?;
+        }
+        if let Some(kept) = &mut kept {
+            kept.tell_problems(sink).map_err(SuiteError::Sink)?;
+        }
     }
     if let Some(failure) = failure {
         return Err(failure);
     }
     sink.progress("items", n_items, n_items)
         .map_err(SuiteError::Sink)?;
-    if n_scored > 0 {
-        let value = per_second(n_scored, context.clock.now_ns() - start_ns);
-        sink.record(RecordBody::Measurement(Measurement {
-            suite: "accuracy".to_owned(),
-            metric: Metric::ItemsPerS,
-            workload: None,
-            phase: None,
-            repetition: None,
-            outcome: Outcome::Reading(Reading {
-                value,
-                grade: Grade::Counted,
-                source: clock::SOURCE.to_owned(),
-            }),
-        }))
-        .map_err(SuiteError::Sink)?;
+    let elapsed_ns = context.clock.now_ns() - start_ns;
+    speed(n_asked, n_found, elapsed_ns)
+        .map_or(Ok(()), |speed| sink.record(speed))
+        .map_err(SuiteError::Sink)
+}
+
+/// Makes turns of a chat of the prompts, where the plan asks for it.
+fn in_chat<'t>(
+    data: Data<'t>,
+    spec: &AccuracySpec,
+    tokenizer: &Tokenizer,
+) -> Result<Data<'t>, SuiteError> {
+    let Some(chat) = &spec.chat else {
+        return Ok(data);
+    };
+    let template = ChatTemplate::of(tokenizer).map_err(SuiteError::Chat)?;
+    Ok(data.in_chat(template.ok_or(SuiteError::NoChat)?, chat))
+}
+
+fn task_of(spec: &AccuracySpec) -> Result<Task, SuiteError> {
+    match &spec.definition {
+        Some(text) => Task::parse(text).map_err(SuiteError::Definition),
+        None => Ok(Task::named(&spec.task)?),
     }
-    Ok(())
+}
+
+/// Returns how many items are asked together, or are at hand for those that decode together.
+fn at_hand(task: &Task, spec: &AccuracySpec) -> usize {
+    let n = match (task.definition.kind, spec.batch) {
+        (
+            definition::Kind::MultipleChoice | definition::Kind::LoglikelihoodRolling,
+            Some(batch),
+        ) => batch.get(),
+        (_, Some(batch)) => batch.get().max(BATCH),
+        (_, None) => BATCH,
+    };
+    n as usize
+}
+
+/// Opens the cache where the plan asks for it and the agent has one. One that cannot be used is said
+/// and done without.
+fn kept(
+    task: &Task,
+    spec: &AccuracySpec,
+    facts: &ModelFacts,
+    tokenizer: &Tokenizer,
+    judge: Option<&Judge>,
+    context: &Context<'_>,
+    sink: &mut dyn Sink,
+) -> Result<Option<Kept>, SuiteError> {
+    let Some(options) = context.item_cache.as_ref().filter(|_| spec.cache) else {
+        return Ok(None);
+    };
+    let key = Key::new(task, spec, facts, tokenizer, judge);
+    match Kept::open(options, &key, context.origin) {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) => {
+            let folder = options.folder.display();
+            sink.warn(&format!("no items are kept in {folder}: {error}"))
+                .map_err(SuiteError::Sink)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Returns how fast items were evaluated; `None` where there were none. Items from a cache took no
+/// time that says anything.
+fn speed(n_asked: u64, n_found: u64, elapsed_ns: u64) -> Option<RecordBody> {
+    let outcome = match (n_asked, n_found) {
+        (0, 0) => return None,
+        (_, 0) => Outcome::Reading(Reading {
+            value: per_second(n_asked, elapsed_ns),
+            grade: Grade::Counted,
+            source: clock::SOURCE.to_owned(),
+        }),
+        (_, n_found) => Outcome::Skipped {
+            reason: format!(
+                "{n_found} of {} items are from the cache",
+                n_asked + n_found
+            ),
+        },
+    };
+    Some(RecordBody::Measurement(Measurement {
+        suite: "accuracy".to_owned(),
+        metric: Metric::ItemsPerS,
+        workload: None,
+        phase: None,
+        repetition: None,
+        outcome,
+    }))
 }

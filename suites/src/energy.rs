@@ -378,6 +378,9 @@ mod tests {
         // Every look takes 1 ms.
         let clock = FakeClock::new(1_000_000);
         let context = Context {
+            origin: None,
+            machine_id: None,
+            item_cache: None,
             cache_dir: PathBuf::new(),
             sysfs_root: PathBuf::new(),
             items_done: 0,

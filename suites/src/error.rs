@@ -144,6 +144,14 @@ pub enum SuiteError {
         #[source]
         source: Box<EvalPlusError>,
     },
+    /// Answers cannot be scored here.
+    #[error("cannot score the answers to `{task}`: {problem}")]
+    NotScored {
+        /// The task.
+        task: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The data set cannot be used.
     #[error("cannot use the data of `{task}`")]
     Data {
@@ -216,6 +224,7 @@ impl SuiteError {
             | Self::NoSandbox
             | Self::Sandbox(_)
             | Self::ItemProgram { .. }
+            | Self::NotScored { .. }
             | Self::Data { .. }
             | Self::ItemTokens { .. }
             | Self::ItemScore { .. }

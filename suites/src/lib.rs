@@ -24,7 +24,7 @@ use std::{io, path::PathBuf};
 
 use tritmark_proto::{
     job::{Job, SuiteSpec},
-    record::RecordBody,
+    record::{ItemOrigin, RecordBody},
 };
 
 pub use error::SuiteError;
@@ -40,6 +40,12 @@ pub struct Context<'a> {
     pub sysfs_root: PathBuf,
     /// Leading items of an accuracy job that earlier attempts have stored.
     pub items_done: u64,
+    /// The attempt that the job is done for, which items that are kept come from.
+    pub origin: Option<ItemOrigin>,
+    /// The machine's id, for records that say where something was done.
+    pub machine_id: Option<String>,
+    /// Where items are kept between runs; `None` for nowhere.
+    pub item_cache: Option<accuracy::cache::ItemCache>,
     /// What model-written programs are run in.
     pub sandbox: sandbox::Options,
     /// Where time comes from.
@@ -54,6 +60,12 @@ pub trait Sink {
     /// Takes note that something goes on: `done` of `total` steps of a stage; a total of 0 is not
     /// known.
     fn progress(&mut self, stage: &str, done: u64, total: u64) -> io::Result<()>;
+
+    /// Takes note of something that people should know and that changes no result.
+    fn warn(&mut self, text: &str) -> io::Result<()> {
+        let _ = text;
+        Ok(())
+    }
 }
 
 /// Does a job.

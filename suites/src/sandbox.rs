@@ -33,6 +33,10 @@ use std::{fmt, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use thiserror::Error;
 
+/// Raised whenever a program may do something in the sandbox that it could not before, or the other
+/// way round.
+pub(crate) const RULES_VERSION: u32 = 1;
+
 /// The sandbox cannot be had, or does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("no sandbox for untrusted programs: {layer}: {reason}")]

@@ -17,11 +17,12 @@ use tritmark_engine::errors::chain;
 use tritmark_proto::{
     bundle::FailureClass,
     job::Job,
-    record::{Record, RecordBody},
+    record::{Item, ItemOrigin, Record, RecordBody},
 };
 
 use crate::{
     Context, Sink,
+    accuracy::{self, cache::ItemCache},
     clock::{Clock as _, SystemClock},
 };
 
@@ -36,6 +37,35 @@ pub struct WorkerRequest {
     pub cache_dir: PathBuf,
     /// Root of the `sys` and `proc` trees, `/` outside tests.
     pub sysfs_root: PathBuf,
+    /// The attempt that the job is done for.
+    #[serde(default)]
+    pub origin: Option<ItemOrigin>,
+    /// The machine's id.
+    #[serde(default)]
+    pub machine_id: Option<String>,
+    /// Where items are kept between runs; `None` for nowhere.
+    #[serde(default)]
+    pub item_cache: Option<ItemCache>,
+    /// Programs to score, which the job's model has written elsewhere; with them the model is not
+    /// asked, and the records are these items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_score: Option<Vec<Item>>,
+}
+
+impl WorkerRequest {
+    /// Returns a request to do a job from its beginning, without anything that is kept.
+    pub fn new(job: Job, cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            job,
+            items_done: 0,
+            cache_dir: cache_dir.into(),
+            sysfs_root: PathBuf::from("/"),
+            origin: None,
+            machine_id: None,
+            item_cache: None,
+            to_score: None,
+        }
+    }
 }
 
 /// What a worker process says: one line on its stdout.
@@ -47,6 +77,8 @@ pub enum WorkerEvent {
     Record(Record),
     /// Something went on.
     Progress(WorkerProgress),
+    /// Something that people should know and that changes no result.
+    Warning(String),
     /// The job is done; nothing follows.
     Finished(WorkerFinished),
     /// The job failed; nothing follows.
@@ -92,7 +124,7 @@ pub fn worker_main(input: impl Read, output: impl Write) -> ExitCode {
         n_records: 0,
     };
     let outcome = match request(input) {
-        Ok(request) => do_job(&request, &mut events),
+        Ok(request) => do_job(request, &mut events),
         Err(failed) => Err(failed),
     };
     let (event, code) = match outcome {
@@ -113,8 +145,9 @@ pub fn worker_main(input: impl Read, output: impl Write) -> ExitCode {
 }
 
 fn request(input: impl Read) -> Result<WorkerRequest, WorkerFailed> {
-    /// Longest request that is read; a plan's job has some hundred bytes.
-    const MAX_REQUEST_BYTES: u64 = 1 << 20;
+    /// Longest request that is read. A plan's job has some hundred bytes; programs to score have some
+    /// kilobytes each.
+    const MAX_REQUEST_BYTES: u64 = 256 << 20;
 
     let mut line = String::new();
     let read = BufReader::new(input.take(MAX_REQUEST_BYTES)).read_line(&mut line);
@@ -126,16 +159,33 @@ fn request(input: impl Read) -> Result<WorkerRequest, WorkerFailed> {
         })
 }
 
-fn do_job<W: Write>(request: &WorkerRequest, events: &mut Events<W>) -> Result<(), WorkerFailed> {
+fn do_job<W: Write>(request: WorkerRequest, events: &mut Events<W>) -> Result<(), WorkerFailed> {
+    let WorkerRequest {
+        job,
+        items_done,
+        cache_dir,
+        sysfs_root,
+        origin,
+        machine_id,
+        item_cache,
+        to_score,
+    } = request;
     let clock = events.clock;
     let context = Context {
-        cache_dir: request.cache_dir.clone(),
-        sysfs_root: request.sysfs_root.clone(),
-        items_done: request.items_done,
+        cache_dir,
+        sysfs_root,
+        items_done,
+        origin,
+        machine_id,
+        item_cache,
         sandbox: crate::sandbox::Options::default(),
         clock: &clock,
     };
-    crate::run(&request.job, &context, events).map_err(|error| WorkerFailed {
+    let done = match to_score {
+        Some(items) => accuracy::score(&job, items, &context, events),
+        None => crate::run(&job, &context, events),
+    };
+    done.map_err(|error| WorkerFailed {
         class: error.class(),
         message: chain(&error),
     })
@@ -175,5 +225,9 @@ impl<W: Write> Sink for Events<W> {
             done,
             total,
         }))
+    }
+
+    fn warn(&mut self, text: &str) -> io::Result<()> {
+        self.say(&WorkerEvent::Warning(text.to_owned()))
     }
 }

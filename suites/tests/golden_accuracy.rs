@@ -242,6 +242,9 @@ fn score(data: &Path, golden: &Golden, n_items: fn(&GoldenTask) -> usize) -> Vec
                 selector: Selector::default(),
             };
             let context = Context {
+                origin: None,
+                machine_id: None,
+                item_cache: None,
                 cache_dir: PathBuf::new(),
                 sysfs_root: PathBuf::from("/"),
                 items_done: 0,

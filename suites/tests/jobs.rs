@@ -51,10 +51,9 @@ fn job(suite: SuiteSpec) -> Job {
 /// Runs a worker as its process would, and returns its last event and the records before.
 fn work(job: Job, items_done: u64, root: &Path) -> (Vec<RecordBody>, Result<(), WorkerFailed>) {
     let request = WorkerRequest {
-        job,
         items_done,
-        cache_dir: root.join("cache"),
         sysfs_root: root.to_owned(),
+        ..WorkerRequest::new(job, root.join("cache"))
     };
     let mut input = serde_json::to_vec(&request).unwrap();
     input.extend(b"\nmore is not read\n");
@@ -70,6 +69,7 @@ fn work(job: Job, items_done: u64, root: &Path) -> (Vec<RecordBody>, Result<(), 
                 assert!(record.at_unix_ns > 1_600_000_000_000_000_000);
                 bodies.push(record.body);
             }
+            WorkerEvent::Warning(text) => panic!("{text}"),
             WorkerEvent::Progress(progress) => assert!(progress.done <= progress.total),
             WorkerEvent::Finished(finished) => {
                 assert_eq!(finished.n_records, bodies.len() as u64);
@@ -334,7 +334,7 @@ fn an_accuracy_job_goes_on_where_an_earlier_attempt_stopped() {
         let items = items.into_iter().cloned();
         items
             .map(|item| Item {
-                elapsed_ns: 0,
+                elapsed_ns: None,
                 ..item
             })
             .collect()

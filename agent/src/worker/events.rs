@@ -68,6 +68,7 @@ fn read_events(output: &mut impl BufRead, hear: &mut impl FnMut(Heard) -> bool) 
         let heard = match parse(&line, n_records) {
             Ok(Line::Heard(heard)) => heard,
             Ok(Line::End(end)) => return end,
+            Ok(Line::Said) => continue,
             Err(problem) => return End::Broken(format!("line {number} {problem}")),
         };
         n_records += u64::from(matches!(heard, Heard::Record(_)));
@@ -80,6 +81,8 @@ fn read_events(output: &mut impl BufRead, hear: &mut impl FnMut(Heard) -> bool) 
 enum Line {
     Heard(Heard),
     End(End),
+    /// For the log alone.
+    Said,
 }
 
 /// Parses one line, given how many records came before.
@@ -101,6 +104,10 @@ fn parse(line: &[u8], n_records: u64) -> Result<Line, String> {
             checked(record).map(|record| Line::Heard(Heard::Record(record)))
         }
         WorkerEvent::Progress(progress) => Ok(Line::Heard(Heard::Progress(progress))),
+        WorkerEvent::Warning(text) => {
+            tracing::warn!("{text}");
+            Ok(Line::Said)
+        }
         WorkerEvent::Failed(failed) => Ok(Line::End(End::Failed(failed))),
         WorkerEvent::Finished(WorkerFinished { n_records: claimed }) => {
             if claimed == n_records {

@@ -9,12 +9,7 @@ use crate::testing::{attempt, fake_worker, latency_job, launched, own_lines};
 use super::*;
 
 fn request(script: &str) -> WorkerRequest {
-    WorkerRequest {
-        job: latency_job(attempt(0, 1, 1).job, script),
-        items_done: 0,
-        cache_dir: "cache".into(),
-        sysfs_root: "/".into(),
-    }
+    WorkerRequest::new(latency_job(attempt(0, 1, 1).job, script), "cache")
 }
 
 fn start(script: &str) -> (Worker, Receiver<News>) {

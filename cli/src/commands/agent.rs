@@ -21,6 +21,7 @@ async fn up(args: AgentUp) -> Outcome {
         state,
         labels,
         launcher,
+        item_cache_mib,
         trust: Trust { ca, insecure },
     } = args;
     let mut config = AgentConfig::new(coordinator, state).or_exit(
@@ -28,6 +29,7 @@ async fn up(args: AgentUp) -> Outcome {
         || "cannot find this program to start workers with",
     )?;
     config.labels = labels.into_iter().collect();
+    config.item_cache_max_bytes = (item_cache_mib > 0).then_some(u64::from(item_cache_mib) << 20);
     config.ca_file = ca;
     config.insecure = insecure;
     if let Some(launcher) = launcher {

@@ -8,7 +8,7 @@ use tritmark_coordinator::{Config, Coordinator as Service, CoordinatorError, sto
 
 use crate::{
     args::{Coordinator, CoordinatorCommand},
-    commands::interrupt,
+    commands::{interrupt, scorer},
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -28,6 +28,7 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             config.insecure = insecure;
             config.local_files = local_files;
             config.otlp = otlp;
+            config.scorer = Some(scorer::here(state.join("scorer"))?);
             up(listen, config, metrics).await
         }
     }

@@ -32,6 +32,7 @@ fn check(path: &Path, as_json: bool) -> Outcome<()> {
     let context = CheckContext {
         local_files: true,
         agents: &[],
+        unscored: None,
     };
     plan.check(&context).or_exit(Exit::Usage, what)?;
     let jobs = plan.jobs(RunId::generate());

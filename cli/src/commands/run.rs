@@ -36,7 +36,7 @@ pub(crate) async fn exec(args: Run) -> Outcome {
         .clone()
         .unwrap_or_else(|| PathBuf::from("out").join(plan.name()));
     let folder = Folder::open(&root)?;
-    let local = Local::start(&folder).await?;
+    let local = Local::start(&folder, !args.no_cache).await?;
     let done = run(&args, &file, &folder, &local).await;
     local.stop().await;
     done
@@ -53,6 +53,8 @@ fn check(file: &PlanFile) -> Outcome<Plan> {
     plan.check(&CheckContext {
         local_files: true,
         agents: std::slice::from_ref(&here),
+        // The coordinator tries when it gets the plan.
+        unscored: None,
     })
     .or_exit(Exit::Usage, what)?;
     Ok(plan)

@@ -259,6 +259,11 @@ impl Items {
             column!("n_words", of!(rolling, |answer| answer.n_words)),
             column!("n_bytes", of!(rolling, |answer| answer.n_bytes)),
             column!("elapsed_ns", each!(|item| item.elapsed_ns)),
+            column!(
+                "from_cache",
+                each!(|item| item.from_cache.map(|origin| origin.to_string()))
+            ),
+            column!("scored_on", each!(|item| item.scored_on.clone())),
         ]);
         DataFrame::new(items.len(), columns)
     }
@@ -288,6 +293,7 @@ impl Items {
                 column!("value", each!(|(.., score)| score.value)),
                 column!("extracted", each!(|(.., score)| score.extracted.clone())),
                 column!("reason", each!(|(.., score)| score.reason.clone())),
+                column!("pending", each!(|(.., score)| score.pending)),
             ],
         )
     }

@@ -133,13 +133,15 @@ async fn an_empty_run_has_every_column_with_its_type() {
             "f64",
             "u32",
             "u32",
-            "u64"
+            "u64",
+            "str",
+            "str"
         ]
     );
     assert_eq!(
         types(&scores),
         [
-            "u32", "u32", "u64", "str", "u32", "str", "str", "f64", "str", "str"
+            "u32", "u32", "u64", "str", "u32", "str", "str", "f64", "str", "str", "bool"
         ]
     );
     assert_eq!(
@@ -318,7 +320,9 @@ async fn each_kind_of_answer_has_its_columns_and_its_scores() {
             prompt_hash: "p".into(),
             answer,
             scores,
-            elapsed_ns: 5,
+            elapsed_ns: Some(5),
+            from_cache: None,
+            scored_on: None,
         })
     };
     let generated = Answer::Generated(GeneratedAnswer {
@@ -334,6 +338,7 @@ async fn each_kind_of_answer_has_its_columns_and_its_scores() {
         value: None,
         extracted: Some("42".into()),
         reason: Some("no verdict".into()),
+        pending: false,
     };
     let flexible = ItemScore {
         filter: "flexible-extract".into(),

@@ -7,8 +7,9 @@ use super::{CheckContext, Plan, PlanError, names};
 pub(super) fn plan(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {
     if context.local_files {
         models(plan)?;
-        data(plan)?;
     }
+    data(plan, context)?;
+    scoring(plan, context)?;
     if !context.agents.is_empty() {
         selectors(plan, context)?;
     }
@@ -29,11 +30,16 @@ fn models(plan: &Plan) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn data(plan: &Plan) -> Result<(), PlanError> {
+/// Finds data that is missing where it is needed: on the agents, whose files these are or are not, and
+/// here where programs are scored.
+fn data(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {
     for spec in plan.suites.iter().flat_map(|suite| &suite.specs) {
         let SuiteSpec::Accuracy(accuracy) = &spec.spec else {
             continue;
         };
+        if !context.local_files && !spec.spec.is_scored_by_coordinator() {
+            continue;
+        }
         // Where a task of the plan's own has its items is known to the worker.
         let Some(task) = names::task_named(&accuracy.task) else {
             continue;
@@ -62,6 +68,17 @@ fn data(plan: &Plan) -> Result<(), PlanError> {
         }
     }
     Ok(())
+}
+
+fn scoring(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {
+    let at = plan.suites.iter().find_map(|suite| suite.score_on_at);
+    match (at, context.unscored) {
+        (Some(at), Some(reason)) => Err(plan.error(
+            at,
+            format!("the coordinator cannot score programs: {reason}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn selectors(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {

@@ -120,6 +120,8 @@ pub(super) struct Accuracy {
     pub(super) batch: Option<Spanned<u32>>,
     pub(super) shards: Option<Spanned<u32>>,
     pub(super) evalplus_compat: Option<bool>,
+    pub(super) score_on: Option<Spanned<String>>,
+    pub(super) cache: Option<bool>,
     pub(super) models: Option<List<String>>,
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,

@@ -43,6 +43,8 @@ pub struct TaskName {
     pub num_fewshot: u32,
     /// Whether answers are generated rather than chosen or rated.
     pub generates: bool,
+    /// Whether answers are programs, which are run against tests.
+    pub is_program: bool,
     /// Examples in table 1 of arXiv 2504.12285; `None` where the table has no such row.
     pub bitnet_2b4t: Option<u32>,
 }
@@ -59,6 +61,7 @@ const fn task(
         ending: ".jsonl",
         num_fewshot,
         generates: false,
+        is_program: false,
         bitnet_2b4t,
     }
 }
@@ -67,6 +70,13 @@ const fn generates(task: TaskName) -> TaskName {
     TaskName {
         generates: true,
         ..task
+    }
+}
+
+const fn program(task: TaskName) -> TaskName {
+    TaskName {
+        is_program: true,
+        ..generates(task)
     }
 }
 
@@ -82,10 +92,10 @@ pub const TASKS: [TaskName; 17] = [
         ..task("gsm8k_cot", "test", 8, None)
     }),
     task("hellaswag", "validation", 0, Some(0)),
-    generates(task("humaneval", "test", 0, None)),
-    generates(task("humaneval_plus", "test", 0, Some(0))),
+    program(task("humaneval", "test", 0, None)),
+    program(task("humaneval_plus", "test", 0, Some(0))),
     generates(task("math500", "test", 0, Some(0))),
-    generates(task("mbpp_plus", "test", 0, None)),
+    program(task("mbpp_plus", "test", 0, None)),
     task("mmlu", "test", 0, Some(5)),
     task("openbookqa", "test", 0, Some(0)),
     task("piqa", "validation", 0, Some(0)),

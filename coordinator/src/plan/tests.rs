@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*, sample::select, sample::subsequence};
-use tritmark_proto::job::{AccuracySpec, Job, ModelSource, Numerics};
+use tritmark_proto::job::{AccuracySpec, Job, ModelSource, Numerics, ScoreOn};
 
 use super::{
     CheckContext, EXAMPLE, KnownAgent, Machine, Path, Plan, PlanError, RunId, SuiteSpec,
@@ -493,6 +493,7 @@ fn a_missing_model_or_data_file_is_named_before_anything_runs() {
     let local = CheckContext {
         local_files: true,
         agents: &[],
+        unscored: None,
     };
     assert_eq!(plan.check(&CheckContext::default()), Ok(()));
     let error = plan.check(&local).unwrap_err();
@@ -518,6 +519,61 @@ fn a_missing_model_or_data_file_is_named_before_anything_runs() {
 }
 
 #[test]
+fn programs_are_scored_where_the_plan_says() {
+    let plan = |tasks: &str, keys: &str| {
+        parse(&format!(
+            "[[models]]\nid = \"a\"\npath = \"a\"\n[suites.accuracy]\ndata = \"d\"\n\
+             tasks = [{tasks}]\n{keys}\n"
+        ))
+    };
+    let places = |tasks: &str, keys: &str| -> Vec<(ScoreOn, bool)> {
+        let jobs = plan(tasks, keys).unwrap().jobs(run());
+        let specs = jobs.iter().map(accuracy_of);
+        specs.map(|spec| (spec.score_on, spec.cache)).collect()
+    };
+    let (agent, coordinator) = (ScoreOn::Agent, ScoreOn::Coordinator);
+    let tasks = "\"humaneval\", \"gsm8k\", \"mbpp_plus\"";
+    assert_eq!(places(tasks, ""), [(agent, false); 3]);
+    assert_eq!(places(tasks, "score_on = \"agent\""), [(agent, false); 3]);
+    // Other answers than programs are scored with them, wherever that is.
+    assert_eq!(
+        places(tasks, "score_on = \"coordinator\"\ncache = true"),
+        [(coordinator, true), (agent, true), (coordinator, true)]
+    );
+    let error = plan("\"gsm8k\"", "score_on = \"coordinator\"").unwrap_err();
+    assert_eq!(error.key, "suites.accuracy.score_on");
+    assert!(
+        error.problem.contains("has programs for answers"),
+        "{error}"
+    );
+    let error = plan(tasks, "score_on = \"moon\"").unwrap_err();
+    assert!(error.problem.contains("moon"), "{error}");
+}
+
+#[test]
+fn a_coordinator_without_sandbox_or_data_scores_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[models]]\nid = \"a\"\npath = \"a\"\n[suites.accuracy]\ndata = \"d\"\n\
+                tasks = [\"humaneval\"]\nscore_on = \"coordinator\"\n";
+    let plan = Plan::parse(text, "p", dir.path()).unwrap();
+    assert!(plan.is_scored_by_coordinator());
+    // The data is needed here, whosever files the models are.
+    let error = plan.check(&CheckContext::default()).unwrap_err();
+    assert_eq!(error.key, "suites.accuracy.tasks[0]");
+    std::fs::create_dir_all(dir.path().join("d/humaneval")).unwrap();
+    std::fs::write(dir.path().join("d/humaneval/test.jsonl"), "x").unwrap();
+    assert_eq!(plan.check(&CheckContext::default()), Ok(()));
+    let unscored = CheckContext {
+        unscored: Some("no landlock"),
+        ..CheckContext::default()
+    };
+    assert_eq!(
+        plan.check(&unscored).unwrap_err().to_string(),
+        "line 7, key `suites.accuracy.score_on`: the coordinator cannot score programs: no landlock"
+    );
+}
+
+#[test]
 fn a_selector_that_no_known_agent_meets_is_refused() {
     let text =
         "[[models]]\nid = \"a\"\npath = \"a\"\n[suites.memory]\n[select]\narch = \"x86_64\"\n";
@@ -530,6 +586,7 @@ fn a_selector_that_no_known_agent_meets_is_refused() {
         plan.check(&CheckContext {
             local_files: false,
             agents,
+            unscored: None,
         })
     };
     assert_eq!(check(&[agent("aarch64"), agent("x86_64")]), Ok(()));
@@ -742,6 +799,8 @@ fn a_document() -> impl Strategy<Value = Document> {
             batch: None,
             shards: None,
             evalplus_compat: None,
+            score_on: None,
+            cache: None,
             threads: None,
             kernels: None,
         });

@@ -126,7 +126,7 @@ impl State {
             .is_none_or(|failure| self.counts(*attempt, failure.class));
         let n_counted = self.n_counted(*attempt) + u32::from(counts);
         let (state, job_state) = match &failure {
-            None => (AttemptState::Succeeded, JobState::Succeeded),
+            None => (AttemptState::Succeeded, self.after_success(attempt.job)),
             Some(_) if !counts => (AttemptState::Failed, JobState::Queued),
             Some(failure) => (
                 AttemptState::Failed,
@@ -330,12 +330,15 @@ impl State {
     }
 
     /// Takes an attempt's end, which is stored, into the lists and tells the watchers.
-    fn ended(&mut self, attempt: AttemptId, end: &AttemptEnd, n_counted: u32) {
+    pub(super) fn ended(&mut self, attempt: AttemptId, end: &AttemptEnd, n_counted: u32) {
         let now = end.at_unix_ns;
         if let Some(agent_id) = self.attempt(attempt).map(|stored| stored.agent_id.clone()) {
             self.let_go(attempt, &agent_id);
         }
-        let delay = nanoseconds(schedule::retry_delay(n_counted, &self.timing.policy));
+        // Without a failure it goes on, with scoring.
+        let delay = end.failure.as_ref().map_or(0, |_| {
+            nanoseconds(schedule::retry_delay(n_counted, &self.timing.policy))
+        });
         info!(job = %attempt.job, attempt = attempt.attempt, state = end.state.name(),
             job_state = end.job_state.name(), "ended");
         self.change_job(attempt.job, now.saturating_add(delay), |job| {

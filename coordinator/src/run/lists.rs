@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::broadcast;
 use tritmark_proto::{bundle::JobState, wire};
 
-use super::WATCH_BACKLOG;
+use super::{WATCH_BACKLOG, scoring::awaits_scores};
 use crate::{
     schedule::{Comparison, Waiting},
     store::{JobCounts, StoredJob, StoredRun},
@@ -28,6 +28,8 @@ pub(super) struct Run {
     classes: Vec<Class>,
     /// Jobs that wait until a time.
     delayed: BTreeSet<(i64, u32)>,
+    /// Jobs that wait for the coordinator's scores, and until when at least.
+    unscored: BTreeSet<(i64, u32)>,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl Run {
             jobs: Vec::with_capacity(jobs.len()),
             classes: Vec::new(),
             delayed: BTreeSet::new(),
+            unscored: BTreeSet::new(),
         };
         let mut comparisons: HashMap<Comparison, Arc<Comparison>> = HashMap::new();
         let mut classes: HashMap<(&'static str, Arc<Comparison>), usize> = HashMap::new();
@@ -81,7 +84,9 @@ impl Run {
                     ready: BTreeSet::new(),
                 });
             }
-            if stored.state == JobState::Queued {
+            if awaits_scores(&stored) {
+                run.unscored.insert((0, stored.job.id.index));
+            } else if stored.state == JobState::Queued {
                 run.classes[class].ready.insert(stored.job.id.index);
             }
             run.jobs.push(RunJob {
@@ -121,7 +126,9 @@ impl Run {
         if after != JobState::Queued {
             return;
         }
-        if not_before_unix_ns > 0 {
+        if awaits_scores(&job.stored) {
+            self.unscored.insert((not_before_unix_ns, index));
+        } else if not_before_unix_ns > 0 {
             self.delayed.insert((not_before_unix_ns, index));
         } else {
             self.classes[job.class].ready.insert(index);
@@ -133,6 +140,7 @@ impl Run {
         if let Some(job) = self.jobs.get(index as usize) {
             self.classes[job.class].ready.remove(&index);
             self.delayed.remove(&(job.not_before_unix_ns, index));
+            self.unscored.remove(&(job.not_before_unix_ns, index));
         }
     }
 
@@ -153,6 +161,12 @@ impl Run {
     /// Returns when the next job may begin that may not yet.
     pub(super) fn next_release(&self) -> Option<i64> {
         self.delayed.first().map(|(until, _)| *until)
+    }
+
+    /// Returns the next job to score, and from when on it may be.
+    pub(super) fn next_unscored(&self) -> Option<(i64, &RunJob)> {
+        let (from, index) = self.unscored.first()?;
+        Some((*from, &self.jobs[*index as usize]))
     }
 
     /// Returns whether any job may begin.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     schedule,
+    scoring::is_scorer,
     store::{AgentLink, AttemptState, Change, StoreError, StoredAttempt, StoredJob, StoredRun},
 };
 
@@ -39,12 +40,6 @@ impl State {
         stored_until_unix_ns
             .saturating_add(nanoseconds(self.timing.grace()))
             .max(self.since_unix_ns.saturating_add(lease))
-    }
-
-    /// Tells whether another coordinator has an agent and says so.
-    pub(super) fn is_heard_elsewhere(&self, agent: &Agent, now: i64) -> bool {
-        let silent = now.saturating_sub(agent.stored.last_seen_unix_ns);
-        agent.is_elsewhere && silent < 4 * nanoseconds(RECONCILE)
     }
 
     /// Reads again what others say they have changed.
@@ -80,6 +75,9 @@ impl State {
         if !agents.is_empty() {
             let ids: Vec<String> = agents.into_iter().collect();
             for stored in self.store.some_agents(&ids).await? {
+                if is_scorer(&stored.id) {
+                    continue;
+                }
                 if self
                     .agents
                     .get(&stored.id)
@@ -109,7 +107,7 @@ impl State {
         let links = self.store.agent_links().await?;
         let unknown: Vec<String> = links
             .iter()
-            .filter(|link| !self.agents.contains_key(&link.agent_id))
+            .filter(|link| !self.agents.contains_key(&link.agent_id) && !is_scorer(&link.agent_id))
             .map(|link| link.agent_id.clone())
             .collect();
         if !unknown.is_empty() {
@@ -303,6 +301,12 @@ impl State {
             _ => 0,
         }
     }
+}
+
+/// Tells whether another coordinator has an agent and says so.
+pub(super) fn is_heard_elsewhere(agent: &Agent, now: i64) -> bool {
+    let silent = now.saturating_sub(agent.stored.last_seen_unix_ns);
+    agent.is_elsewhere && silent < 4 * nanoseconds(RECONCILE)
 }
 
 /// Tells whether two states of a job are the same, whatever their leases.

@@ -14,13 +14,16 @@ use tritmark_proto::{
 };
 
 use super::{
-    AgentView, Command, FinishedReply, Report, Timing, ToAgent, Watch,
+    AgentView, Command, FinishedReply, Report, Scoring, Timing, ToAgent, Watch,
     leases::{Lease, Leases},
     lists::{Run, RunJob},
-    nanoseconds, watch,
+    nanoseconds,
+    shared::is_heard_elsewhere,
+    watch,
 };
 use crate::{
     schedule::Pins,
+    scoring::is_scorer,
     store::{
         AttemptState, Change, Store, StoreError, StoredAgent, StoredAttempt, StoredJob, StoredRun,
     },
@@ -31,6 +34,7 @@ use crate::{
 pub(crate) struct State {
     pub(super) store: Arc<dyn Store>,
     pub(super) timing: Timing,
+    pub(super) scoring: Scoring,
     /// When this coordinator took over; attempts begun before may be lost without their fault.
     pub(super) since_unix_ns: i64,
     pub(super) agents: BTreeMap<String, Agent>,
@@ -74,6 +78,7 @@ impl State {
     pub(crate) async fn load(
         store: Arc<dyn Store>,
         timing: Timing,
+        scoring: Scoring,
         now: i64,
     ) -> Result<Self, StoreError> {
         let mut state = Self {
@@ -89,10 +94,13 @@ impl State {
             forgotten_due_unix_ns: None,
             leases_due_unix_ns: 0,
             timing,
+            scoring,
             store,
         };
         for stored in state.store.agents().await? {
-            state.know(stored);
+            if !is_scorer(&stored.id) {
+                state.know(stored);
+            }
         }
         for link in state.store.agent_links().await? {
             state.linked(&link);
@@ -102,6 +110,7 @@ impl State {
             state.open(run, jobs);
         }
         if !state.store.is_shared() {
+            state.end_lost_scorings(now).await?;
             let until = now.saturating_add(nanoseconds(timing.lease));
             let renewed: Vec<_> = state
                 .leases
@@ -172,9 +181,10 @@ impl State {
 
     /// Takes the lease of an attempt as it is stored.
     pub(super) fn lease_of_store(&mut self, attempt: &StoredAttempt, is_exclusive: bool) {
-        let is_here = self.agents.get(&attempt.agent_id).is_some_and(|agent| {
+        let is_with_agent = self.agents.get(&attempt.agent_id).is_some_and(|agent| {
             agent.connection.is_some() && agent.running.is_none_or(|running| running == attempt.id)
         });
+        let is_here = is_with_agent || self.scoring.is_current(attempt.id);
         let stored_until_unix_ns = attempt.lease_until_unix_ns;
         let known = self.leases.get(&attempt.id);
         let until_unix_ns = if is_here {
@@ -267,6 +277,7 @@ impl State {
             }
             Command::Progress { attempt, progress } => self.progress(attempt, progress, now),
             Command::Appended { attempt } => self.appended(attempt, now),
+            Command::Scored { attempt, outcome } => self.scoring.ended(attempt, outcome),
             Command::Submit { run, jobs, reply } => {
                 let submitted = self.submit(*run, jobs).await;
                 let _ = reply.send(submitted);
@@ -328,6 +339,7 @@ impl State {
                 self.may_assign = true;
             }
         }
+        self.advance_scoring(now).await?;
         if self.may_assign {
             self.assign(now).await?;
         }
@@ -343,6 +355,7 @@ impl State {
             .chain(self.try_again_unix_ns)
             .chain(self.forgotten_due_unix_ns)
             .chain(releases.filter(|at| *at > now))
+            .chain(self.next_scoring(now))
             .min()
     }
 
@@ -399,7 +412,7 @@ impl State {
             .values()
             .map(|agent| AgentView {
                 agent: agent.stored.clone(),
-                is_connected: agent.connection.is_some() || self.is_heard_elsewhere(agent, now),
+                is_connected: agent.connection.is_some() || is_heard_elsewhere(agent, now),
                 running: agent.running,
             })
             .collect()
@@ -433,6 +446,7 @@ impl State {
     /// Lets go of an attempt that no longer runs.
     pub(super) fn let_go(&mut self, attempt: AttemptId, agent_id: &str) {
         self.leases.remove(&attempt);
+        self.scoring.let_go(attempt);
         if let Some(agent) = self.agents.get_mut(agent_id)
             && agent.running == Some(attempt)
         {

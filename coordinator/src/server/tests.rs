@@ -218,6 +218,31 @@ fn table(files: &[(String, Vec<u8>)], name: &str) -> polars::frame::DataFrame {
 }
 
 #[tokio::test]
+async fn a_plan_that_wants_programs_scored_here_needs_a_scorer() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let folder = dir.path().join("humaneval");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("test.jsonl"), "{}").unwrap();
+    let plan = |place: &str| {
+        format!(
+            "[[models]]\nid = \"a\"\npath = \"a\"\n[suites.accuracy]\ndata = \"{}\"\n\
+             tasks = [\"humaneval\"]\nscore_on = \"{place}\"\n",
+            dir.path().display()
+        )
+    };
+    let refusal = bench.submit(&plan("coordinator")).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::InvalidArgument);
+    assert_eq!(
+        refusal.message(),
+        "line 7, key `suites.accuracy.score_on`: the coordinator cannot score programs: it was \
+         started without a scorer"
+    );
+    bench.submit(&plan("agent")).await.unwrap();
+    bench.close().await;
+}
+
+#[tokio::test]
 async fn a_plan_goes_in_and_its_results_come_out() {
     in_and_out(&Bed::sqlite()).await;
 }

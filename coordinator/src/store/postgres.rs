@@ -32,8 +32,12 @@ mod begin;
 mod changes;
 mod end;
 
-/// Connections of one coordinator. Agents' links share them, so that a commit of many is one flush.
-const CONNECTIONS: u32 = 16;
+/// Connections for decisions and questions. One of them listens.
+const CONNECTIONS: u32 = 6;
+
+/// Connections for records, which agents' links share, so that a commit of many is one flush. They
+/// are apart so that no decision waits for a thousand agents' records.
+const RECORD_CONNECTIONS: u32 = 10;
 
 /// How long a call waits for a free connection, and for a server that is starting again.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -48,6 +52,8 @@ const JOBS_AT_ONCE: usize = 5_000;
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
+    /// For [`Store::add_records`] alone.
+    records: PgPool,
     /// Names this coordinator to the others.
     coordinator: Uuid,
 }
@@ -64,9 +70,13 @@ impl PostgresStore {
         let options: PgConnectOptions = url.parse().map_err(&open)?;
         let options = options
             .application_name("tritmark-coordinator")
-            .options([("synchronous_commit", "on")]);
+            // Whatever the sizes of the lists, rows are looked up by their keys.
+            .options([
+                ("synchronous_commit", "on"),
+                ("plan_cache_mode", "force_generic_plan"),
+                ("jit", "off"),
+            ]);
         let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
             .acquire_timeout(CONNECT_WITHIN)
             // One more question for each is dear; what was used just now is there.
             .test_before_acquire(false)
@@ -77,7 +87,13 @@ impl PostgresStore {
                     }
                     Ok(true)
                 })
-            })
+            });
+        let records = pool
+            .clone()
+            .max_connections(RECORD_CONNECTIONS)
+            .connect_lazy_with(options.clone());
+        let pool = pool
+            .max_connections(CONNECTIONS)
             .connect_with(options)
             .await
             .map_err(&open)?;
@@ -90,6 +106,7 @@ impl PostgresStore {
             })?;
         Ok(Self {
             pool,
+            records,
             coordinator: Uuid::now_v7(),
         })
     }

@@ -1,8 +1,11 @@
 //! Items of accuracy tasks.
 
-use super::{InvalidMessage, invalid};
+use super::{InvalidMessage, invalid, parsed, positive};
 use crate::{
-    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
+    job::JobId,
+    record::{
+        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemOrigin, ItemScore, RollingAnswer,
+    },
     wire,
 };
 
@@ -17,6 +20,8 @@ impl From<Item> for wire::Item {
             answer,
             scores,
             elapsed_ns,
+            from_cache,
+            scored_on,
         } = item;
         let mut wire = Self {
             task,
@@ -26,6 +31,8 @@ impl From<Item> for wire::Item {
             prompt_hash,
             scores: scores.into_iter().map(Into::into).collect(),
             elapsed_ns,
+            from_cache: from_cache.map(Into::into),
+            scored_on,
             ..Self::default()
         };
         match answer {
@@ -91,6 +98,8 @@ impl TryFrom<wire::Item> for Item {
             rolling,
             scores,
             group,
+            from_cache,
+            scored_on,
         } = item;
         let mut scores = scores
             .into_iter()
@@ -155,6 +164,38 @@ impl TryFrom<wire::Item> for Item {
             answer,
             scores,
             elapsed_ns,
+            from_cache: from_cache.map(ItemOrigin::try_from).transpose()?,
+            scored_on,
+        })
+    }
+}
+
+impl From<ItemOrigin> for wire::ItemOrigin {
+    fn from(origin: ItemOrigin) -> Self {
+        let ItemOrigin { job, attempt } = origin;
+        Self {
+            run_id: job.run.to_string(),
+            job_index: job.index,
+            attempt: attempt.get(),
+        }
+    }
+}
+
+impl TryFrom<wire::ItemOrigin> for ItemOrigin {
+    type Error = InvalidMessage;
+
+    fn try_from(origin: wire::ItemOrigin) -> Result<Self, Self::Error> {
+        let wire::ItemOrigin {
+            run_id,
+            job_index,
+            attempt,
+        } = origin;
+        Ok(Self {
+            job: JobId {
+                run: parsed("ItemOrigin.run_id", &run_id)?,
+                index: job_index,
+            },
+            attempt: positive("ItemOrigin.attempt", attempt)?,
         })
     }
 }
@@ -226,6 +267,7 @@ impl From<ItemScore> for wire::ItemScore {
             value,
             extracted,
             reason,
+            pending,
         } = score;
         Self {
             metric,
@@ -233,6 +275,7 @@ impl From<ItemScore> for wire::ItemScore {
             value,
             extracted,
             reason,
+            pending,
         }
     }
 }
@@ -247,7 +290,14 @@ impl TryFrom<wire::ItemScore> for ItemScore {
             value,
             extracted,
             reason,
+            pending,
         } = score;
+        if pending && value.is_some() {
+            return Err(invalid(
+                "ItemScore.value",
+                "is there, but the score is pending",
+            ));
+        }
         if let Some(value) = value.filter(|value| !value.is_finite()) {
             return Err(invalid("ItemScore.value", format!("{value} is no number")));
         }
@@ -257,6 +307,7 @@ impl TryFrom<wire::ItemScore> for ItemScore {
             value,
             extracted,
             reason,
+            pending,
         })
     }
 }
@@ -279,8 +330,11 @@ mod tests {
                 value: None,
                 extracted: Some("[invalid]".to_owned()),
                 reason: Some("needs algebra".to_owned()),
+                pending: false,
             }],
-            elapsed_ns: 9,
+            elapsed_ns: Some(9),
+            from_cache: None,
+            scored_on: None,
         }
     }
 
@@ -351,5 +405,34 @@ mod tests {
         let mut nan = wire::Item::from(item(Answer::Choice(choices())));
         nan.scores[0].value = Some(f64::NAN);
         assert!(Item::try_from(nan).is_err());
+        let mut pending = wire::Item::from(item(Answer::Choice(choices())));
+        pending.scores[0].pending = true;
+        assert!(Item::try_from(pending.clone()).is_ok());
+        pending.scores[0].value = Some(1.0);
+        assert!(Item::try_from(pending).is_err());
+    }
+
+    #[test]
+    fn an_item_from_a_cache_says_whose_it_is_and_is_not_timed() {
+        let run = crate::job::RunId::generate();
+        let origin = ItemOrigin {
+            job: JobId { run, index: 7 },
+            attempt: std::num::NonZeroU32::MIN,
+        };
+        let cached = Item {
+            elapsed_ns: None,
+            from_cache: Some(origin),
+            scored_on: Some("m".to_owned()),
+            ..item(Answer::Choice(choices()))
+        };
+        let mut wire = wire::Item::from(cached.clone());
+        assert_eq!(wire.elapsed_ns, None);
+        assert_eq!(Item::try_from(wire.clone()), Ok(cached));
+        wire.from_cache.as_mut().unwrap().attempt = 0;
+        assert!(Item::try_from(wire).is_err());
+        assert_eq!(origin.to_string().parse(), Ok(origin));
+        assert!("x/1/1".parse::<ItemOrigin>().is_err());
+        assert!(format!("{run}/1/0").parse::<ItemOrigin>().is_err());
+        assert!(format!("{run}/1").parse::<ItemOrigin>().is_err());
     }
 }

@@ -220,6 +220,12 @@ pub struct Accuracy {
     /// EvalPlus 0.3.1 as it is, HumanEval/32's wrong verdict included
     #[prost(bool, tag = "11")]
     pub evalplus_compat: bool,
+    /// programs: "agent", which nothing stands for, too, or "coordinator"
+    #[prost(string, tag = "12")]
+    pub score_on: ::prost::alloc::string::String,
+    /// items that were evaluated before, in just this way, are taken from the agent's cache
+    #[prost(bool, tag = "13")]
+    pub cache: bool,
 }
 /// The question as one turn of a chat, by the model's own template.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -341,8 +347,9 @@ pub struct Item {
     /// arg max of log-likelihood / characters; absent where the task has no acc_norm
     #[prost(uint32, optional, tag = "8")]
     pub predicted_norm: ::core::option::Option<u32>,
-    #[prost(uint64, tag = "9")]
-    pub elapsed_ns: u64,
+    /// absent where it was not measured: the item is from a cache
+    #[prost(uint64, optional, tag = "9")]
+    pub elapsed_ns: ::core::option::Option<u64>,
     /// the answer, where it is a text
     #[prost(message, optional, tag = "10")]
     pub generated: ::core::option::Option<Generated>,
@@ -355,6 +362,23 @@ pub struct Item {
     /// part of the task the item belongs to, e.g. MMLU's subject
     #[prost(string, optional, tag = "13")]
     pub group: ::core::option::Option<::prost::alloc::string::String>,
+    /// the attempt that evaluated it, where that was another one
+    #[prost(message, optional, tag = "14")]
+    pub from_cache: ::core::option::Option<ItemOrigin>,
+    /// programs: id of the machine that ran it against its tests
+    #[prost(string, optional, tag = "15")]
+    pub scored_on: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// An attempt of this run or of an earlier one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ItemOrigin {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub job_index: u32,
+    /// from 1
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Choice {
@@ -415,6 +439,9 @@ pub struct ItemScore {
     /// why it failed or cannot be decided, in a reader's words
     #[prost(string, optional, tag = "5")]
     pub reason: ::core::option::Option<::prost::alloc::string::String>,
+    /// nobody has scored it yet; then there is no value
+    #[prost(bool, tag = "6")]
+    pub pending: bool,
 }
 /// What the worker really ran: first record of every attempt.
 #[derive(Clone, PartialEq, ::prost::Message)]

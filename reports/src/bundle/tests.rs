@@ -36,6 +36,7 @@ fn every_answer() -> Fixture {
         value: None,
         extracted: Some("42".to_owned()),
         reason: Some("no verdict".to_owned()),
+        pending: false,
     };
     let flexible = ItemScore {
         filter: "flexible-extract".to_owned(),
@@ -124,8 +125,8 @@ fn what_was_written_is_read() {
 #[test]
 fn a_newer_bundle_is_refused_whatever_its_shape() {
     check(
-        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 3, "runs": []}"#).unwrap(),
-        &["run.json", "format version 3", "reads 2", "update"],
+        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 4, "runs": []}"#).unwrap(),
+        &["run.json", "format version 4", "reads 3", "update"],
     );
 }
 
@@ -317,6 +318,8 @@ fn write_version_1(fixture: &Fixture, dir: &Path) {
         "rolling_loglikelihood",
         "n_words",
         "n_bytes",
+        "from_cache",
+        "scored_on",
     ];
     let mut items = tables::items(&fixture.bundle).drop_many(later);
     tables::save(&mut items, &dir.join(ITEMS));
@@ -344,6 +347,66 @@ fn a_bundle_of_version_1_has_scores_from_its_choices() {
     // What follows from the two is the same.
     let rows = |bundle| crate::summary::rows(bundle);
     assert_eq!(rows(&read), rows(&fixture.bundle));
+}
+
+#[test]
+fn a_bundle_of_version_2_knows_no_caches_and_nothing_pending() {
+    let fixture = every_answer();
+    let dir = written(&fixture);
+    let mut items = tables::items(&fixture.bundle).drop_many(["from_cache", "scored_on"]);
+    tables::save(&mut items, &dir.path().join(ITEMS));
+    let mut scores = tables::scores(&fixture.bundle).drop_many(["pending"]);
+    tables::save(&mut scores, &dir.path().join(SCORES));
+    // Of this version the columns are missing.
+    let error = chain(&Bundle::read(dir.path()).unwrap_err());
+    assert!(error.contains("from_cache"), "{error}");
+    edit_manifest(dir.path(), |manifest| {
+        manifest["format_version"] = 2.into();
+        for outcome in manifest["jobs"].as_array_mut().unwrap() {
+            let suite = outcome["job"]["suite"].as_object_mut().unwrap();
+            suite.remove("score_on");
+            suite.remove("cache");
+        }
+    });
+    let mut expected = fixture.bundle.clone();
+    expected.manifest.format_version = 2;
+    assert_eq!(Bundle::read(dir.path()).unwrap(), expected);
+}
+
+#[test]
+fn items_from_a_cache_and_pending_scores_come_back() {
+    let mut fixture = every_answer();
+    let origin = tritmark_proto::record::ItemOrigin {
+        job: JobId {
+            run: RunId::generate(),
+            index: 3,
+        },
+        attempt: std::num::NonZeroU32::MIN,
+    };
+    let item = &mut fixture.bundle.items[1].item;
+    item.from_cache = Some(origin);
+    item.elapsed_ns = None;
+    let item = &mut fixture.bundle.items[12].item;
+    item.scored_on = Some("m".to_owned());
+    item.scores = vec![ItemScore::pending("pass@1", "none")];
+    let dir = written(&fixture);
+    assert_eq!(Bundle::read(dir.path()).unwrap(), fixture.bundle);
+
+    // A time of what was not timed, an origin that is none, and a value of what is pending.
+    let refused = |fixture: &Fixture| chain(&Bundle::read(written(fixture).path()).unwrap_err());
+    fixture.bundle.items[1].item.elapsed_ns = Some(1);
+    let error = refused(&fixture);
+    assert!(error.contains("`elapsed_ns`"), "{error}");
+    fixture.bundle.items[1].item.elapsed_ns = None;
+    fixture.bundle.items[12].item.scores[0].value = Some(1.0);
+    let error = refused(&fixture);
+    assert!(error.contains("`value`"), "{error}");
+    let mut items = tables::items(&fixture.bundle);
+    let none = Column::new("from_cache".into(), vec![Some("a/b/c"); items.height()]);
+    items.with_column(none).unwrap();
+    tables::save(&mut items, &dir.path().join(ITEMS));
+    let error = chain(&Bundle::read(dir.path()).unwrap_err());
+    assert!(error.contains("unknown attempt `a/b/c`"), "{error}");
 }
 
 #[test]

@@ -141,6 +141,8 @@ pub(crate) fn items(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "n_words" => column!(|row| row.item.rolling().map(|answer| answer.n_words)),
         "n_bytes" => column!(|row| row.item.rolling().map(|answer| answer.n_bytes)),
         "elapsed_ns" => column!(|row| row.item.elapsed_ns),
+        "from_cache" => column!(|row| row.item.from_cache.map(|origin| origin.to_string())),
+        "scored_on" => column!(|row| row.item.scored_on.clone()),
     )
 }
 
@@ -167,6 +169,7 @@ pub(crate) fn scores(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "value" => column!(|(_, score)| score.value),
         "extracted" => column!(|(_, score)| score.extracted.clone()),
         "reason" => column!(|(_, score)| score.reason.clone()),
+        "pending" => column!(|(_, score)| score.pending),
     )
 }
 

@@ -19,6 +19,7 @@ fn scored(metric: &str, filter: &str, value: Option<f64>) -> ItemScore {
         value,
         extracted: Some("42".to_owned()),
         reason: None,
+        pending: false,
     }
 }
 

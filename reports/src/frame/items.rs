@@ -4,7 +4,9 @@ use std::path::Path;
 
 use tritmark_proto::{
     bundle::{ITEM_COLUMNS, SCORE_COLUMNS},
-    record::{Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
+    record::{
+        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemOrigin, ItemScore, RollingAnswer,
+    },
 };
 
 use super::Table;
@@ -29,6 +31,10 @@ const VERSION_1: [&str; 16] = [
     "choice_chars",
     "elapsed_ns",
 ];
+
+/// Columns of the items and of the scores before caches, and scores that are pending, were known.
+const N_ITEM_COLUMNS_OF_VERSION_2: usize = 25;
+const N_SCORE_COLUMNS_OF_VERSION_2: usize = 10;
 
 /// A row of the items.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,9 +85,18 @@ pub fn read_items_of_version_1(path: &Path) -> Result<Vec<ItemRow>, ReportError>
         .collect()
 }
 
-/// Reads the items in the file's order; their scores are in a table of their own.
-pub fn read_items(path: &Path) -> Result<Vec<ItemRow>, ReportError> {
-    let table = Table::read(path, &ITEM_COLUMNS)?;
+/// Reads the items of a bundle of version 2 or newer in the file's order; their scores are in a table
+/// of their own.
+pub fn read_items(path: &Path, version: u32) -> Result<Vec<ItemRow>, ReportError> {
+    let columns: &'static [&'static str] = &ITEM_COLUMNS;
+    let has_origins = version > 2;
+    let columns = if has_origins {
+        columns
+    } else {
+        &columns[..N_ITEM_COLUMNS_OF_VERSION_2]
+    };
+    let table = Table::read(path, columns)?;
+    let origins = has_origins.then(|| Origins::read(&table)).transpose()?;
     let place = Place::read(&table)?;
     let group = table.text("group")?;
     let mut choices = Choices::read(&table)?;
@@ -101,14 +116,30 @@ pub fn read_items(path: &Path) -> Result<Vec<ItemRow>, ReportError> {
                 (None, None, None) => return Err(table.bad("gold", row, "no answer of any kind")),
                 _ => return Err(table.bad("gold", row, "more than one kind of answer")),
             };
-            Ok(place.row(row, group[row].clone(), answer))
+            let mut read = place.row(row, group[row].clone(), answer);
+            if let Some(origins) = &origins {
+                origins.give(&table, row, &mut read.item)?;
+            }
+            Ok(read)
         })
         .collect()
 }
 
-/// Reads the scores in the file's order.
-pub fn read_scores(path: &Path) -> Result<Vec<ScoreRow>, ReportError> {
-    let table = Table::read(path, &SCORE_COLUMNS)?;
+/// Reads the scores of a bundle of version 2 or newer in the file's order.
+pub fn read_scores(path: &Path, version: u32) -> Result<Vec<ScoreRow>, ReportError> {
+    let columns: &'static [&'static str] = &SCORE_COLUMNS;
+    let has_pending = version > 2;
+    let columns = if has_pending {
+        columns
+    } else {
+        &columns[..N_SCORE_COLUMNS_OF_VERSION_2]
+    };
+    let table = Table::read(path, columns)?;
+    let pending = if has_pending {
+        table.required("pending", table.flags("pending")?)?
+    } else {
+        vec![false; table.height()]
+    };
     let job_index = table.required("job_index", table.u32("job_index")?)?;
     let attempt = table.required("attempt", table.u32("attempt")?)?;
     let sequence = table.required("sequence", table.u64("sequence")?)?;
@@ -124,6 +155,9 @@ pub fn read_scores(path: &Path) -> Result<Vec<ScoreRow>, ReportError> {
             if value[row].is_some_and(|value| !value.is_finite()) {
                 return Err(table.bad("value", row, "not a finite number"));
             }
+            if pending[row] && value[row].is_some() {
+                return Err(table.bad("value", row, "a value where the score is pending"));
+            }
             Ok(ScoreRow {
                 job_index: job_index[row],
                 attempt: attempt[row],
@@ -136,6 +170,7 @@ pub fn read_scores(path: &Path) -> Result<Vec<ScoreRow>, ReportError> {
                     value: value[row],
                     extracted: extracted[row].clone(),
                     reason: reason[row].clone(),
+                    pending: pending[row],
                 },
             })
         })
@@ -151,7 +186,7 @@ struct Place {
     item_index: Vec<u32>,
     doc_hash: Vec<String>,
     prompt_hash: Vec<String>,
-    elapsed_ns: Vec<u64>,
+    elapsed_ns: Vec<Option<u64>>,
 }
 
 impl Place {
@@ -164,7 +199,7 @@ impl Place {
             item_index: table.required("item_index", table.u32("item_index")?)?,
             doc_hash: table.required("doc_hash", table.text("doc_hash")?)?,
             prompt_hash: table.required("prompt_hash", table.text("prompt_hash")?)?,
-            elapsed_ns: table.required("elapsed_ns", table.u64("elapsed_ns")?)?,
+            elapsed_ns: table.u64("elapsed_ns")?,
         })
     }
 
@@ -182,8 +217,39 @@ impl Place {
                 answer,
                 scores: Vec::new(),
                 elapsed_ns: self.elapsed_ns[row],
+                from_cache: None,
+                scored_on: None,
             },
         }
+    }
+}
+
+/// Where items come from, and where they were scored.
+struct Origins {
+    from_cache: Vec<Option<String>>,
+    scored_on: Vec<Option<String>>,
+}
+
+impl Origins {
+    fn read(table: &Table) -> Result<Self, ReportError> {
+        Ok(Self {
+            from_cache: table.text("from_cache")?,
+            scored_on: table.text("scored_on")?,
+        })
+    }
+
+    fn give(&self, table: &Table, row: usize, item: &mut Item) -> Result<(), ReportError> {
+        item.from_cache = self.from_cache[row]
+            .as_ref()
+            .map(|text| text.parse::<ItemOrigin>())
+            .transpose()
+            .map_err(|error| table.bad("from_cache", row, &error.to_string()))?;
+        if item.from_cache.is_some() && item.elapsed_ns.is_some() {
+            let what = "a time of an item that is from a cache";
+            return Err(table.bad("elapsed_ns", row, what));
+        }
+        item.scored_on.clone_from(&self.scored_on[row]);
+        Ok(())
     }
 }
 

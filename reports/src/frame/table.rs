@@ -123,6 +123,12 @@ impl Table {
         Ok(values.iter().map(|text| text.map(str::to_owned)).collect())
     }
 
+    pub(super) fn flags(&self, name: &'static str) -> Result<Vec<Option<bool>>, ReportError> {
+        let column = self.column(name, &DataType::Boolean)?;
+        let values = column.bool().map_err(|error| self.broken(error))?;
+        Ok(values.iter().collect())
+    }
+
     pub(super) fn required<T>(
         &self,
         column: &'static str,

@@ -198,6 +198,7 @@ fn item(task: &str, index: u32, id: &str, program: Program) -> Item {
         value,
         extracted: None,
         reason,
+        pending: false,
     };
     Item {
         task: task.to_owned(),
@@ -216,7 +217,9 @@ fn item(task: &str, index: u32, id: &str, program: Program) -> Item {
             score("base", program.base, program.base_reason),
             score("plus", program.plus, program.plus_reason),
         ],
-        elapsed_ns: 0,
+        elapsed_ns: None,
+        from_cache: None,
+        scored_on: None,
     }
 }
 

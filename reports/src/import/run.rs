@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tritmark_proto::{
     bundle::{FORMAT_VERSION, JobOutcome, JobState, Manifest, Run},
     job::{
-        AccuracySpec, ChatSpec, Job, JobId, Model, ModelSource, Numerics, RunId, Selector,
+        AccuracySpec, ChatSpec, Job, JobId, Model, ModelSource, Numerics, RunId, ScoreOn, Selector,
         SuiteSpec,
     },
     record::{Item, ModelFacts},
@@ -87,6 +87,8 @@ pub(super) fn bundle(
                     batch: None,
                     shard: None,
                     evalplus_compat: false,
+                    score_on: ScoreOn::Agent,
+                    cache: false,
                 }),
                 selector: Selector::default(),
             },

@@ -121,6 +121,17 @@ impl<'a> Entry<'a> {
             || format!("the job is {}", outcome.state.name()),
             |failure| failure.message.clone(),
         ));
+        let items = context.bundle.items.iter();
+        let n_pending = items
+            .filter(|item| item.job_index == outcome.job.id.index && item.item.is_pending())
+            .count();
+        if n_pending > 0 {
+            row.n_pending = Some(n_pending);
+            row.reason = row
+                .reason
+                .take()
+                .map(|reason| format!("{reason}; {n_pending} answers wait for their scores"));
+        }
         entry
     }
 
@@ -197,7 +208,9 @@ impl<'a> Entry<'a> {
             .items
             .iter()
             .filter_map(|item| figure.score(item))
-            .filter(|score| score.value.is_none());
+            .filter(|score| score.value.is_none() && !score.pending);
+        let scores = self.items.iter().filter_map(|item| figure.score(item));
+        let n_pending = scores.filter(|score| score.pending).count();
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for score in undecided {
             *reasons
@@ -208,6 +221,7 @@ impl<'a> Entry<'a> {
         row.n = values.len();
         row.n_jobs = self.jobs.len();
         row.n_undecided = Some(reasons.values().sum());
+        row.n_pending = Some(n_pending);
         // As lm-eval does: the sum of rights and wrongs is exact.
         row.value = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
         row.mean = row.value;
@@ -236,6 +250,10 @@ impl<'a> Entry<'a> {
             };
             notes.push(format!("{n_undecided} undecided ({reason}{others})"));
         }
+        if n_pending > 0 {
+            notes.push(format!("{n_pending} wait for their scores"));
+            self.row.status = Status::Incomplete;
+        }
         self.finish(notes);
     }
 
@@ -257,7 +275,10 @@ impl<'a> Entry<'a> {
     /// Says what became of a figure of a task.
     fn finish(&mut self, mut notes: Vec<String>) {
         let n_seen = self.items.len() as u64;
+        let from_cache = self.items.iter().filter(|item| item.from_cache.is_some());
+        let n_cached = from_cache.count();
         let row = &mut self.row;
+        row.n_cached = Some(n_cached);
         if row.value.is_none() {
             row.status = Status::Unmeasurable;
             if notes.is_empty() {

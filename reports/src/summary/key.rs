@@ -166,6 +166,8 @@ pub(crate) fn variant(spec: &AccuracySpec) -> Option<String> {
         num_fewshot: _,
         add_bos: _,
         batch: _,
+        score_on: _,
+        cache: _,
         shard: _,
         // Known by the hash of template and data.
         definition: _,

@@ -6,7 +6,8 @@ use tritmark_proto::{
     bundle::JobState,
     job::{ChatSpec, EnergySpec, Shard, SuiteSpec},
     record::{
-        Answer, GeneratedAnswer, Grade, ItemScore, Metric, Outcome, Phase, Reading, RollingAnswer,
+        Answer, GeneratedAnswer, Grade, ItemOrigin, ItemScore, Metric, Outcome, Phase, Reading,
+        RollingAnswer,
     },
 };
 
@@ -577,6 +578,43 @@ fn what_is_undecided_is_counted_and_no_part_of_the_mean() {
 }
 
 #[test]
+fn what_is_pending_or_from_a_cache_is_counted_apart() {
+    let mut fixture = Fixture::new("pending", vec![machine("m")]);
+    fixture.accuracy(TERNARY_125M, 0, "boolq", 40);
+    for (at, row) in fixture.bundle.items.iter_mut().enumerate() {
+        let score = &mut row.item.scores[0];
+        match at % 4 {
+            0 => *score = ItemScore::pending(&score.metric, &score.filter),
+            1 => {
+                row.item.elapsed_ns = None;
+                row.item.from_cache = Some(ItemOrigin {
+                    job: fixture.bundle.manifest.jobs[0].job.id,
+                    attempt: NonZeroU32::MIN,
+                });
+            }
+            _ => {}
+        }
+    }
+    let all = rows(&fixture.bundle);
+    let row = find(&all, TERNARY_125M.id, "acc", 2);
+    assert_eq!((row.n, row.n_undecided), (30, Some(0)));
+    assert_eq!((row.n_pending, row.n_cached), (Some(10), Some(10)));
+    assert_eq!(row.status, Status::Incomplete);
+    assert_eq!(row.reason.as_deref(), Some("10 wait for their scores"));
+
+    // A job that was not scored to its end says so, and its items are no result.
+    fixture.bundle.manifest.jobs[0].state = JobState::Running;
+    let all = rows(&fixture.bundle);
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].value, all[0].n_pending), (None, Some(10)));
+    assert_eq!(all[0].status, Status::Unfinished);
+    assert_eq!(
+        all[0].reason.as_deref(),
+        Some("the job is running; 10 answers wait for their scores")
+    );
+}
+
+#[test]
 fn rolling_answers_have_three_figures_of_all_texts_together() {
     let mut fixture = Fixture::new("wikitext", vec![machine("m")]);
     for (model, factor) in [(TERNARY_125M, 1.5), (DENSE_125M, 1.0)] {
@@ -634,6 +672,7 @@ fn every_score_of_a_task_has_its_row() {
             value: Some(value),
             extracted: None,
             reason: None,
+            pending: false,
         };
         let answer = Answer::Generated(GeneratedAnswer {
             text: "so #### 42".to_owned(),

@@ -52,6 +52,12 @@ fn share(row: &SummaryRow, value: f64) -> Cell {
     if let Some(n) = row.n_undecided.filter(|n| *n > 0) {
         sub.push(format!("{} undecided", units::count(n as u64)));
     }
+    if let Some(n) = row.n_pending.filter(|n| *n > 0) {
+        sub.push(format!("{} pending", units::count(n as u64)));
+    }
+    if let Some(n) = row.n_cached.filter(|n| *n > 0) {
+        sub.push(format!("{} from the cache", units::count(n as u64)));
+    }
     if row.status == Status::Incomplete {
         sub.push("incomplete".to_owned());
     }
@@ -77,6 +83,7 @@ fn is_exact(row: &SummaryRow) -> bool {
 
 fn missing(row: &SummaryRow) -> Cell {
     let text = match row.status {
+        Status::Unmeasurable if row.n_pending.is_some_and(|n| n > 0) => "pending",
         Status::Unmeasurable if row.n_undecided.is_some_and(|n| n > 0) => "undecided",
         Status::Unmeasurable => "not measurable",
         other => other.name(),

@@ -5,8 +5,6 @@ mod generated;
 mod program;
 mod rolling;
 
-use std::path::PathBuf;
-
 use tritmark_engine::{
     engine::Engine,
     tokenizer::{Special, Tokenizer, TokenizerError},
@@ -16,8 +14,8 @@ use tritmark_proto::{
     record::{Answer, Item, ItemScore},
 };
 
-use super::{data::Prompt, definition::Kind, task::Task};
-use crate::{SuiteError, clock::Clock, sandbox::Sandbox};
+use super::{data::Prompt, definition::Kind, judge::Judge, task::Task};
+use crate::{SuiteError, clock::Clock};
 
 /// Positions of the caches that items are scored in together: some hundred MB of the largest models
 /// here, and enough to make passes full.
@@ -29,10 +27,8 @@ pub(super) struct Asker<'a> {
     spec: &'a AccuracySpec,
     engine: Engine,
     tokenizer: Tokenizer,
-    /// Where programs are run; only programs need it.
-    sandbox: Option<Sandbox>,
-    /// Where the outputs of canonical solutions are kept.
-    truth_dir: PathBuf,
+    /// Scores programs; without it they stay pending.
+    judge: Option<Judge>,
 }
 
 /// Takes items in order.
@@ -51,16 +47,14 @@ impl<'a> Asker<'a> {
         spec: &'a AccuracySpec,
         engine: Engine,
         tokenizer: Tokenizer,
-        sandbox: Option<Sandbox>,
-        truth_dir: PathBuf,
+        judge: Option<Judge>,
     ) -> Self {
         Self {
             task,
             spec,
             engine,
             tokenizer,
-            sandbox,
-            truth_dir,
+            judge,
         }
     }
 
@@ -123,6 +117,8 @@ fn item(task: &Task, prompt: &Prompt, answered: Answered) -> Item {
         prompt_hash: prompt.hash(),
         answer,
         scores,
-        elapsed_ns,
+        elapsed_ns: Some(elapsed_ns),
+        from_cache: None,
+        scored_on: None,
     }
 }

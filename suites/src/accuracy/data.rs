@@ -58,6 +58,8 @@ enum Layout {
         system: Option<String>,
         multiturn: bool,
     },
+    /// Answers are there already, and programs: only their tests are wanted.
+    Answered(Style),
 }
 
 impl<'t> Data<'t> {
@@ -123,6 +125,21 @@ impl<'t> Data<'t> {
                 system: chat.system.clone(),
                 multiturn: chat.fewshot_as_multiturn,
             },
+            ..self
+        }
+    }
+
+    /// Takes the items for their tests alone, to score programs that were written in a chat or not:
+    /// what was asked is left out.
+    #[must_use]
+    pub fn to_be_scored(self, in_chat: bool) -> Self {
+        let style = if in_chat {
+            Style::Chat
+        } else {
+            Style::Completion
+        };
+        Self {
+            layout: Layout::Answered(style),
             ..self
         }
     }
@@ -210,6 +227,7 @@ impl Layout {
                 let problem = Box::new(evalplus::Problem::parse(line)?);
                 let (style, context) = match self {
                     Self::Plain => (Style::Completion, problem.completion_prompt()),
+                    Self::Answered(style) => (*style, String::new()),
                     Self::Chat {
                         template, system, ..
                     } => {
@@ -249,7 +267,7 @@ impl Layout {
                 .flat_map(|shot| [&shot.question, between, &shot.answer, delimiter])
         };
         let (template, system, multiturn) = match self {
-            Self::Plain => {
+            Self::Plain | Self::Answered(_) => {
                 let parts = std::iter::once(description).chain(examples());
                 return Ok(parts.chain([question]).collect());
             }

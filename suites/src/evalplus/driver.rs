@@ -13,6 +13,11 @@ use crate::sandbox::{Limits, Program, Ran, Sandbox};
 
 const DRIVER: &str = include_str!("driver.py");
 
+/// Returns the blake3 hash of the rules that are written in Python, hex.
+pub(super) fn hash() -> String {
+    blake3::hash(DRIVER.as_bytes()).to_hex().to_string()
+}
+
 /// EvalPlus's limit of the address space.
 const MEMORY_BYTES: u64 = 4 << 30;
 

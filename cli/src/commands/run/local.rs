@@ -11,7 +11,7 @@ use tritmark_proto::{job::RunId, wire};
 
 use crate::{
     client::{Client, PlanFile},
-    commands::{interrupt, watch},
+    commands::{interrupt, scorer, watch},
     exit::{Exit, Fault, OrExit as _, Outcome},
 };
 
@@ -27,9 +27,10 @@ pub(super) struct Local {
 
 impl Local {
     /// Opens the folder's store and serves it on a free port. Nothing is measured yet.
-    pub(super) async fn start(folder: &Folder) -> Outcome<Self> {
+    pub(super) async fn start(folder: &Folder, keeps_items: bool) -> Outcome<Self> {
         let mut config = Config::new(folder.store());
         config.local_files = true;
+        config.scorer = Some(scorer::here(folder.agent().join("cache"))?);
         let coordinator = Coordinator::open(config)
             .await
             .or_exit(Exit::Internal, || {
@@ -47,8 +48,11 @@ impl Local {
             let coordinator = Arc::clone(&coordinator);
             async move { coordinator.serve(listener).await }
         });
-        let agent = AgentConfig::new(url.clone(), folder.agent())
+        let mut agent = AgentConfig::new(url.clone(), folder.agent())
             .context("cannot find this program to start workers with")?;
+        if !keeps_items {
+            agent.item_cache_max_bytes = None;
+        }
         Ok(Self {
             coordinator,
             serving,

@@ -3,7 +3,7 @@
 use std::{fs::File, io::Read as _, num::NonZeroU32};
 
 use toml::Spanned;
-use tritmark_proto::job::{AccuracySpec, ChatSpec, Shard, SuiteSpec};
+use tritmark_proto::job::{AccuracySpec, ChatSpec, ScoreOn, Shard, SuiteSpec};
 
 use super::{
     super::{PlanError, PlanModel, PlanSpec, PlanSuite, document, names},
@@ -17,6 +17,7 @@ struct Wanted {
     definition: Option<String>,
     num_fewshot: u32,
     generates: bool,
+    is_program: bool,
     at: usize,
 }
 
@@ -41,6 +42,8 @@ impl Reader<'_> {
             batch,
             shards,
             evalplus_compat,
+            score_on,
+            cache,
             models: wanted,
             threads,
             kernels,
@@ -94,6 +97,7 @@ impl Reader<'_> {
             system: system.clone(),
             fewshot_as_multiturn: fewshot_as_multiturn.unwrap_or(false),
         };
+        let (place, score_on_at) = self.place(score_on.as_ref(), &all)?;
         let mut specs = Vec::new();
         for task in all {
             // The paper asked for a chat where answers are generated.
@@ -108,17 +112,51 @@ impl Reader<'_> {
                 max_new: max_new.filter(|_| task.generates),
                 batch,
                 evalplus_compat: evalplus_compat.unwrap_or(false),
+                score_on: if task.is_program {
+                    place
+                } else {
+                    ScoreOn::Agent
+                },
+                cache: cache.unwrap_or(false),
                 ..AccuracySpec::new(task.name, &data_dir)
             };
             specs.extend(divided(&spec, shards.unwrap_or(NonZeroU32::MIN), task.at));
         }
-        self.suite(
+        let suite = self.suite(
             specs,
             models,
             wanted.as_ref(),
             threads.as_ref(),
             kernels.as_ref(),
-        )
+        )?;
+        Ok(PlanSuite {
+            score_on_at,
+            ..suite
+        })
+    }
+
+    /// Returns where programs are scored, and the place of the key that has the coordinator do it.
+    ///
+    /// Of other answers nothing is left to score: their scores follow from them, on any machine.
+    fn place(
+        &self,
+        score_on: Option<&Spanned<String>>,
+        tasks: &[Wanted],
+    ) -> Result<(ScoreOn, Option<usize>), PlanError> {
+        let Some(score_on) = score_on else {
+            return Ok((ScoreOn::Agent, None));
+        };
+        self.known("place", score_on, &ScoreOn::ALL.map(ScoreOn::name))?;
+        let place = ScoreOn::from_name(score_on.get_ref()).expect("it is among them");
+        if place == ScoreOn::Agent {
+            return Ok((place, None));
+        }
+        if !tasks.iter().any(|task| task.is_program) {
+            let problem = "none of the suite's tasks has programs for answers; all others are scored \
+                           with their answers, alike on every machine";
+            return Err(self.error(score_on, problem));
+        }
+        Ok((place, Some(score_on.span().start)))
     }
 
     fn built_in(&self, task: &Spanned<String>, is_paper: bool) -> Result<Wanted, PlanError> {
@@ -131,6 +169,7 @@ impl Reader<'_> {
             definition: None,
             num_fewshot: paper.unwrap_or(known.num_fewshot),
             generates: known.generates,
+            is_program: known.is_program,
             at: task.span().start,
         })
     }
@@ -164,6 +203,7 @@ impl Reader<'_> {
             name: name.to_owned(),
             num_fewshot: count.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
             generates: matches!(kind, Some("generate_until" | "program")),
+            is_program: kind == Some("program"),
             definition: Some(text),
             at: file.span().start,
         })

@@ -247,6 +247,7 @@ impl Reader<'_> {
             None => None,
         };
         Ok(PlanSuite {
+            score_on_at: None,
             specs,
             models,
             threads: self.threads(threads)?,

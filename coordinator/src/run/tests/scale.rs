@@ -20,7 +20,7 @@ fn sizes(n_jobs: u32) -> (u32, u32) {
 async fn measure(name: &str, bed: &Bed, (n_jobs, n_agents): (u32, u32), n_coordinators: usize) {
     let mut coordinators = Vec::new();
     for _ in 0..n_coordinators {
-        coordinators.push(Coordinator::start(bed).await);
+        coordinators.push(Coordinator::start_with(bed, Timing::default()).await);
     }
     let begun = Watch::now();
     let run = coordinators[0]

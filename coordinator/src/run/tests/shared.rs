@@ -29,10 +29,14 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(super) async fn start(bed: &Bed) -> Self {
+    async fn start(bed: &Bed) -> Self {
+        Self::start_with(bed, quick()).await
+    }
+
+    pub(super) async fn start_with(bed: &Bed, timing: Timing) -> Self {
         let store = bed.open().await;
         let stop = CancellationToken::new();
-        let (handle, _) = start(Arc::clone(&store), quick(), stop.clone())
+        let (handle, _) = start(Arc::clone(&store), timing, stop.clone())
             .await
             .unwrap();
         Self {
@@ -248,7 +252,7 @@ async fn coordinators_that_race_for_jobs_do_each_of_them_once() {
         agents.spawn(work(vec![coordinator], agent, Duration::ZERO));
     }
     let both = futures::future::join(coordinators[0].ended(run), coordinators[1].ended(run));
-    tokio::time::timeout(Duration::from_secs(120), both)
+    tokio::time::timeout(Duration::from_mins(2), both)
         .await
         .expect("both see the end");
     let n_attempts = check(&*coordinators[1].store, run).await;
@@ -286,7 +290,7 @@ async fn agents_of_a_coordinator_that_dies_go_on_with_another() {
         }
     }
     first.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(120), second.ended(run))
+    tokio::time::timeout(Duration::from_mins(2), second.ended(run))
         .await
         .expect("the other goes on to the end");
     check(&*second.store, run).await;

@@ -78,7 +78,7 @@ pub(super) async fn add_records(
         .bind(&metrics)
         .bind(&items)
         .bind(&payloads)
-        .fetch_optional(&store.pool)
+        .fetch_optional(&store.records)
         .await
         .map_err(&add)?
         .ok_or_else(|| stale(attempt, "unknown"))?;
@@ -119,7 +119,7 @@ async fn conflicts(
     .bind(i64::from(attempt.job.index))
     .bind(i64::from(attempt.attempt.get()))
     .bind(&sequences)
-    .fetch_all(&store.pool)
+    .fetch_all(&store.records)
     .await
     .map_err(&look)?;
     let stored: BTreeMap<i64, &[u8]> = found

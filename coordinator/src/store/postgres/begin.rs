@@ -24,7 +24,6 @@ pub(super) async fn start_attempts(
     store: &PostgresStore,
     starts: &[AttemptStart],
 ) -> Result<Vec<Result<StoredAttempt, StoreError>>, StoreError> {
-    let begin = database("start attempts");
     let mut tx = store.begin().await?;
     let mut refused = Refused::new();
     check_places(&mut tx, store.coordinator, starts, &mut refused).await?;
@@ -34,7 +33,7 @@ pub(super) async fn start_attempts(
     store
         .tell(&mut tx, &[Change::Jobs(begun.keys().copied().collect())])
         .await?;
-    tx.commit().await.map_err(&begin)?;
+    tx.commit().await.map_err(database("start attempts"))?;
     Ok(starts
         .iter()
         .enumerate()

@@ -54,7 +54,9 @@ pub(super) fn items(
             prompt_hash,
             answer,
             scores,
-            elapsed_ns: 0,
+            elapsed_ns: None,
+            from_cache: None,
+            scored_on: None,
         };
         items.insert(doc_id, item);
     }
@@ -124,6 +126,7 @@ fn scores(
             value,
             extracted: extracted.clone().filter(|_| !is_rolling),
             reason: value.is_none().then(|| "lm-eval has no value".to_owned()),
+            pending: false,
         });
     }
     Ok(scores)

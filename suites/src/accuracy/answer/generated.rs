@@ -211,6 +211,7 @@ pub(super) fn judge(task: &Task, answer: &GeneratedAnswer) -> Vec<ItemScore> {
                 value,
                 extracted: extracted.as_ref().ok().cloned(),
                 reason,
+                pending: false,
             });
         }
     }
