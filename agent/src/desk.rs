@@ -3,7 +3,7 @@
 //! The desk holds the attempts that the coordinator has not acknowledged, at most one of which a
 //! worker is busy with. [`crate::link`] carries messages to and from it and does what it asks for.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, path::PathBuf};
 
 use tritmark_proto::{
     bundle::{Failure, FailureClass},
@@ -300,6 +300,8 @@ impl Desk {
         let Some(position) = self.position(attempt) else {
             return Vec::new();
         };
+        tracing::debug!(job = %attempt.job, attempt = attempt.attempt, fence = attempt.fence,
+            stored_below, finished, "acknowledged");
         self.held[position].acknowledge(stored_below);
         if finished {
             self.give_up(attempt)
@@ -313,7 +315,9 @@ impl Desk {
         let Some(attempt) = attempt_id(attempt, "CancelJob") else {
             return Vec::new();
         };
-        let failure = permanent(format!("cancelled: {reason}"));
+        // Says nothing of the job: a coordinator that takes the attempt up again, since the agent was
+        // only thought to be lost, must not give it up for good.
+        let failure = infrastructure(format!("cancelled: {reason}"));
         self.stop(attempt, failure, now_unix_ns)
     }
 
@@ -453,6 +457,13 @@ impl Desk {
         self.held
             .iter()
             .find_map(|held| Some((held.attempt, held.flush()?)))
+    }
+
+    /// Returns each spool file, and the length up to which it was flushed.
+    pub(crate) fn flushed_lengths(&self) -> impl Iterator<Item = (AttemptId, (PathBuf, u64))> {
+        self.held
+            .iter()
+            .filter_map(|held| Some((held.attempt, held.flushed_length()?)))
     }
 
     /// Tells how many records wait to be made durable, and whether the end of a job does.

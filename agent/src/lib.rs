@@ -23,6 +23,7 @@ mod link;
 pub mod lock;
 mod runner;
 pub mod scorer;
+pub mod simulation;
 pub mod spool;
 mod state;
 #[cfg(test)]

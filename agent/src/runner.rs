@@ -91,7 +91,7 @@ impl Runner {
             job,
             items_done,
         } = assignment;
-        tracing::info!(job = %attempt.job, attempt = attempt.attempt, suite = job.suite.name(), model = job.model.id, "assigned");
+        tracing::info!(job = %attempt.job, attempt = attempt.attempt, fence = attempt.fence, suite = job.suite.name(), model = job.model.id, "assigned");
         let Place {
             cache_dir,
             sysfs_root,

@@ -97,6 +97,8 @@ pub struct AttemptSpool {
     /// Length of the whole frames.
     length: u64,
     durable_length: u64,
+    /// Length at the last flush; acknowledgements after it may be lost.
+    flushed_length: u64,
     durable_below: u64,
     stored_below: u64,
     finished: Option<wire::JobFinished>,
@@ -169,6 +171,7 @@ impl Spool {
             records_end: length,
             length,
             durable_length: length,
+            flushed_length: length,
             durable_below: 0,
             stored_below: 0,
             finished: None,
@@ -264,6 +267,7 @@ impl Spool {
             .sync_all()
             .map_err(failed("write", &spool.path))?;
         spool.durable_length = spool.length;
+        spool.flushed_length = spool.length;
         spool.durable_below = spool.offsets.len() as u64;
         self.used_bytes.fetch_add(spool.length, Ordering::Relaxed);
         Ok(spool)
@@ -284,6 +288,11 @@ impl AttemptSpool {
     /// Returns the sequence below which the coordinator has every record.
     pub fn stored_below(&self) -> u64 {
         self.stored_below
+    }
+
+    /// Returns the file, and the length up to which it was made durable.
+    pub(crate) fn flushed_length(&self) -> (&Path, u64) {
+        (&self.path, self.flushed_length)
     }
 
     /// Returns how the job ended, once that is written.
@@ -411,6 +420,7 @@ impl AttemptSpool {
     /// Takes note of a done [`Flush`].
     pub fn flushed(&mut self, flushed: &Flushed) {
         self.durable_length = self.durable_length.max(flushed.length);
+        self.flushed_length = self.flushed_length.max(flushed.length);
         self.durable_below = self.durable_below.max(flushed.below);
     }
 

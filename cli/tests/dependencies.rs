@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 /// Workspace crates each workspace crate may use.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("tritmark-proto", &[]),
     ("tritmark-engine", &[]),
     ("tritmark-suites", &["tritmark-engine", "tritmark-proto"]),
@@ -23,6 +23,16 @@ const ALLOWED: [(&str, &[&str]); 7] = [
             "tritmark-engine",
             "tritmark-proto",
             "tritmark-reports",
+            "tritmark-suites",
+        ],
+    ),
+    // Nothing may depend on it.
+    (
+        "tritmark-testkit",
+        &[
+            "tritmark-agent",
+            "tritmark-coordinator",
+            "tritmark-proto",
             "tritmark-suites",
         ],
     ),

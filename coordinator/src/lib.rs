@@ -15,11 +15,12 @@ mod run;
 pub mod schedule;
 mod scoring;
 pub mod server;
+pub mod simulation;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
 
-pub use run::Timing;
+pub use run::{Timing, step_clock};
 pub use scoring::Scorer;
 pub use server::{Config, Coordinator, CoordinatorError};

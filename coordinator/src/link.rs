@@ -22,7 +22,7 @@ use tritmark_proto::{
 };
 
 use crate::{
-    run::{Command, Finished, LoopHandle, Timing, now_unix_ns},
+    run::{Command, Finished, LoopHandle, now_unix_ns},
     store::{Store, StoreError, StoredAgent},
 };
 
@@ -30,7 +30,7 @@ use crate::{
 mod tests;
 
 /// Messages to an agent that may wait; one that lets them pile up is cut.
-const TO_AGENT: usize = 64;
+pub(crate) const TO_AGENT: usize = 64;
 
 /// How long a new connection may take to register.
 const REGISTER_WITHIN: Duration = Duration::from_secs(30);
@@ -43,7 +43,6 @@ const MAX_TEXT: usize = 1024;
 pub(crate) struct LinkService {
     store: Arc<dyn Store>,
     run_loop: LoopHandle,
-    timing: Timing,
     stop: CancellationToken,
 }
 
@@ -53,13 +52,11 @@ impl LinkService {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         run_loop: LoopHandle,
-        timing: Timing,
         stop: CancellationToken,
     ) -> Self {
         Self {
             store,
             run_loop,
-            timing,
             stop,
         }
     }
@@ -113,6 +110,19 @@ impl LinkService {
                 }
             },
         };
+        let link = self.register(register, to_agent).await?;
+        let served = link.serve(&mut messages).await;
+        // While shutting down there is no loop to tell.
+        let _ = self.run_loop.tell(link.gone()).await;
+        served
+    }
+
+    /// Takes an agent in. The loop has answered it before this returns.
+    pub(crate) async fn register(
+        &self,
+        register: wire::Register,
+        to_agent: mpsc::Sender<wire::CoordinatorMessage>,
+    ) -> Result<Link<'_>, Status> {
         let (agent, running) = registered(register)?;
         let agent_id = agent.id.clone();
         let cut = self.stop.child_token();
@@ -128,29 +138,20 @@ impl LinkService {
             .await
             .map_err(|_| shutting_down())?
             .map_err(|error| internal(&error))?;
-        let link = Link {
+        Ok(Link {
             store: &*self.store,
             run_loop: &self.run_loop,
             agent_id,
             connection: connected.connection,
             to_agent,
             cut,
-        };
-        let served = link
-            .serve(&mut messages, connected.abandon_running, self.timing)
-            .await;
-        let gone = Command::Disconnect {
-            agent_id: link.agent_id.clone(),
-            connection: link.connection,
-        };
-        // While shutting down there is no loop to tell.
-        let _ = self.run_loop.tell(gone).await;
-        served
+        })
     }
 }
 
 /// One agent's connection.
-struct Link<'a> {
+#[derive(Debug)]
+pub(crate) struct Link<'a> {
     store: &'a dyn Store,
     run_loop: &'a LoopHandle,
     agent_id: String,
@@ -160,18 +161,20 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    async fn serve(
-        &self,
-        messages: &mut Streaming<wire::AgentMessage>,
-        abandon_running: bool,
-        timing: Timing,
-    ) -> Result<(), Status> {
-        self.send(ToAgentKind::Registered(wire::Registered {
-            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            heartbeat_seconds: u32::try_from(timing.heartbeat.as_secs().max(1)).unwrap_or(u32::MAX),
-            abandon_running,
-        }))
-        .await?;
+    /// What the loop hears once the connection is over.
+    pub(crate) fn gone(&self) -> Command {
+        Command::Disconnect {
+            agent_id: self.agent_id.clone(),
+            connection: self.connection,
+        }
+    }
+
+    /// Tells whether the connection was replaced or given up.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    async fn serve(&self, messages: &mut Streaming<wire::AgentMessage>) -> Result<(), Status> {
         loop {
             let message = tokio::select! {
                 () = self.cut.cancelled() => {
@@ -194,7 +197,7 @@ impl Link<'_> {
         }
     }
 
-    async fn take(&self, message: FromAgent) -> Result<(), Status> {
+    pub(crate) async fn take(&self, message: FromAgent) -> Result<(), Status> {
         let agent_id = self.agent_id.clone();
         let connection = self.connection;
         match message {
@@ -360,6 +363,7 @@ impl Link<'_> {
     async fn send(&self, kind: ToAgentKind) -> Result<(), Status> {
         let message = wire::CoordinatorMessage { kind: Some(kind) };
         tokio::select! {
+            biased;
             () = self.cut.cancelled() => {
                 Err(Status::unavailable("the connection was replaced or is closing"))
             }

@@ -4,7 +4,10 @@
 //! tells the watchers. Records do not pass through it: the link stores them itself.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -212,6 +215,12 @@ pub(crate) struct LoopHandle {
 pub(crate) struct Stopped;
 
 impl LoopHandle {
+    /// Returns a handle, and where its commands arrive.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        (Self { commands }, queue)
+    }
+
     /// Sends a command.
     pub(crate) async fn tell(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_| Stopped)
@@ -228,13 +237,23 @@ impl LoopHandle {
     }
 }
 
+/// How far this process's wall time is off; see [`step_clock`].
+static CLOCK_STEP_NS: AtomicI64 = AtomicI64::new(0);
+
+/// Shifts what this process takes for wall time: a set clock, for tests that cannot set the
+/// machine's.
+pub fn step_clock(by_ns: i64) {
+    CLOCK_STEP_NS.fetch_add(by_ns, Ordering::Relaxed);
+}
+
 /// Returns the time in nanoseconds since 1970.
 pub(crate) fn now_unix_ns() -> i64 {
-    SystemTime::now()
+    let machine = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| {
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-        })
+        });
+    machine.saturating_add(CLOCK_STEP_NS.load(Ordering::Relaxed))
 }
 
 /// Time as all who share the store have it. It never jumps, so that a corrected clock ends no lease.
@@ -289,10 +308,10 @@ pub(crate) async fn start(
     let clock = Clock::new(store.now_unix_ns().await?);
     // Listened to first: what changes while the store is read is read again.
     let changes = store.changes().await?;
-    let (commands, queue) = mpsc::channel(QUEUE);
-    let scoring = Scoring::new(scorer, commands.downgrade());
+    let (handle, queue) = LoopHandle::new();
+    let scoring = Scoring::new(scorer, handle.commands.downgrade());
     let state = State::load(Arc::clone(&store), timing, scoring, clock.now_unix_ns()).await?;
-    let told = commands.clone();
+    let told = handle.commands.clone();
     let stopped = stop.clone();
     tokio::spawn(async move {
         let telling = changes.for_each(|change| async {
@@ -305,7 +324,7 @@ pub(crate) async fn start(
         }
     });
     let task = tokio::spawn(turn(store, state, clock, queue, stop));
-    Ok((LoopHandle { commands }, task))
+    Ok((handle, task))
 }
 
 /// Turns the loop until it is stopped.

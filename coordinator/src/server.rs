@@ -198,7 +198,6 @@ impl Coordinator {
         let link = AgentLinkServer::new(LinkService::new(
             Arc::clone(&self.store),
             self.run_loop.clone(),
-            self.config.timing,
             self.stop.clone(),
         ))
         .max_decoding_message_size(MAX_LINK_MESSAGE);

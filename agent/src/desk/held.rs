@@ -1,5 +1,7 @@
 //! One attempt until the coordinator has all of it.
 
+use std::path::PathBuf;
+
 use tritmark_proto::{
     bundle::Failure,
     job::AttemptId,
@@ -119,6 +121,11 @@ impl Held {
 
     pub(super) fn flush(&self) -> Option<Flush> {
         self.spool.as_ref()?.flush()
+    }
+
+    pub(super) fn flushed_length(&self) -> Option<(PathBuf, u64)> {
+        let (path, length) = self.spool.as_ref()?.flushed_length();
+        Some((path.to_owned(), length))
     }
 
     /// Returns how many records are not durable yet, and whether the end is not.

@@ -354,7 +354,7 @@ fn a_cancelled_job_ends_as_cancelled_with_the_workers_stderr() {
     };
     assert_eq!(finished.n_records, 1);
     let failure = finished.failure.unwrap();
-    assert_eq!(failure.class(), wire::failure::Class::Permanent);
+    assert_eq!(failure.class(), wire::failure::Class::Infrastructure);
     assert_eq!(failure.message, "cancelled: a person asked for it");
     assert_eq!(failure.stderr, "its words");
 }

@@ -15,8 +15,39 @@ use super::{
 use crate::store::{AttemptState, StoreError, StoredAgent};
 
 impl State {
+    /// Takes an agent in and answers it, before anything else can be said to it.
+    pub(super) async fn register(
+        &mut self,
+        stored: StoredAgent,
+        says_running: Option<AttemptId>,
+        to_agent: ToAgent,
+        link: CancellationToken,
+        now: i64,
+    ) -> Result<Connected, StoreError> {
+        let agent_id = stored.id.clone();
+        let connected = self
+            .connect(stored, says_running, to_agent.clone(), link, now)
+            .await;
+        match &connected {
+            Ok(connected) => {
+                let heartbeat_seconds = self.timing.heartbeat.as_secs().max(1);
+                let registered = wire::Registered {
+                    coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+                    heartbeat_seconds: u32::try_from(heartbeat_seconds).unwrap_or(u32::MAX),
+                    abandon_running: connected.abandon_running,
+                };
+                // An agent that has gone already will be missed soon.
+                let _ = to_agent.try_send(wire::CoordinatorMessage {
+                    kind: Some(ToAgentKind::Registered(registered)),
+                });
+            }
+            Err(_) => self.disconnect(&agent_id, self.last_connection, now).await,
+        }
+        connected
+    }
+
     /// Takes an agent's new connection; an older one of the same agent is cut.
-    pub(super) async fn connect(
+    async fn connect(
         &mut self,
         stored: StoredAgent,
         says_running: Option<AttemptId>,
@@ -66,6 +97,8 @@ impl State {
                 abandon_running: false,
             });
         }
+        // What was to be revived may have been read again.
+        let running = self.agents.get(&agent_id).and_then(|agent| agent.running);
         match running {
             Some(attempt) if says_running == running => self.renew(attempt, now),
             Some(attempt) => {
@@ -103,7 +136,10 @@ impl State {
         let until = now.saturating_add(nanoseconds(self.timing.lease));
         match self.store.revive_attempt(attempt, now, until).await {
             // Another coordinator was faster.
-            Err(StoreError::NotQueued { .. } | StoreError::Stale { .. }) => return Ok(false),
+            Err(StoreError::NotQueued { .. } | StoreError::Stale { .. }) => {
+                self.refresh(&[attempt.job], now).await?;
+                return Ok(false);
+            }
             revived => revived?,
         }
         info!(job = %attempt.job, attempt = attempt.attempt, agent = agent_id, "taken up again");

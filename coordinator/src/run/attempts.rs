@@ -75,6 +75,7 @@ impl State {
         let standings = self.store.standings(&attempts).await?;
         let mut answers: Vec<Result<Finished, StoreError>> = Vec::with_capacity(reports.len());
         let mut ends = Vec::new();
+        let mut ended_unheard = Vec::new();
         for (position, (report, standing)) in reports.iter().zip(standings).enumerate() {
             let stored_below = match &standing {
                 Ok(standing) => standing.stored_below,
@@ -86,6 +87,10 @@ impl State {
                     Ok(Finished::Incomplete { stored_below })
                 }
                 Ok(standing) => {
+                    if standing.finished && self.leases.get(&report.attempt).is_some() {
+                        // It was done, and the answer was lost.
+                        ended_unheard.push(report.attempt.job);
+                    }
                     if !standing.finished {
                         ends.push((position, self.end_of(report, now).await?));
                     }
@@ -93,6 +98,7 @@ impl State {
                 }
             });
         }
+        self.refresh(&ended_unheard, now).await?;
         if ends.is_empty() {
             return Ok(answers);
         }
@@ -211,7 +217,7 @@ impl State {
             .agents
             .get(&stored.agent_id)
             .is_some_and(|agent| agent.is_draining);
-        let is_of_earlier_life = stored.started_unix_ns < self.since_unix_ns;
+        let is_of_earlier_life = stored.id.fence <= self.since_fence;
         class != FailureClass::Infrastructure || !(is_leaving || is_of_earlier_life)
     }
 

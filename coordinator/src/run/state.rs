@@ -35,8 +35,11 @@ pub(crate) struct State {
     pub(super) store: Arc<dyn Store>,
     pub(super) timing: Timing,
     pub(super) scoring: Scoring,
-    /// When this coordinator took over; attempts begun before may be lost without their fault.
+    /// When this coordinator took over.
     pub(super) since_unix_ns: i64,
+    /// The highest fence then; attempts up to it may be lost without their fault. Not a time, since
+    /// the clock may have been set.
+    pub(super) since_fence: u64,
     pub(super) agents: BTreeMap<String, Agent>,
     /// The agents of each machine.
     pub(super) machines: BTreeMap<String, BTreeSet<String>>,
@@ -89,6 +92,7 @@ impl State {
             pins: Pins::default(),
             last_connection: 0,
             since_unix_ns: now,
+            since_fence: 0,
             may_assign: false,
             try_again_unix_ns: None,
             forgotten_due_unix_ns: None,
@@ -97,10 +101,13 @@ impl State {
             scoring,
             store,
         };
-        for stored in state.store.agents().await? {
-            if !is_scorer(&stored.id) {
-                state.know(stored);
+        for mut stored in state.store.agents().await? {
+            if is_scorer(&stored.id) {
+                continue;
             }
+            // By a clock that was ahead.
+            stored.last_seen_unix_ns = stored.last_seen_unix_ns.min(now);
+            state.know(stored);
         }
         for link in state.store.agent_links().await? {
             state.linked(&link);
@@ -109,6 +116,8 @@ impl State {
             let jobs = state.store.jobs(run.id).await?;
             state.open(run, jobs);
         }
+        let fences = state.leases.iter().map(|(attempt, _)| attempt.fence);
+        state.since_fence = fences.max().unwrap_or(0);
         if !state.store.is_shared() {
             state.end_lost_scorings(now).await?;
             let until = now.saturating_add(nanoseconds(timing.lease));
@@ -154,23 +163,23 @@ impl State {
     pub(super) fn open(&mut self, run: StoredRun, jobs: Vec<StoredJob>) {
         let id = run.id;
         let run = Run::new(run, jobs);
-        let mut begun: Vec<(i64, &RunJob, &StoredAttempt)> = run
+        let mut begun: Vec<(&RunJob, &StoredAttempt)> = run
             .jobs()
             .iter()
             .flat_map(|job| {
                 let attempts = job.stored.attempts.iter();
-                attempts.map(move |attempt| (attempt.started_unix_ns, job, attempt))
+                attempts.map(move |attempt| (job, attempt))
             })
             .collect();
-        begun.sort_by_key(|(started, ..)| *started);
-        for (_, job, attempt) in &begun {
+        begun.sort_by_key(|(_, attempt)| attempt.id.fence);
+        for (job, attempt) in &begun {
             self.pins
                 .note(&job.stored.job, &job.comparison, &attempt.machine_id);
         }
         let running: Vec<(StoredAttempt, bool)> = begun
             .into_iter()
-            .filter(|(_, _, attempt)| attempt.state == AttemptState::Running)
-            .map(|(_, job, attempt)| (attempt.clone(), job.stored.job.suite.is_exclusive()))
+            .filter(|(_, attempt)| attempt.state == AttemptState::Running)
+            .map(|(job, attempt)| (attempt.clone(), job.stored.job.suite.is_exclusive()))
             .collect();
         self.runs.insert(id, run);
         for (attempt, is_exclusive) in running {
@@ -254,7 +263,7 @@ impl State {
                 link,
                 reply,
             } => {
-                let connected = self.connect(*agent, running, to_agent, link, now).await;
+                let connected = self.register(*agent, running, to_agent, link, now).await;
                 let _ = reply.send(connected);
             }
             Command::Disconnect {
@@ -367,7 +376,12 @@ impl State {
     }
 
     async fn submit(&mut self, run: StoredRun, jobs: Vec<Job>) -> Result<(), StoreError> {
-        self.store.add_run(&run, &jobs).await?;
+        // A write may have been done although its answer was lost.
+        if let Err(error) = self.store.add_run(&run, &jobs).await
+            && !matches!(self.store.run(run.id).await, Ok(Some(_)))
+        {
+            return Err(error);
+        }
         info!(run = %run.id, name = run.name, jobs = jobs.len(), "submitted");
         let jobs = jobs
             .into_iter()

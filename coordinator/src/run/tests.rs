@@ -117,7 +117,7 @@ impl Bench {
         number: u32,
         running: Option<AttemptId>,
     ) -> FakeAgent {
-        let (to_agent, inbox) = mpsc::channel(8);
+        let (to_agent, mut inbox) = mpsc::channel(8);
         let link = CancellationToken::new();
         let connected = self
             .ask(|reply| Command::Connect {
@@ -129,6 +129,9 @@ impl Bench {
             })
             .await
             .unwrap();
+        // The very first word, though the loop may have assigned a job in the same breath.
+        let first = inbox.try_recv().unwrap().kind;
+        assert!(matches!(first, Some(Kind::Registered(_))), "{first:?}");
         FakeAgent {
             number,
             connection: connected.connection,

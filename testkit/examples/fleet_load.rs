@@ -1,0 +1,314 @@
+//! How much a coordinator bears: simulated agents over real gRPC, jobs that measure nothing.
+//!
+//! ```text
+//! cargo run --release -p tritmark-testkit --example fleet_load -- --store STORE [--agents 10,100,1000]
+//! ```
+//!
+//! `STORE` is a folder for SQLite files, or `postgres` for a private server whose commits are durable;
+//! each line of the table runs on an empty store. The
+//! coordinator is a process of its own, this very program. For each number of agents there are two
+//! lines. `work 0`: agents ask for the next job at once, so that jobs/s is what the coordinator can
+//! do, and an agent waits for its turn. `work w`: jobs last so long that the fleet asks for `--rate`
+//! jobs/s, and the wait is the coordinator's own.
+
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tritmark_coordinator::{
+    Coordinator,
+    fixture::{Durability, PostgresFixture, PostgresServer},
+};
+use tritmark_testkit::{
+    check::{Expected, check},
+    fleet,
+    journal::Journal,
+    light::{Behaviour, LightAgent},
+};
+
+/// A plan has at most so many jobs.
+const JOBS_A_RUN: u32 = 10_000;
+
+#[derive(Parser)]
+struct Args {
+    /// Folder for SQLite files, or `postgres`
+    #[arg(long)]
+    store: String,
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
+    agents: Vec<u32>,
+    #[arg(long, default_value_t = 100_000)]
+    jobs: u32,
+    /// Jobs a second that are asked for where jobs last some time; 0 leaves these lines out
+    #[arg(long, default_value_t = 1500)]
+    rate: u32,
+    /// CPUs of the coordinator, as for taskset
+    #[arg(long)]
+    cpus: Option<String>,
+    /// Compares the store with the agents' journals at the end
+    #[arg(long)]
+    check: bool,
+    /// Serves as the coordinator
+    #[arg(long, hide = true)]
+    serve: Option<SocketAddr>,
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    match args.serve {
+        Some(address) => runtime.block_on(serve(address, &args.store)),
+        None => runtime.block_on(measure(&args)),
+    }
+}
+
+async fn serve(address: SocketAddr, store: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let listener = TcpListener::bind(address).await?;
+    let config = fleet::coordinator_config(store)?;
+    Ok(Coordinator::open(config).await?.serve(listener).await?)
+}
+
+async fn measure(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
+    say(&format!(
+        "{:>6} {:>7} {:>7} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9}",
+        "agents",
+        "work ms",
+        "jobs",
+        "jobs/s",
+        "p50 ms",
+        "p99 ms",
+        "RSS MB",
+        "CPU s",
+        "store MB",
+        "problems"
+    ))?;
+    let server = if args.store == "postgres" {
+        let server = PostgresServer::start(Durability::Full).ok_or("there is no PostgreSQL")?;
+        Some(server)
+    } else {
+        None
+    };
+    let mut line = 0;
+    for &agents in &args.agents {
+        let paced = (args.rate > 0)
+            .then(|| Duration::from_secs_f64(f64::from(agents) / f64::from(args.rate)));
+        // Few agents are no faster than the way there and back.
+        let paced = paced.filter(|work| *work > Duration::from_millis(50));
+        for work in [Some(Duration::ZERO), paced].into_iter().flatten() {
+            line += 1;
+            let (store, database) = store_of(&args.store, server.as_ref(), line).await?;
+            let row = one(args, &store, agents, work).await?;
+            say(&row)?;
+            drop(database);
+        }
+    }
+    Ok(())
+}
+
+/// A store of its own for a line, and what keeps it alive.
+async fn store_of(
+    store: &str,
+    server: Option<&PostgresServer>,
+    line: u32,
+) -> io::Result<(String, Option<PostgresFixture>)> {
+    if let Some(server) = server {
+        let database = PostgresFixture::on(server).await;
+        return Ok((database.url().to_owned(), Some(database)));
+    }
+    let folder = PathBuf::from(store).join(format!("line-{line}"));
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join("store.sqlite").to_string_lossy().into_owned();
+    Ok((path, None))
+}
+
+/// Returns the size of a data base on disk.
+async fn database_bytes(url: &str) -> Option<u64> {
+    let asked = tokio::process::Command::new("psql")
+        .args([url, "-Atc", "SELECT pg_database_size(current_database())"])
+        .output()
+        .await
+        .ok()?;
+    String::from_utf8(asked.stdout).ok()?.trim().parse().ok()
+}
+
+async fn one(
+    args: &Args,
+    store: &str,
+    n_agents: u32,
+    work: Duration,
+) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let mut coordinator = Served::start(args, store).await?;
+    let url = format!("http://{}", coordinator.address);
+    let endpoint = Endpoint::from_shared(url.clone())?;
+    let stop = CancellationToken::new();
+    let journal = Journal::default();
+    let behaviour = Behaviour {
+        work,
+        one_by_one: false,
+        fails_per_mille: 0,
+        doubles_per_mille: 0,
+    };
+    let mut tasks = JoinSet::new();
+    for number in 0..n_agents {
+        let (endpoint, stop, journal) = (endpoint.clone(), stop.clone(), journal.clone());
+        tasks.spawn(async move {
+            let mut agent = LightAgent::new(number, behaviour, journal);
+            agent.run(&endpoint, &stop).await;
+            agent.dispatches().to_vec()
+        });
+    }
+    // Everybody is there before there is anything to do.
+    let until = Instant::now() + Duration::from_mins(2);
+    while fleet::agents(&url).await.map_err(text)? < n_agents {
+        if Instant::now() > until {
+            return Err("the agents do not come".into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let cpu_before = coordinator.cpu_seconds()?;
+    let start = Instant::now();
+    let mut left = args.jobs;
+    let mut n_run = 0;
+    while left > 0 {
+        let n = left.min(JOBS_A_RUN);
+        n_run += 1;
+        fleet::submit(&url, &format!("load-{n_run}"), n)
+            .await
+            .map_err(text)?;
+        left -= n;
+    }
+    let limit = Duration::from_mins(60);
+    fleet::wait_for_all(&url, limit).await.map_err(text)?;
+    let took = start.elapsed();
+    let cpu = coordinator.cpu_seconds()? - cpu_before;
+    let peak_mb = coordinator.peak_rss_bytes()? as f64 / 1e6;
+    stop.cancel();
+    let mut dispatches: Vec<Duration> = Vec::new();
+    while let Some(of_agent) = tasks.join_next().await {
+        dispatches.extend(of_agent?);
+    }
+    dispatches.sort_unstable();
+    let at = |share: f64| {
+        let place = (dispatches.len() as f64 * share) as usize;
+        dispatches
+            .get(place.min(dispatches.len().saturating_sub(1)))
+            .map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
+    };
+    coordinator.end();
+    let bytes = match fleet::store_bytes(store) {
+        None => database_bytes(store).await,
+        bytes => bytes,
+    };
+    let store_mb = bytes.map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
+    let problems = if args.check {
+        let store = fleet::open_store(store).await.map_err(text)?;
+        let verdict = check(&*store, &journal.entries(), Expected::default()).await?;
+        verdict.problems.len().to_string()
+    } else {
+        "-".to_owned()
+    };
+    Ok(format!(
+        "{n_agents:>6} {:>7} {:>7} {:>8.0} {:>9.2} {:>9.2} {peak_mb:>9.1} {cpu:>8.1} {store_mb:>8.1} {problems:>9}",
+        work.as_millis(),
+        args.jobs,
+        f64::from(args.jobs) / took.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+    ))
+}
+
+/// The coordinator's process.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Served {
+    async fn start(args: &Args, store: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let program = std::env::current_exe()?;
+        let mut command = match &args.cpus {
+            Some(cpus) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", cpus]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child = command
+            .args(["--serve", &address.to_string(), "--store", store])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let served = Self { child, address };
+        let until = Instant::now() + Duration::from_secs(30);
+        let url = format!("http://{address}");
+        while fleet::runs(&url).await.is_err() {
+            if Instant::now() > until {
+                return Err("the coordinator does not come".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(served)
+    }
+
+    fn proc(&self, file: &str) -> io::Result<String> {
+        std::fs::read_to_string(
+            Path::new("/proc")
+                .join(self.child.id().to_string())
+                .join(file),
+        )
+    }
+
+    /// The process's highest resident memory.
+    fn peak_rss_bytes(&self) -> Result<u64, Box<dyn Error + Send + Sync>> {
+        let status = self.proc("status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .ok_or("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// CPU time of all its threads so far.
+    fn cpu_seconds(&self) -> Result<f64, Box<dyn Error + Send + Sync>> {
+        let stat = self.proc("stat")?;
+        let (_, fields) = stat.rsplit_once(')').ok_or("no stat")?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        // USER_HZ, which has been 100 on Linux for ever.
+        Ok(ticks as f64 / 100.0)
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn text(error: Box<dyn Error>) -> Box<dyn Error + Send + Sync> {
+    error.to_string().into()
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
