@@ -3,10 +3,11 @@
 //! The desk holds the attempts that the coordinator has not acknowledged, at most one of which a
 //! worker is busy with. [`crate::link`] carries messages to and from it and does what it asks for.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use tritmark_proto::{
     bundle::{Failure, FailureClass},
+    evidence::suite_hash,
     job::{AttemptId, Job},
     wire::{self, agent_message, coordinator_message},
 };
@@ -14,6 +15,7 @@ use tritmark_suites::chain;
 
 use crate::{
     runner::{Assignment, News, Said},
+    signing::Signer,
     spool::{Flush, Flushed, Spool, SpoolError},
     worker::infrastructure,
 };
@@ -35,6 +37,8 @@ pub(crate) struct Identity {
     pub(crate) machine: wire::Machine,
     pub(crate) labels: std::collections::HashMap<String, String>,
     pub(crate) suites: Vec<String>,
+    /// Signs what was measured.
+    pub(crate) signer: Option<Arc<Signer>>,
 }
 
 /// What the desk wants done.
@@ -137,6 +141,7 @@ impl Desk {
             machine,
             labels,
             suites,
+            signer: _,
         } = self.identity.clone();
         message(agent_message::Kind::Register(wire::Register {
             agent_id,
@@ -221,6 +226,7 @@ impl Desk {
         for attempt in outdated {
             actions.extend(self.give_up(attempt));
         }
+        let asked = job.clone().map(suite_hash);
         let job = match job.map(Job::try_from) {
             Some(Ok(job)) if job.id == attempt.job => Ok(job),
             Some(Ok(job)) => Err(permanent(format!(
@@ -237,13 +243,14 @@ impl Desk {
             Some(reason) => Err(infrastructure(reason)),
             None => Ok(job),
         });
-        let (held, failure) = match self.spool.create(attempt) {
+        let (mut held, failure) = match self.spool.create(attempt) {
             Ok(spool) => (Held::new(attempt, Some(spool)), None),
             Err(error) => {
                 let failure = infrastructure(chain(&error));
                 (Held::new(attempt, None), Some(failure))
             }
         };
+        held.asked(asked);
         self.held.push_back(held);
         match (job, failure) {
             (Ok(job), None) => {
@@ -514,6 +521,18 @@ impl Desk {
         let held = self.held.iter_mut().find(|held| held.has_message())?;
         let attempt = held.attempt;
         match held.next_message() {
+            Ok(Some(agent_message::Kind::Finished(mut finished))) => {
+                if let Some(signer) = &self.identity.signer {
+                    finished.signed = held.evidence(&finished).map_or_else(
+                        |error| {
+                            tracing::error!(error = &error as &dyn std::error::Error, job = %attempt.job, "not signed");
+                            None
+                        },
+                        |evidence| Some(signer.sign(evidence)),
+                    );
+                }
+                Some(message(agent_message::Kind::Finished(finished)))
+            }
             Ok(kind) => kind.map(message),
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, job = %attempt.job, "records are lost");

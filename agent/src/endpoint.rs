@@ -2,7 +2,9 @@
 
 use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
+
+use crate::{AgentError, identity::Credentials};
 
 /// Why a coordinator's address cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +49,47 @@ pub enum EndpointError {
 /// Checks the address and sets timeouts and TLS; connects to nothing.
 ///
 /// Plain text goes to this machine only, unless `insecure`. TLS trusts the certificates in
-/// `ca_file`, else the system's.
+/// `ca_file`, else the authority of the credentials, else the system's; the credentials are shown
+/// to the coordinator.
 pub fn endpoint(
     address: &str,
     ca_file: Option<&PathBuf>,
     insecure: bool,
+    credentials: Option<&Credentials>,
 ) -> Result<Endpoint, EndpointError> {
+    let (endpoint, is_tls) = bare_endpoint(address, insecure)?;
+    if !is_tls {
+        return Ok(endpoint);
+    }
+    let pem = match (ca_file, credentials) {
+        (None, Some(credentials)) => credentials.ca_pem.clone().into_bytes(),
+        (ca_file, _) => {
+            let path = ca_file
+                .cloned()
+                .or_else(system_ca_file)
+                .ok_or(EndpointError::NoSystemCa)?;
+            std::fs::read(&path).map_err(|source| EndpointError::CaFile { path, source })?
+        }
+    };
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+    if let Some(credentials) = credentials {
+        // Certificate and key are in one text; each is looked for by its own kind.
+        let client = &credentials.client_pem;
+        tls = tls.identity(Identity::from_pem(client, client));
+    }
+    endpoint
+        .tls_config(tls)
+        .map_err(|source| EndpointError::Tls {
+            address: address.to_owned(),
+            source,
+        })
+}
+
+/// Checks the address and sets timeouts; tells whether it asks for TLS, which is not set.
+pub(crate) fn bare_endpoint(
+    address: &str,
+    insecure: bool,
+) -> Result<(Endpoint, bool), EndpointError> {
     let no_address = || EndpointError::NoAddress {
         address: address.to_owned(),
     };
@@ -78,20 +115,60 @@ pub fn endpoint(
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .keep_alive_while_idle(true);
-    if !is_tls {
-        return Ok(endpoint);
-    }
-    let path = ca_file
-        .cloned()
-        .or_else(system_ca_file)
-        .ok_or(EndpointError::NoSystemCa)?;
-    let pem = std::fs::read(&path).map_err(|source| EndpointError::CaFile { path, source })?;
-    endpoint
-        .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
-        .map_err(|source| EndpointError::Tls {
-            address: address.to_owned(),
-            source,
+    Ok((endpoint, is_tls))
+}
+
+/// Where to dial, looked up anew each time: credentials are renewed while an agent runs.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    address: String,
+    ca_file: Option<PathBuf>,
+    insecure: bool,
+    identity_dir: PathBuf,
+    /// Good when it was made.
+    last: Endpoint,
+}
+
+impl Dialer {
+    pub(crate) fn new(
+        address: String,
+        ca_file: Option<PathBuf>,
+        insecure: bool,
+        identity_dir: PathBuf,
+    ) -> Result<Self, AgentError> {
+        let credentials = Credentials::load(&identity_dir)?;
+        let last = endpoint(&address, ca_file.as_ref(), insecure, credentials.as_ref())?;
+        Ok(Self {
+            address,
+            ca_file,
+            insecure,
+            identity_dir,
+            last,
         })
+    }
+
+    /// Returns the endpoint with the credentials there are now; the last one where they cannot be
+    /// read.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let fresh = Credentials::load(&self.identity_dir)
+            .map_err(AgentError::from)
+            .and_then(|credentials| {
+                let ca_file = self.ca_file.as_ref();
+                Ok(endpoint(
+                    &self.address,
+                    ca_file,
+                    self.insecure,
+                    credentials.as_ref(),
+                )?)
+            });
+        fresh.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the credentials cannot be used; dialling with the last ones"
+            );
+            self.last.clone()
+        })
+    }
 }
 
 /// Returns the file of certificates this system trusts: `SSL_CERT_FILE`, else where distributions
@@ -153,26 +230,26 @@ ZLL5KKpai9+7M5k=
             "http://[::1]:7411",
             "http://127.8.9.10",
         ] {
-            endpoint(address, None, false).unwrap();
+            endpoint(address, None, false, None).unwrap();
         }
         for address in [
             "http://10.0.0.1:7411",
             "http://localhost.example.org",
             "http://[::2]:1",
         ] {
-            let refusal = endpoint(address, None, false).unwrap_err();
+            let refusal = endpoint(address, None, false, None).unwrap_err();
             assert!(
                 matches!(refusal, EndpointError::PlainText { .. }),
                 "{refusal}"
             );
-            endpoint(address, None, true).unwrap();
+            endpoint(address, None, true, None).unwrap();
         }
     }
 
     #[test]
     fn what_is_no_address_is_named() {
         for address in ["", "coordinator", "ftp://host", "http://", "not an address"] {
-            let refusal = endpoint(address, None, true).unwrap_err();
+            let refusal = endpoint(address, None, true, None).unwrap_err();
             assert!(
                 matches!(refusal, EndpointError::NoAddress { .. }),
                 "{refusal}"
@@ -184,7 +261,8 @@ ZLL5KKpai9+7M5k=
     #[test]
     fn a_missing_certificate_file_is_named() {
         let path = PathBuf::from("/nonexistent/ca.pem");
-        let refusal = endpoint("https://fleet.example.org:7411", Some(&path), false).unwrap_err();
+        let refusal =
+            endpoint("https://fleet.example.org:7411", Some(&path), false, None).unwrap_err();
         assert!(
             refusal.to_string().contains("/nonexistent/ca.pem"),
             "{refusal}"
@@ -196,6 +274,6 @@ ZLL5KKpai9+7M5k=
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, CA).unwrap();
-        endpoint("https://fleet.example.org:7411", Some(&path), false).unwrap();
+        endpoint("https://fleet.example.org:7411", Some(&path), false, None).unwrap();
     }
 }

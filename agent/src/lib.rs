@@ -8,21 +8,25 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tritmark_proto::job::SuiteSpec;
-use tritmark_suites::accuracy::cache::ItemCache;
+use tritmark_proto::{identity::Token, job::SuiteSpec};
+use tritmark_suites::{accuracy::cache::ItemCache, chain};
 
 mod backoff;
 mod desk;
 mod endpoint;
+pub mod identity;
 pub mod inventory;
 mod link;
 pub mod lock;
 mod runner;
 pub mod scorer;
+mod signing;
 pub mod simulation;
 pub mod spool;
 mod state;
@@ -35,9 +39,12 @@ pub use state::StateError;
 pub use worker::WorkerCommand;
 
 use desk::{Desk, Identity};
+use endpoint::Dialer;
+use identity::{Credentials, IdentityError};
 use link::Agent;
 use lock::MachineLock;
 use runner::{Place, Runner};
+use signing::Signer;
 use spool::{Spool, SpoolError};
 use state::State;
 
@@ -47,6 +54,11 @@ const SAID: usize = 256;
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
 /// Some hundred thousand items.
 pub const ITEM_CACHE_MAX_BYTES: u64 = 1 << 30;
+
+/// How often it is looked whether the certificate has to be renewed, and tried again.
+const RENEWAL_PERIOD: Duration = Duration::from_mins(10);
+/// How long the coordinator may take to renew it.
+const RENEW_WITHIN: Duration = Duration::from_secs(30);
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -115,6 +127,9 @@ pub enum AgentError {
     /// The coordinator's address cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The credentials cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -153,10 +168,18 @@ pub async fn run_until(
         ca_file,
         insecure,
     } = config;
-    let endpoint = endpoint(&coordinator, ca_file.as_ref(), insecure)?;
+    let identity_dir = state_dir.join(identity::FOLDER);
+    let dialer = Dialer::new(coordinator, ca_file, insecure, identity_dir.clone())?;
     let state = State::open(&state_dir)?;
     let spool = Spool::open(&state.folder, spool_max_bytes)?;
-    let identity = identity(&state, &sysfs_root, labels);
+    let mut identity = who(&state, &sysfs_root, labels);
+    identity.signer = Some(Arc::new(Signer::open(
+        &state.folder,
+        &worker.program,
+        &identity.machine,
+        &identity.agent_id,
+        &identity.version,
+    )?));
     let machine_id = identity.machine.id.clone();
     let desk = Desk::new(identity, spool, link::now_unix_ns());
     let (said, hears) = mpsc::channel(SAID);
@@ -171,15 +194,63 @@ pub async fn run_until(
         }),
     };
     let runner = Runner::new(lock, worker, place, said);
-    Agent::new(desk, runner, hears, drain, abort)
-        .run(endpoint)
-        .await;
+    let agent = Agent::new(desk, runner, hears, drain, abort);
+    tokio::select! {
+        () = agent.run(&dialer) => {}
+        never = renewals(&dialer, &identity_dir) => match never {},
+    }
     // Held until here, so that no second agent works on the same folder.
     drop(state);
     Ok(())
 }
 
-fn identity(state: &State, sysfs_root: &Path, labels: BTreeMap<String, String>) -> Identity {
+/// Gets an agent its certificate with a token; the credentials lie in its state folder from then on.
+///
+/// The agent must not be running.
+pub async fn enroll_agent(
+    coordinator: &str,
+    token: &Token,
+    name: &str,
+    state_dir: &Path,
+) -> Result<Credentials, AgentError> {
+    let state = State::open(state_dir)?;
+    let keys = identity::AgentKeys {
+        agent_id: state.agent_id,
+        signing: &identity::signing_key(&state.folder)?,
+    };
+    let folder = state.folder.join(identity::FOLDER);
+    Ok(identity::enroll(coordinator, token, name, Some(keys), &folder).await?)
+}
+
+/// Renews the credentials whenever that is due; open streams go on with the old ones.
+async fn renewals(dialer: &Dialer, folder: &Path) -> std::convert::Infallible {
+    loop {
+        if let Ok(Some(credentials)) = Credentials::load(folder)
+            && credentials.is_due(identity::now_unix_s())
+        {
+            let renewed = async {
+                let channel = dialer
+                    .endpoint()
+                    .timeout(RENEW_WITHIN)
+                    .connect()
+                    .await
+                    .map_err(|error| chain(&error))?;
+                identity::renew(channel, folder)
+                    .await
+                    .map_err(|error| chain(&error))
+            };
+            match renewed.await {
+                Ok(Credentials { about, .. }) => {
+                    tracing::info!(until_unix_s = about.not_after_unix_s, "certificate renewed");
+                }
+                Err(error) => tracing::warn!(error, "the certificate is not renewed yet"),
+            }
+        }
+        tokio::time::sleep(RENEWAL_PERIOD).await;
+    }
+}
+
+fn who(state: &State, sysfs_root: &Path, labels: BTreeMap<String, String>) -> Identity {
     let inventory::Inventory { machine, notes } = inventory::inventory(sysfs_root);
     for note in notes {
         tracing::warn!(machine = machine.id, "{note}");
@@ -190,5 +261,6 @@ fn identity(state: &State, sysfs_root: &Path, labels: BTreeMap<String, String>) 
         machine: machine.into(),
         labels: labels.into_iter().collect(),
         suites: SuiteSpec::NAMES.map(str::to_owned).to_vec(),
+        signer: None,
     }
 }

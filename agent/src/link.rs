@@ -33,6 +33,7 @@ use tritmark_suites::chain;
 use crate::{
     backoff::{self, Backoff},
     desk::{Action, Desk},
+    endpoint::Dialer,
     runner::{Runner, Said},
     spool::{Flushed, SpoolError},
 };
@@ -130,11 +131,11 @@ impl Agent {
     }
 
     /// Works until told to leave.
-    pub(crate) async fn run(mut self, endpoint: Endpoint) {
+    pub(crate) async fn run(mut self, dialer: &Dialer) {
         let mut backoff = Backoff::default();
         let mut wait = Duration::ZERO;
         loop {
-            match self.connect(&endpoint, wait).await {
+            match self.connect(&dialer.endpoint(), wait).await {
                 None => return,
                 Some(Ok(stream)) => {
                     let Some(Ended { was_good, reason }) = self.serve(stream).await else {

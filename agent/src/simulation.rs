@@ -61,6 +61,7 @@ impl SimulatedAgent {
             machine,
             labels: HashMap::new(),
             suites: Vec::new(),
+            signer: None,
         };
         let spool = Spool::open(state_dir, spool_max_bytes)?;
         let mut agent = Self {

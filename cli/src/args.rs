@@ -5,6 +5,7 @@
 mod comparison;
 mod engine;
 mod fetch;
+mod identity;
 mod model;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -16,6 +17,10 @@ pub(crate) use comparison::{
 };
 pub(crate) use engine::{Agree, Bench, BenchFormat, Generate, Loading};
 pub(crate) use fetch::{Data, DataCommand, DataFetch, ModelFetch};
+pub(crate) use identity::{
+    AgentEnroll, CoordinatorAudit, CoordinatorEnroll, CoordinatorIdentities, CoordinatorInit,
+    CoordinatorRevoke, Login, Redeem, VerifyRun,
+};
 pub(crate) use model::{Convert, Export, I2sLayout, Model, ModelCommand, Program, Verify, Written};
 
 /// The coordinator that clients and agents look for when none is named.
@@ -47,6 +52,8 @@ pub(crate) enum Command {
     Coordinator(Coordinator),
     /// Measure on this machine for a coordinator.
     Agent(Agent),
+    /// Get credentials for a coordinator with a token, as a submitter, viewer or administrator.
+    Login(Login),
     /// Hand a plan to a coordinator.
     Submit(Submit),
     /// Follow a run until it has ended.
@@ -57,6 +64,8 @@ pub(crate) enum Command {
     Cancel(Cancel),
     /// Write the report of a run or of a bundle folder.
     Report(Report),
+    /// Check that a run's results are what its agents signed.
+    Verify(VerifyRun),
     /// Set one model's answers against another's, item by item, with a verdict.
     Compare(Compare),
     /// Write a run's items as lm-evaluation-harness or EvalPlus would.
@@ -85,6 +94,7 @@ pub(crate) enum Command {
 }
 
 /// `tritmark run`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The plan file.
@@ -145,7 +155,7 @@ pub(crate) enum CoordinatorCommand {
             value_name = "URL"
         )]
         store: Option<String>,
-        /// Serve other machines in plain text.
+        /// Serve in plain text and ask nobody for a certificate, on any address.
         #[arg(long, env = "TRITMARK_INSECURE", value_parser = FalseyValueParser::new())]
         insecure: bool,
         /// The agents see this machine's files: refuse a plan that names a missing one.
@@ -162,6 +172,16 @@ pub(crate) enum CoordinatorCommand {
         )]
         otlp: Option<String>,
     },
+    /// Make a certificate authority, from when on everybody needs a certificate.
+    Init(CoordinatorInit),
+    /// Print a token with which an agent or a person gets a certificate, once.
+    Enroll(CoordinatorEnroll),
+    /// Lock somebody out, at once.
+    Revoke(CoordinatorRevoke),
+    /// List the certificates that were given.
+    Identities(CoordinatorIdentities),
+    /// Print what was asked of the coordinator and what it refused.
+    Audit(CoordinatorAudit),
 }
 
 /// `tritmark agent`.
@@ -177,6 +197,8 @@ pub(crate) struct Agent {
 pub(crate) enum AgentCommand {
     /// Take jobs until interrupted.
     Up(AgentUp),
+    /// Get a certificate with a token; the key is made here and stays here.
+    Enroll(AgentEnroll),
 }
 
 /// `tritmark agent up`.
@@ -221,7 +243,7 @@ pub(crate) struct AgentUp {
 /// Which coordinators may be spoken to.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Trust {
-    /// Certificates to trust instead of the system's, PEM.
+    /// Certificates to trust instead of the authority's or the system's, PEM.
     #[arg(long, env = "TRITMARK_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// Allow plain text to another machine.
@@ -240,6 +262,9 @@ pub(crate) struct Target {
         value_name = "URL"
     )]
     pub(crate) coordinator: String,
+    /// Folder of the credentials [default: where `tritmark login` keeps them].
+    #[arg(long, env = "TRITMARK_IDENTITY", value_name = "DIR")]
+    pub(crate) identity: Option<PathBuf>,
     /// Whom to trust.
     #[command(flatten)]
     pub(crate) trust: Trust,

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use tonic::{Code, Status, Streaming, transport::Channel};
+use tritmark_agent::identity::Credentials;
 use tritmark_proto::{
     bundle,
     job::RunId,
@@ -17,12 +18,14 @@ use tritmark_proto::{
 
 use crate::{
     args::{Target, Trust},
+    commands::identity::credentials,
     exit::{Exit, Fault, OrExit as _, Outcome},
 };
 
 /// Files of a bundle and no others are taken from a coordinator.
-const BUNDLE_FILES: [&str; 5] = [
+const BUNDLE_FILES: [&str; 6] = [
     bundle::MANIFEST,
+    bundle::EVIDENCE,
     bundle::MEASUREMENTS,
     bundle::ITEMS,
     bundle::SCORES,
@@ -41,13 +44,23 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the coordinator that was named.
     pub(crate) async fn connect(target: &Target) -> Outcome<Self> {
-        Self::connect_to(&target.coordinator, &target.trust).await
+        let Target {
+            coordinator,
+            identity,
+            trust,
+        } = target;
+        let credentials = credentials(coordinator, identity.as_deref())?;
+        Self::dial(coordinator, trust, credentials.as_ref()).await
     }
 
     /// Connects to the coordinator at `url`, on the terms agents connect on.
     pub(crate) async fn connect_to(url: &str, trust: &Trust) -> Outcome<Self> {
+        Self::dial(url, trust, None).await
+    }
+
+    async fn dial(url: &str, trust: &Trust, credentials: Option<&Credentials>) -> Outcome<Self> {
         let Trust { ca, insecure } = trust;
-        let endpoint = tritmark_agent::endpoint(url, ca.as_ref(), *insecure)
+        let endpoint = tritmark_agent::endpoint(url, ca.as_ref(), *insecure, credentials)
             .or_exit(Exit::Usage, || "cannot use the coordinator's address")?;
         let channel = endpoint.connect().await.or_exit(Exit::Temporary, || {
             format!("cannot reach the coordinator at {url}")
@@ -242,6 +255,8 @@ pub(crate) fn fault(status: &Status, what: &str) -> Fault {
         | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
+        | Code::PermissionDenied
+        | Code::Unauthenticated
         | Code::OutOfRange => Exit::Usage,
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted => {
             Exit::Temporary
@@ -269,6 +284,7 @@ mod tests {
         for (code, exit) in [
             (Code::InvalidArgument, Exit::Usage),
             (Code::NotFound, Exit::Usage),
+            (Code::PermissionDenied, Exit::Usage),
             (Code::Unavailable, Exit::Temporary),
             (Code::Internal, Exit::Internal),
             (Code::DataLoss, Exit::Internal),

@@ -12,6 +12,7 @@ mod data;
 mod doctor;
 mod export;
 mod generate;
+pub(crate) mod identity;
 mod import;
 mod inventory;
 mod json;
@@ -23,6 +24,7 @@ mod run;
 mod scorer;
 mod submit;
 mod transfer;
+mod verify;
 mod watch;
 mod worker;
 
@@ -39,11 +41,13 @@ pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Run(args) => block_on(run::exec(args)),
         Command::Coordinator(args) => block_on(coordinator::exec(args)),
         Command::Agent(args) => block_on(agent::exec(args)),
+        Command::Login(args) => block_on(identity::login(args)),
         Command::Submit(args) => block_on(submit::exec(args)),
         Command::Watch(args) => block_on(watch::exec(args)),
         Command::Ls(args) => ls::exec(args),
         Command::Cancel(args) => block_on(cancel::exec(args)),
         Command::Report(args) => report::exec(args),
+        Command::Verify(args) => verify::exec(&args),
         Command::Compare(args) => compare::exec(&args),
         Command::Export(args) => export::exec(&args),
         Command::Import(args) => import::exec(&args),

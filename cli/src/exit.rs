@@ -3,9 +3,9 @@
 //! | code | meaning |
 //! | ---: | --- |
 //! | 0 | everything asked for was done |
-//! | 1 | a check that was asked for failed: `doctor` found something that stops measuring, kernels do not `agree`, or `model verify` found wrong numbers, or `compare` found a figure worse |
+//! | 1 | a check that was asked for failed: `doctor` found something that stops measuring, kernels do not `agree`, or `model verify` found wrong numbers, or `compare` found a figure worse, or `verify` found results that nobody signed so |
 //! | 2 | usage or configuration: a bad flag, a refused plan, a model file that cannot be read |
-//! | 3 | inconclusive or not comparable: a reference that cannot judge the model it was given for, or a `compare` whose items do not tell |
+//! | 3 | inconclusive or not comparable: a reference that cannot judge the model it was given for, or a `compare` whose items do not tell, or `verify` found attempts without a signature |
 //! | 4 | nothing selected: the run or bundle holds no result to show |
 //! | 5 | finished with jobs or items missing, or interrupted: `run --resume` continues |
 //! | 70 | internal error |

@@ -5,16 +5,20 @@
 //! was stored wins, one with its scores before one that waits for them. What was superseded stays in the store.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
+use prost::Message as _;
+use tracing::warn;
 use tritmark_proto::{
-    bundle::{FORMAT_VERSION, Failure, JobOutcome, JobState, MANIFEST, Manifest, Run},
-    job::{RunId, SuiteSpec},
+    bundle::{EVIDENCE, FORMAT_VERSION, Failure, JobOutcome, JobState, MANIFEST, Manifest, Run},
+    job::{Job, RunId, SuiteSpec},
     record::{ModelFacts, Record, RecordBody},
+    wire::{self, AttemptEvidence, SignedManifest},
 };
 
 use crate::{
@@ -107,12 +111,17 @@ pub async fn files(store: &dyn Store, run: StoredRun) -> Result<Vec<BundleFile>,
     let mut outcomes = Vec::new();
     let mut frames = Frames::default();
     let mut machine_ids = Vec::new();
+    let mut evidence = Vec::new();
+    let mut signatures = signatures(store, run.id).await?;
     for stored in store.jobs(run.id).await? {
         let chosen = chosen_attempt(&stored.attempts);
         let mut facts = None;
         if !stored.attempts.is_empty() {
             let records = store.records(stored.job.id).await?;
-            facts = add_records(&mut frames, &stored, chosen, records);
+            evidence.extend(evidence_of(&stored, chosen, &records, &mut signatures));
+            let chosen = chosen.map(|attempt| attempt.id.attempt.get());
+            let is_void = |attempt| is_void(&stored, attempt);
+            facts = add_records(&mut frames, &stored.job, chosen, is_void, records);
         }
         machine_ids.extend(chosen.map(|attempt| attempt.machine_id.clone()));
         outcomes.push(outcome(stored.job.clone(), &stored, chosen, facts)?);
@@ -145,6 +154,10 @@ pub async fn files(store: &dyn Store, run: StoredRun) -> Result<Vec<BundleFile>,
         let bytes = table.map_err(|source| BundleError::Table { name, source })?;
         files.push(BundleFile { name, bytes });
     }
+    files.push(BundleFile {
+        name: EVIDENCE,
+        bytes: crate::evidence::file(&evidence),
+    });
     Ok(files)
 }
 
@@ -157,22 +170,98 @@ fn chosen_attempt(attempts: &[StoredAttempt]) -> Option<&StoredAttempt> {
         .or_else(|| written().next())
 }
 
+/// Returns the signatures of a run's attempts by job and attempt.
+async fn signatures(
+    store: &dyn Store,
+    run: RunId,
+) -> Result<BTreeMap<(u32, u32), SignedManifest>, BundleError> {
+    let mut signatures = BTreeMap::new();
+    for (job, attempt, bytes) in store.signatures(run).await? {
+        match SignedManifest::decode(bytes.as_slice()) {
+            Ok(signed) => {
+                signatures.insert((job, attempt), signed);
+            }
+            // As good as none: whoever checks the bundle is told so.
+            Err(error) => warn!(%run, job, attempt, %error, "a signature cannot be read"),
+        }
+    }
+    Ok(signatures)
+}
+
+fn is_void(stored: &StoredJob, count: u32) -> bool {
+    stored
+        .attempts
+        .iter()
+        .any(|attempt| attempt.id.attempt.get() == count && attempt.is_void)
+}
+
+/// Returns the records of the attempts that the tables are made of, with their signatures.
+fn evidence_of(
+    stored: &StoredJob,
+    chosen: Option<&StoredAttempt>,
+    records: &[(u32, Record)],
+    signatures: &mut BTreeMap<(u32, u32), SignedManifest>,
+) -> Vec<AttemptEvidence> {
+    let job_index = stored.job.id.index;
+    let chosen = chosen.map(|attempt| attempt.id.attempt.get());
+    let is_united = matches!(stored.job.suite, SuiteSpec::Accuracy(_));
+    let mut evidence: Vec<AttemptEvidence> = Vec::new();
+    for (attempt, record) in records {
+        let is_part = is_united && !is_void(stored, *attempt);
+        if Some(*attempt) != chosen && !is_part {
+            continue;
+        }
+        // By attempt, as the store returns them.
+        if evidence.last().is_none_or(|last| last.attempt != *attempt) {
+            evidence.push(AttemptEvidence {
+                job_index,
+                attempt: *attempt,
+                signed: signatures.remove(&(job_index, *attempt)),
+                records: Vec::new(),
+            });
+        }
+        let encoded = wire::Record::from(record.clone()).encode_to_vec();
+        if let Some(last) = evidence.last_mut() {
+            last.records.push(encoded);
+        }
+    }
+    evidence
+}
+
+/// The tables of a bundle, made once more from its evidence.
+#[derive(Debug, Default)]
+pub(crate) struct Tables(Frames);
+
+impl Tables {
+    /// Adds a job's records; returns what the attempt that counts says it ran.
+    pub(crate) fn add(
+        &mut self,
+        outcome: &JobOutcome,
+        records: Vec<(u32, Record)>,
+    ) -> Option<ModelFacts> {
+        let chosen = Some(outcome.attempt);
+        // Void attempts are not in the evidence.
+        add_records(&mut self.0, &outcome.job, chosen, |_| false, records)
+    }
+
+    /// Returns the files.
+    pub(crate) fn into_parquet(
+        self,
+    ) -> [(&'static str, polars::prelude::PolarsResult<Vec<u8>>); 4] {
+        self.0.into_parquet()
+    }
+}
+
 /// Adds a job's records to the tables. Returns what the chosen attempt says it ran.
 fn add_records(
     frames: &mut Frames,
-    stored: &StoredJob,
-    chosen: Option<&StoredAttempt>,
+    job: &Job,
+    chosen: Option<u32>,
+    is_void: impl Fn(u32) -> bool,
     records: Vec<(u32, Record)>,
 ) -> Option<ModelFacts> {
-    let index = stored.job.id.index;
-    let chosen = chosen.map(|attempt| attempt.id.attempt.get());
-    let is_united = matches!(stored.job.suite, SuiteSpec::Accuracy(_));
-    let is_void = |count: u32| {
-        stored
-            .attempts
-            .iter()
-            .any(|attempt| attempt.id.attempt.get() == count && attempt.is_void)
-    };
+    let index = job.id.index;
+    let is_united = matches!(job.suite, SuiteSpec::Accuracy(_));
     let mut facts = None;
     let mut items = Vec::new();
     for (attempt, record) in records {
@@ -210,7 +299,7 @@ fn add_records(
 }
 
 fn outcome(
-    job: tritmark_proto::job::Job,
+    job: Job,
     stored: &StoredJob,
     chosen: Option<&StoredAttempt>,
     facts: Option<ModelFacts>,

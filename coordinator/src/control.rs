@@ -18,6 +18,7 @@ use crate::{
     plan::{CheckContext, KnownAgent, Plan},
     run::{self, Command, LoopHandle, Watch, job_info, now_unix_ns},
     scoring::Scorer,
+    server::AuditNote,
     store::{Store, StoredRun, plan_hash},
 };
 
@@ -194,10 +195,13 @@ impl Control for ControlService {
         })
         .await?
         .map_err(|error| internal(&error))?;
-        Ok(Response::new(wire::SubmitPlanResponse {
-            run_id: id.to_string(),
-            n_jobs,
-        }))
+        Ok(noted(
+            wire::SubmitPlanResponse {
+                run_id: id.to_string(),
+                n_jobs,
+            },
+            format!("run {id} of {n_jobs} jobs"),
+        ))
     }
 
     type WatchRunStream = Answers<wire::RunEvent>;
@@ -282,7 +286,10 @@ impl Control for ControlService {
             .await?
             .map_err(|error| internal(&error))?
             .ok_or_else(|| no_run(run))?;
-        Ok(Response::new(wire::CancelRunResponse { n_cancelled }))
+        Ok(noted(
+            wire::CancelRunResponse { n_cancelled },
+            format!("run {run}, {n_cancelled} jobs"),
+        ))
     }
 
     type FetchResultsStream = Answers<wire::FileChunk>;
@@ -315,6 +322,13 @@ impl Control for ControlService {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
     }
+}
+
+/// Returns an answer with what the audit log shall say of the call.
+fn noted<T>(message: T, note: String) -> Response<T> {
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(AuditNote(note));
+    response
 }
 
 fn run_id(text: &str) -> Result<RunId, Status> {

@@ -1,14 +1,17 @@
 //! Takes plans, gives their jobs to agents, keeps what they measure.
 //!
 //! [`plan`] reads what shall be run, [`schedule`] decides who does what next, `run` acts on it,
-//! `scoring` scores what models wrote, [`store`] keeps it, [`bundle`] hands it on. [`server`] puts the gRPC services around them: one
-//! for agents, one for people.
+//! `scoring` scores what models wrote, [`store`] keeps it, [`bundle`] hands it on. [`server`] puts the
+//! gRPC services around them: one for agents, one for people. [`identity`] is who may speak to them
+//! from other machines, [`telemetry`] what they tell of themselves.
 
 pub mod bundle;
 mod control;
+pub mod evidence;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fixture;
+pub mod identity;
 mod link;
 pub mod plan;
 mod run;
@@ -23,4 +26,4 @@ mod testing;
 
 pub use run::{Timing, step_clock};
 pub use scoring::Scorer;
-pub use server::{Config, Coordinator, CoordinatorError};
+pub use server::{Config, Coordinator, CoordinatorError, Limits, Rate, TlsError};

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,9 @@ use tritmark_proto::{
 };
 
 use crate::{
-    run::{Command, Finished, LoopHandle, now_unix_ns},
+    identity::{Identity, IdentityStore},
+    run::{Command, Finished, LoopHandle, Timing, now_unix_ns},
+    server::Peer,
     store::{Store, StoreError, StoredAgent},
 };
 
@@ -38,12 +41,19 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 /// Longest text an agent may give as its id, version or a label.
 const MAX_TEXT: usize = 1024;
 
+/// Largest signed manifest with its certificate.
+const MAX_SIGNATURE: usize = 64 << 10;
+
 /// Serves agents.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkService {
     store: Arc<dyn Store>,
     run_loop: LoopHandle,
     stop: CancellationToken,
+    /// How long an agent may say nothing: beyond its lease, its attempt is another's already.
+    silence: Duration,
+    /// Where agents must be who their certificates say.
+    identities: Option<Arc<dyn IdentityStore>>,
 }
 
 type Messages = Pin<Box<dyn Stream<Item = Result<wire::CoordinatorMessage, Status>> + Send>>;
@@ -53,11 +63,15 @@ impl LinkService {
         store: Arc<dyn Store>,
         run_loop: LoopHandle,
         stop: CancellationToken,
+        timing: &Timing,
+        identities: Option<Arc<dyn IdentityStore>>,
     ) -> Self {
         Self {
             store,
             run_loop,
             stop,
+            silence: timing.lease.max(timing.heartbeat) * 2,
+            identities,
         }
     }
 }
@@ -70,12 +84,17 @@ impl AgentLink for LinkService {
         &self,
         request: Request<Streaming<wire::AgentMessage>>,
     ) -> Result<Response<Messages>, Status> {
+        let identity = request
+            .extensions()
+            .get::<Peer>()
+            .and_then(Peer::identity)
+            .cloned();
         let messages = request.into_inner();
         let (to_agent, out) = mpsc::channel(TO_AGENT);
         let (fault, mut faults) = mpsc::channel(1);
         let service = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = service.serve(messages, to_agent).await {
+            if let Err(status) = service.serve(messages, to_agent, identity).await {
                 // The agent may have gone already.
                 let _ = fault.send(status).await;
             }
@@ -88,11 +107,29 @@ impl AgentLink for LinkService {
 }
 
 impl LinkService {
+    /// Refuses an attempt that was given to another agent. Fences are small numbers: knowing one
+    /// proves nothing.
+    async fn owns(&self, agent_id: &str, attempt: AttemptId) -> Result<(), Status> {
+        if self.identities.is_none() {
+            return Ok(());
+        }
+        match self.store.attempt_agent(attempt).await {
+            Ok(Some(owner)) if owner != agent_id => Err(Status::permission_denied(format!(
+                "attempt {} of job {} is another agent's",
+                attempt.attempt, attempt.job
+            ))),
+            // What nobody has is refused where it is looked for.
+            Ok(_) => Ok(()),
+            Err(error) => Err(internal(&error)),
+        }
+    }
+
     /// Serves one agent until it leaves.
     async fn serve(
         &self,
         mut messages: Streaming<wire::AgentMessage>,
         to_agent: mpsc::Sender<wire::CoordinatorMessage>,
+        identity: Option<Identity>,
     ) -> Result<(), Status> {
         let first = tokio::select! {
             () = self.stop.cancelled() => return Err(shutting_down()),
@@ -110,7 +147,7 @@ impl LinkService {
                 }
             },
         };
-        let link = self.register(register, to_agent).await?;
+        let mut link = self.register(register, to_agent, identity).await?;
         let served = link.serve(&mut messages).await;
         // While shutting down there is no loop to tell.
         let _ = self.run_loop.tell(link.gone()).await;
@@ -122,9 +159,16 @@ impl LinkService {
         &self,
         register: wire::Register,
         to_agent: mpsc::Sender<wire::CoordinatorMessage>,
+        identity: Option<Identity>,
     ) -> Result<Link<'_>, Status> {
-        let (agent, running) = registered(register)?;
+        let (mut agent, running) = registered(register)?;
+        if let Some(identities) = &self.identities {
+            enrolled(&mut agent, identity.as_ref(), &**identities).await?;
+        }
         let agent_id = agent.id.clone();
+        if let Some(running) = running {
+            self.owns(&agent_id, running).await?;
+        }
         let cut = self.stop.child_token();
         let connected = self
             .run_loop
@@ -139,6 +183,8 @@ impl LinkService {
             .map_err(|_| shutting_down())?
             .map_err(|error| internal(&error))?;
         Ok(Link {
+            service: self,
+            own: None,
             store: &*self.store,
             run_loop: &self.run_loop,
             agent_id,
@@ -152,6 +198,9 @@ impl LinkService {
 /// One agent's connection.
 #[derive(Debug)]
 pub(crate) struct Link<'a> {
+    service: &'a LinkService,
+    /// The attempt last spoken of, which was found to be this agent's.
+    own: Option<AttemptId>,
     store: &'a dyn Store,
     run_loop: &'a LoopHandle,
     agent_id: String,
@@ -174,13 +223,18 @@ impl Link<'_> {
         self.cut.is_cancelled()
     }
 
-    async fn serve(&self, messages: &mut Streaming<wire::AgentMessage>) -> Result<(), Status> {
+    async fn serve(&mut self, messages: &mut Streaming<wire::AgentMessage>) -> Result<(), Status> {
+        let silence = self.service.silence;
         loop {
             let message = tokio::select! {
                 () = self.cut.cancelled() => {
                     return Err(Status::unavailable("the connection was replaced or is closing"));
                 }
-                message = messages.next() => message,
+                message = tokio::time::timeout(silence, messages.next()) => match message {
+                Ok(message) => message,
+                // Half a message may be on its way, and for ever.
+                Err(_) => return Err(Status::deadline_exceeded("the agent fell silent")),
+            },
             };
             match message {
                 None => return Ok(()),
@@ -197,7 +251,16 @@ impl Link<'_> {
         }
     }
 
-    pub(crate) async fn take(&self, message: FromAgent) -> Result<(), Status> {
+    /// Refuses an attempt that is not this agent's.
+    async fn check(&mut self, attempt: AttemptId) -> Result<AttemptId, Status> {
+        if self.own != Some(attempt) {
+            self.service.owns(&self.agent_id, attempt).await?;
+            self.own = Some(attempt);
+        }
+        Ok(attempt)
+    }
+
+    pub(crate) async fn take(&mut self, message: FromAgent) -> Result<(), Status> {
         let agent_id = self.agent_id.clone();
         let connection = self.connection;
         match message {
@@ -205,7 +268,10 @@ impl Link<'_> {
                 "the agent is registered already",
             )),
             FromAgent::Heartbeat(wire::Heartbeat { running }) => {
-                let running = running.map(attempt_id).transpose()?;
+                let running = match running {
+                    Some(running) => Some(self.check(attempt_id(running)?).await?),
+                    None => None,
+                };
                 self.tell(Command::Heartbeat {
                     agent_id,
                     connection,
@@ -217,7 +283,7 @@ impl Link<'_> {
                 attempt,
                 at_unix_ns: _,
             }) => {
-                let running = Some(required_attempt(attempt)?);
+                let running = Some(self.check(required_attempt(attempt)?).await?);
                 self.tell(Command::Heartbeat {
                     agent_id,
                     connection,
@@ -231,7 +297,7 @@ impl Link<'_> {
                 total,
                 stage,
             }) => {
-                let attempt = required_attempt(attempt)?;
+                let attempt = self.check(required_attempt(attempt)?).await?;
                 self.tell(Command::Progress {
                     attempt,
                     progress: wire::JobProgress {
@@ -244,19 +310,24 @@ impl Link<'_> {
                 .await
             }
             FromAgent::Records(wire::RecordBatch { attempt, records }) => {
-                self.records(required_attempt(attempt)?, records).await
+                let attempt = self.check(required_attempt(attempt)?).await?;
+                self.records(attempt, records).await
             }
             FromAgent::Finished(wire::JobFinished {
                 attempt,
                 n_records,
                 at_unix_ns: _,
                 failure,
+                signed,
             }) => {
-                let attempt = required_attempt(attempt)?;
+                let attempt = self.check(required_attempt(attempt)?).await?;
                 let failure = failure
                     .map(Failure::try_from)
                     .transpose()
                     .unwrap_or_else(|error| Some(senseless("failure", &error)));
+                if let Some(signed) = signed {
+                    self.keep_signature(attempt, &signed).await?;
+                }
                 self.finished(attempt, n_records, failure).await
             }
             FromAgent::Draining(wire::Draining {}) => {
@@ -288,6 +359,24 @@ impl Link<'_> {
             Err(error @ StoreError::OutOfRange { .. }) => {
                 self.refuse(attempt, senseless("record", &error)).await
             }
+            Err(error) => Err(internal(&error)),
+        }
+    }
+
+    /// Keeps the agent's word for its records; it is checked by whoever reads it.
+    async fn keep_signature(
+        &self,
+        attempt: AttemptId,
+        signed: &wire::SignedManifest,
+    ) -> Result<(), Status> {
+        let bytes = signed.encode_to_vec();
+        if bytes.len() > MAX_SIGNATURE {
+            warn!(job = %attempt.job, agent = self.agent_id, bytes = bytes.len(), "a signature is too large to be one");
+            return Ok(());
+        }
+        match self.store.put_signature(attempt, &bytes).await {
+            // Whatever else is said of such an attempt is refused too, and the agent told.
+            Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
             Err(error) => Err(internal(&error)),
         }
     }
@@ -379,6 +468,39 @@ impl Link<'_> {
             .await
             .map_err(|_| shutting_down())
     }
+}
+
+/// Holds what an agent says of itself to what its certificate says: its id is its own, and a label
+/// it was enrolled with cannot be another's.
+async fn enrolled(
+    agent: &mut StoredAgent,
+    identity: Option<&Identity>,
+    identities: &dyn IdentityStore,
+) -> Result<(), Status> {
+    let identity =
+        identity.ok_or_else(|| Status::unauthenticated("an agent needs a certificate"))?;
+    let is_own = identity
+        .agent_id
+        .is_some_and(|id| id.to_string() == agent.id);
+    if !is_own {
+        return Err(Status::permission_denied(format!(
+            "the certificate of {} is not for agent {}",
+            identity.name, agent.id
+        )));
+    }
+    let stored = identities
+        .identity(&identity.serial)
+        .await
+        .map_err(|error| {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "identities cannot be read"
+            );
+            Status::internal(error.to_string())
+        })?
+        .ok_or_else(|| Status::permission_denied("the certificate is not known here"))?;
+    agent.labels.extend(stored.labels);
+    Ok(())
 }
 
 /// Reads what an agent says of itself.

@@ -221,6 +221,11 @@ impl LoopHandle {
         (Self { commands }, queue)
     }
 
+    /// Returns where commands go.
+    pub(crate) fn commands(&self) -> &mpsc::Sender<Command> {
+        &self.commands
+    }
+
     /// Sends a command.
     pub(crate) async fn tell(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_| Stopped)

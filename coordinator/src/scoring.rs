@@ -130,13 +130,13 @@ impl Task {
         if n_unscored == 0 {
             return Ok(0);
         }
-        let (sender, mut scored) = mpsc::channel(SCORED);
+        let (to_us, mut arriving) = mpsc::channel(SCORED);
         let items = unscored.values().cloned().collect();
-        let scoring = scorer.score(job, items, sender);
+        let scoring = scorer.score(job, items, to_us);
         let mut left = unscored;
         let store = async {
             let (mut n_records, mut items) = (0, Vec::new());
-            while scored.recv_many(&mut items, SCORED).await > 0 {
+            while arriving.recv_many(&mut items, SCORED).await > 0 {
                 let mut records = Vec::with_capacity(items.len());
                 for item in items.drain(..) {
                     records.push(Record {
@@ -147,7 +147,7 @@ impl Task {
                     n_records += 1;
                 }
                 self.store.add_records(self.attempt, &records).await?;
-                self.tell_progress(n_records, n_unscored).await;
+                self.tell_progress(n_records, n_unscored);
             }
             Ok::<_, Broken>(n_records)
         };
@@ -165,7 +165,7 @@ impl Task {
         Ok(n_records)
     }
 
-    async fn tell_progress(&self, done: u64, total: u64) {
+    fn tell_progress(&self, done: u64, total: u64) {
         let progress = wire::JobProgress {
             job_index: self.attempt.job.index,
             done,

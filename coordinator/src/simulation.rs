@@ -51,7 +51,13 @@ impl SimulatedCoordinator {
         let (run_loop, commands) = LoopHandle::new();
         let nobody = Scoring::new(None, run_loop.commands().downgrade());
         let state = State::load(Arc::clone(&store), timing, nobody, now_unix_ns).await?;
-        let service = LinkService::new(store, run_loop.clone(), CancellationToken::new());
+        let service = LinkService::new(
+            store,
+            run_loop.clone(),
+            CancellationToken::new(),
+            &timing,
+            None,
+        );
         let coordinator = Self {
             state,
             run_loop,
@@ -61,6 +67,9 @@ impl SimulatedCoordinator {
     }
 
     /// Takes a run.
+    ///
+    /// # Panics
+    /// Never: the loop is this one.
     pub async fn submit(
         &mut self,
         run: StoredRun,
@@ -79,6 +88,9 @@ impl SimulatedCoordinator {
     }
 
     /// Cancels a run; see the loop's answer.
+    ///
+    /// # Panics
+    /// Never: the loop is this one.
     pub async fn cancel(
         &mut self,
         run: RunId,
@@ -102,7 +114,7 @@ impl SimulatedCoordinator {
         now_unix_ns: i64,
     ) -> Result<SimulatedLink<'a>, Box<Status>> {
         let (to_agent, from_coordinator) = mpsc::channel(TO_AGENT);
-        let registered = links.service.register(register, to_agent);
+        let registered = links.service.register(register, to_agent, None);
         let link = self.serve(registered, now_unix_ns).await?;
         Ok(SimulatedLink {
             link,
@@ -116,7 +128,7 @@ impl SimulatedCoordinator {
     /// Why the coordinator ends the connection.
     pub async fn take(
         &mut self,
-        link: &SimulatedLink<'_>,
+        link: &mut SimulatedLink<'_>,
         message: wire::AgentMessage,
         now_unix_ns: i64,
     ) -> Result<(), Box<Status>> {

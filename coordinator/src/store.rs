@@ -19,7 +19,7 @@ use tritmark_proto::{
 use uuid::Uuid;
 
 mod location;
-mod migrations;
+pub(crate) mod migrations;
 mod postgres;
 mod rows;
 mod sqlite;
@@ -142,6 +142,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Returns every record of a job with its attempt, by attempt and sequence.
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError>;
+
+    /// Returns the agent that an attempt was given to.
+    async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError>;
+
+    /// Keeps an agent's signature over a running attempt's records, an encoded
+    /// `tritmark.v1.SignedManifest`; a later one replaces it.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] if the attempt is superseded, lost or cancelled.
+    async fn put_signature(&self, attempt: AttemptId, signed: &[u8]) -> Result<(), StoreError>;
+
+    /// Returns the signatures of a run's attempts: job, attempt, signature.
+    async fn signatures(&self, run: RunId) -> Result<Vec<(u32, u32, Vec<u8>)>, StoreError>;
 
     /// Returns how many jobs of a run are in each state.
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError>;

@@ -28,6 +28,10 @@ pub const SCORES: &str = "scores.parquet";
 /// One row a generated token.
 pub const TOKENS: &str = "tokens.parquet";
 
+/// Every record as its agent sent it, with the agents' signatures: `AttemptEvidence` messages of
+/// `tritmark/v1/signature.proto`, each after its length. Bundles of older versions have none.
+pub const EVIDENCE: &str = "evidence.pb";
+
 /// Columns of [`MEASUREMENTS`].
 ///
 /// `job_index`, `attempt`: u32; `sequence`: u64; `at_unix_ns`: i64; `suite`, `metric`, `unit`: str;

@@ -6,6 +6,8 @@
 
 pub mod bundle;
 mod convert;
+pub mod evidence;
+pub mod identity;
 pub mod job;
 pub mod machine;
 pub mod record;

@@ -4,12 +4,14 @@
 
 use std::{env, fs, path::Path};
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 7] = [
     "tritmark/v1/machine.proto",
     "tritmark/v1/job.proto",
     "tritmark/v1/record.proto",
     "tritmark/v1/agent.proto",
     "tritmark/v1/control.proto",
+    "tritmark/v1/identity.proto",
+    "tritmark/v1/signature.proto",
 ];
 
 #[test]

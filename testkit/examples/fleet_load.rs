@@ -12,7 +12,6 @@
 //! jobs/s, and the wait is the coordinator's own.
 
 use std::{
-    error::Error,
     io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -30,7 +29,7 @@ use tritmark_coordinator::{
 };
 use tritmark_testkit::{
     check::{Expected, check},
-    fleet,
+    fleet::{self, AnyError},
     journal::Journal,
     light::{Behaviour, LightAgent},
 };
@@ -61,7 +60,7 @@ struct Args {
     serve: Option<SocketAddr>,
 }
 
-fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+fn main() -> Result<(), AnyError> {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -73,13 +72,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 }
 
-async fn serve(address: SocketAddr, store: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn serve(address: SocketAddr, store: &str) -> Result<(), AnyError> {
     let listener = TcpListener::bind(address).await?;
     let config = fleet::coordinator_config(store)?;
     Ok(Coordinator::open(config).await?.serve(listener).await?)
 }
 
-async fn measure(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn measure(args: &Args) -> Result<(), AnyError> {
     say(&format!(
         "{:>6} {:>7} {:>7} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9}",
         "agents",
@@ -142,12 +141,7 @@ async fn database_bytes(url: &str) -> Option<u64> {
     String::from_utf8(asked.stdout).ok()?.trim().parse().ok()
 }
 
-async fn one(
-    args: &Args,
-    store: &str,
-    n_agents: u32,
-    work: Duration,
-) -> Result<String, Box<dyn Error + Send + Sync>> {
+async fn one(args: &Args, store: &str, n_agents: u32, work: Duration) -> Result<String, AnyError> {
     let mut coordinator = Served::start(args, store).await?;
     let url = format!("http://{}", coordinator.address);
     let endpoint = Endpoint::from_shared(url.clone())?;
@@ -170,7 +164,7 @@ async fn one(
     }
     // Everybody is there before there is anything to do.
     let until = Instant::now() + Duration::from_mins(2);
-    while fleet::agents(&url).await.map_err(text)? < n_agents {
+    while fleet::agents(&url).await? < n_agents {
         if Instant::now() > until {
             return Err("the agents do not come".into());
         }
@@ -183,13 +177,11 @@ async fn one(
     while left > 0 {
         let n = left.min(JOBS_A_RUN);
         n_run += 1;
-        fleet::submit(&url, &format!("load-{n_run}"), n)
-            .await
-            .map_err(text)?;
+        fleet::submit(&url, &format!("load-{n_run}"), n).await?;
         left -= n;
     }
-    let limit = Duration::from_mins(60);
-    fleet::wait_for_all(&url, limit).await.map_err(text)?;
+    let limit = Duration::from_hours(1);
+    fleet::wait_for_all(&url, limit).await?;
     let took = start.elapsed();
     let cpu = coordinator.cpu_seconds()? - cpu_before;
     let peak_mb = coordinator.peak_rss_bytes()? as f64 / 1e6;
@@ -200,6 +192,7 @@ async fn one(
     }
     dispatches.sort_unstable();
     let at = |share: f64| {
+        #[expect(clippy::cast_sign_loss, reason = "a share is not negative")]
         let place = (dispatches.len() as f64 * share) as usize;
         dispatches
             .get(place.min(dispatches.len().saturating_sub(1)))
@@ -212,7 +205,7 @@ async fn one(
     };
     let store_mb = bytes.map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
     let problems = if args.check {
-        let store = fleet::open_store(store).await.map_err(text)?;
+        let store = fleet::open_store(store).await?;
         let verdict = check(&*store, &journal.entries(), Expected::default()).await?;
         verdict.problems.len().to_string()
     } else {
@@ -235,7 +228,7 @@ struct Served {
 }
 
 impl Served {
-    async fn start(args: &Args, store: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    async fn start(args: &Args, store: &str) -> Result<Self, AnyError> {
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let program = std::env::current_exe()?;
         let mut command = match &args.cpus {
@@ -271,7 +264,7 @@ impl Served {
     }
 
     /// The process's highest resident memory.
-    fn peak_rss_bytes(&self) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    fn peak_rss_bytes(&self) -> Result<u64, AnyError> {
         let status = self.proc("status")?;
         let line = status
             .lines()
@@ -282,7 +275,7 @@ impl Served {
     }
 
     /// CPU time of all its threads so far.
-    fn cpu_seconds(&self) -> Result<f64, Box<dyn Error + Send + Sync>> {
+    fn cpu_seconds(&self) -> Result<f64, AnyError> {
         let stat = self.proc("stat")?;
         let (_, fields) = stat.rsplit_once(')').ok_or("no stat")?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
@@ -301,10 +294,6 @@ impl Drop for Served {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-fn text(error: Box<dyn Error>) -> Box<dyn Error + Send + Sync> {
-    error.to_string().into()
 }
 
 fn say(line: &str) -> io::Result<()> {

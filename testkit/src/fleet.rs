@@ -19,6 +19,9 @@ use tritmark_coordinator::{
 };
 use tritmark_proto::wire::{self, control_client::ControlClient};
 
+/// Anything that goes wrong in a fleet.
+pub type AnyError = Box<dyn Error + Send + Sync>;
+
 /// Names how many milliseconds a job of a real agent's simulated worker takes.
 pub const WORK_MS: &str = "TRITMARK_TESTKIT_WORK_MS";
 
@@ -30,12 +33,12 @@ pub const STORE: &str = "TRITMARK_TEST_STORE";
 const JOBS_A_MODEL: u32 = 10;
 
 /// Returns the settings of a coordinator on that store.
-pub fn coordinator_config(store: &str) -> Result<Config, Box<dyn Error>> {
+pub fn coordinator_config(store: &str) -> Result<Config, AnyError> {
     Ok(Config::new(store.parse::<Location>()?))
 }
 
 /// Opens a store by its path or URL.
-pub async fn open_store(store: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
+pub async fn open_store(store: &str) -> Result<Arc<dyn Store>, AnyError> {
     Ok(store::open(&store.parse()?).await?)
 }
 
@@ -55,9 +58,10 @@ pub fn machine_root(folder: &Path, machine: &str) -> io::Result<PathBuf> {
 /// If that is no multiple of 10.
 pub fn plan(name: &str, n_jobs: u32) -> String {
     assert!(n_jobs.is_multiple_of(JOBS_A_MODEL), "a model has ten jobs");
-    let models: String = (0..n_jobs / JOBS_A_MODEL)
+    let models: Vec<String> = (0..n_jobs / JOBS_A_MODEL)
         .map(|n| format!("[[models]]\nid = \"m{n}\"\npath = \"/models/m{n}\"\n"))
         .collect();
+    let models = models.concat();
     format!(
         "name = \"{name}\"\n{models}\
          [suites.latency]\nn_prompt = [1]\nn_gen = [1, 2, 3, 4, 5, 6, 7]\nrepetitions = 4\n\
@@ -67,7 +71,7 @@ pub fn plan(name: &str, n_jobs: u32) -> String {
 }
 
 /// Submits a plan of so many jobs; returns the run's id.
-pub async fn submit(url: &str, name: &str, n_jobs: u32) -> Result<String, Box<dyn Error>> {
+pub async fn submit(url: &str, name: &str, n_jobs: u32) -> Result<String, AnyError> {
     let request = wire::SubmitPlanRequest {
         plan_toml: plan(name, n_jobs),
         plan_name: name.to_owned(),
@@ -78,14 +82,14 @@ pub async fn submit(url: &str, name: &str, n_jobs: u32) -> Result<String, Box<dy
 }
 
 /// Returns each run as it stands.
-pub async fn runs(url: &str) -> Result<Vec<wire::RunSummary>, Box<dyn Error>> {
+pub async fn runs(url: &str) -> Result<Vec<wire::RunSummary>, AnyError> {
     let mut control = ControlClient::connect(url.to_owned()).await?;
     let request = wire::ListRunsRequest::default();
     Ok(control.list_runs(request).await?.into_inner().runs)
 }
 
 /// Waits until every run has ended; a coordinator that is away may come back.
-pub async fn wait_for_all(url: &str, limit: Duration) -> Result<(), Box<dyn Error>> {
+pub async fn wait_for_all(url: &str, limit: Duration) -> Result<(), AnyError> {
     let until = Instant::now() + limit;
     loop {
         let listed = runs(url).await;
@@ -292,7 +296,7 @@ impl Fleet {
 }
 
 /// Returns how many agents are connected.
-pub async fn agents(url: &str) -> Result<u32, Box<dyn Error>> {
+pub async fn agents(url: &str) -> Result<u32, AnyError> {
     let mut control = ControlClient::connect(url.to_owned()).await?;
     let request = wire::ListAgentsRequest::default();
     let agents = control.list_agents(request).await?.into_inner().agents;

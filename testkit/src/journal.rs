@@ -245,7 +245,8 @@ mod tests {
         ];
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.journal");
-        let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+        let lines: Vec<String> = entries.iter().map(|entry| format!("{entry}\n")).collect();
+        let lines = lines.concat();
         // A line that a kill has cut is not read.
         std::fs::write(&path, format!("{lines}started {}", attempt.job)).expect("it is written");
         assert_eq!(read_folder(folder.path()).expect("it is read"), entries);

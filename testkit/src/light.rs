@@ -374,6 +374,7 @@ impl LightAgent {
                 n_records: held.n_found as u64,
                 at_unix_ns: 1,
                 failure: failure.map(Into::into),
+                signed: None,
             });
         }
     }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     io::{self, BufRead as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
@@ -24,7 +23,7 @@ use tritmark_coordinator::{Coordinator, Timing, schedule::Policy, step_clock};
 use tritmark_suites::worker::{WorkerEvent, WorkerFinished, WorkerRequest};
 use tritmark_testkit::{
     check::{Expected, check},
-    fleet::{self, WORK_MS},
+    fleet::{self, AnyError, WORK_MS},
     journal::{self, JournalLayer},
     random::Random,
     work,
@@ -124,7 +123,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(command: Command) -> Result<(), Box<dyn Error>> {
+fn serve(command: Command) -> Result<(), AnyError> {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")));
@@ -145,7 +144,7 @@ fn serve(command: Command) -> Result<(), Box<dyn Error>> {
     runtime.block_on(run(command))
 }
 
-async fn run(command: Command) -> Result<(), Box<dyn Error>> {
+async fn run(command: Command) -> Result<(), AnyError> {
     match command {
         Command::Worker => unreachable!("it has no runtime"),
         Command::Coordinator {
@@ -237,7 +236,7 @@ async fn coordinator(
     store: &str,
     timing: Timing,
     insecure: bool,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), AnyError> {
     let listener = TcpListener::bind(listen).await?;
     let mut config = fleet::coordinator_config(store)?;
     config.insecure = insecure;
@@ -276,7 +275,7 @@ fn put(event: &WorkerEvent) -> io::Result<()> {
     stdout.flush()
 }
 
-fn say(line: &str) -> Result<(), Box<dyn Error>> {
+fn say(line: &str) -> Result<(), AnyError> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{line}")?;
     Ok(stdout.flush()?)

@@ -51,6 +51,7 @@ struct Tables {
     runs: BTreeMap<RunId, (StoredRun, Vec<StoredJob>)>,
     agents: BTreeMap<String, StoredAgent>,
     records: BTreeMap<AttemptId, BTreeMap<u64, Record>>,
+    signatures: BTreeMap<AttemptId, Vec<u8>>,
     last_fence: u64,
 }
 
@@ -410,6 +411,32 @@ impl Store for MemoryStore {
             Ok(over)
         })
         .await
+    }
+
+    async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
+        let tables = self.tables();
+        let jobs = tables.runs.get(&attempt.job.run).map(|(_, jobs)| jobs);
+        let job = jobs.and_then(|jobs| jobs.get(attempt.job.index as usize));
+        let attempts = job.into_iter().flat_map(|job| &job.attempts);
+        let mut same = attempts.filter(|stored| stored.id.attempt == attempt.attempt);
+        Ok(same.next().map(|stored| stored.agent_id.clone()))
+    }
+
+    async fn put_signature(&self, attempt: AttemptId, signed: &[u8]) -> Result<(), StoreError> {
+        self.change("keep a signature", |tables| {
+            tables.signatures.insert(attempt, signed.to_vec());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn signatures(&self, run: RunId) -> Result<Vec<(u32, u32, Vec<u8>)>, StoreError> {
+        let tables = self.tables();
+        let of_run = tables.signatures.iter();
+        Ok(of_run
+            .filter(|(attempt, _)| attempt.job.run == run)
+            .map(|(attempt, signed)| (attempt.job.index, attempt.attempt.get(), signed.clone()))
+            .collect())
     }
 
     async fn standings(

@@ -8,6 +8,11 @@
 //! the clock is set. Then the faults end, and the run must end, too; [`check`] says whether anything
 //! was lost. Equal seeds do the same, step by step.
 
+#![expect(
+    clippy::large_futures,
+    reason = "they hold a whole coordinator, and live one at a time"
+)]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tritmark_agent::simulation::SimulatedAgent;
@@ -68,6 +73,7 @@ pub struct Outcome {
 }
 
 /// Faults beyond those every network and machine has.
+#[expect(clippy::struct_excessive_bools, reason = "each fault is there or not")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Mode {
     /// Messages of one connection arrive twice or in another order.
@@ -122,6 +128,9 @@ impl World {
 }
 
 /// Runs a seed; `folder` is empty and takes the agents' spools.
+///
+/// # Panics
+/// If the folder cannot be written to.
 pub async fn simulate(seed: u64, folder: &Path, keeps_trace: bool) -> Outcome {
     let mut random = Random::new(hash(&[seed]));
     let mode = Mode {

@@ -31,6 +31,9 @@ const WORKLOAD: Workload = Workload {
 
 /// Returns the job `index` of a run: each third one measures accuracy, the others latency, each of
 /// a model of its own.
+///
+/// # Panics
+/// Never.
 pub fn job(run: RunId, index: u32) -> Job {
     let suite = if index % 3 == 2 {
         let mut spec = AccuracySpec::new("arc_easy", "/data");
@@ -163,7 +166,9 @@ fn item(job: &Job, index: u32, nonce: u64) -> RecordBody {
         prompt_hash: format!("prompt-{index}"),
         answer: Answer::Choice(answer),
         scores,
-        elapsed_ns: hash(&[nonce, index.into(), 2]) >> 2,
+        elapsed_ns: Some(hash(&[nonce, index.into(), 2]) >> 2),
+        from_cache: None,
+        scored_on: None,
     })
 }
 

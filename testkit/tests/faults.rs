@@ -34,7 +34,7 @@ fn is_full() -> bool {
 fn seed(test: &str, default: u64) -> u64 {
     let seed = std::env::var("TRITMARK_FAULT_SEED")
         .map_or(default, |text| text.parse().expect("a seed is a number"));
-    println!("{test}: TRITMARK_FAULT_SEED={seed}");
+    eprintln!("{test}: TRITMARK_FAULT_SEED={seed}");
     seed
 }
 
@@ -114,7 +114,7 @@ impl Bed {
         let verdict = check(&*store, &entries, expected)
             .await
             .expect("the store can be read");
-        println!(
+        eprintln!(
             "{what}: {} jobs, {} attempts, {} records, {} acknowledged, {} problems",
             verdict.n_jobs,
             verdict.n_attempts,
@@ -370,7 +370,7 @@ async fn an_agent_with_a_full_disk_loses_nothing_and_leaves_its_jobs_to_others()
         .expect("it starts");
     sleep(Duration::from_millis(300)).await;
     if !small.is_alive() {
-        println!("NOT RUN: a full disk: no file system can be mounted here");
+        eprintln!("NOT RUN: a full disk: no file system can be mounted here");
         return;
     }
     let other = bed.fleet.agent("other", &url, work).expect("it starts");
@@ -428,7 +428,7 @@ async fn a_second_coordinator_does_no_harm() {
         others.end().await;
         racing.kill();
     } else {
-        let ended = racing.wait(Duration::from_secs(60)).expect("it ends");
+        let ended = racing.wait(Duration::from_mins(1)).expect("it ends");
         assert_eq!(ended, Some(1), "{}", second.log("coordinator.log"));
         let said = second.log("coordinator.log");
         assert!(said.contains("in use by another coordinator"), "{said}");

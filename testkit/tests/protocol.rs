@@ -28,7 +28,7 @@ const TIMING: Timing = Timing {
     policy: Policy {
         max_attempts: 1,
         retry_delay: Duration::from_secs(1),
-        forget_machine_after: Duration::from_secs(60),
+        forget_machine_after: Duration::from_mins(1),
     },
 };
 
@@ -134,7 +134,7 @@ async fn an_attempt_whose_beginning_was_stored_and_not_answered_is_not_tried_for
             kind: Some(wire::agent_message::Kind::Heartbeat(beat)),
         };
         coordinator
-            .take(&link, beat, now)
+            .take(&mut link, beat, now)
             .await
             .expect("it is understood");
         while let Some(message) = link.next_message() {

@@ -57,7 +57,7 @@ fn every_order_of_messages_and_faults_loses_nothing() {
                 })
             })
             .collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
+        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
         joined
             .flat_map(|outcomes| outcomes.expect("no simulation panics"))
             .collect()

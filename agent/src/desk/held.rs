@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
+use prost::Message as _;
 use tritmark_proto::{
     bundle::Failure,
+    evidence::RecordsHasher,
     job::AttemptId,
     wire::{self, agent_message::Kind},
 };
 use tritmark_suites::chain;
 
 use crate::{
+    signing::Evidence,
     spool::{AttemptSpool, Flush, Flushed, SpoolError},
     worker::infrastructure,
 };
@@ -30,6 +33,8 @@ pub(super) struct Held {
     is_started_sent: bool,
     sent_below: u64,
     is_end_sent: bool,
+    /// Hash of the job; unknown after a restart.
+    asked: Option<[u8; 32]>,
 }
 
 impl Held {
@@ -42,6 +47,7 @@ impl Held {
             is_started_sent: false,
             sent_below: 0,
             is_end_sent: false,
+            asked: None,
         }
     }
 
@@ -76,6 +82,8 @@ impl Held {
             n_records,
             at_unix_ns,
             failure: failure.map(Into::into),
+            // When it is sent: until then records may be lost.
+            signed: None,
         };
         if self.is_finished() {
             return;
@@ -175,6 +183,7 @@ impl Held {
             n_records,
             at_unix_ns,
             failure: Some(failure.into()),
+            signed: None,
         });
     }
 
@@ -234,6 +243,45 @@ impl Held {
             return Ok(self.end().cloned().map(Kind::Finished));
         }
         Ok(None)
+    }
+
+    /// Takes note of what was asked for.
+    pub(super) fn asked(&mut self, suite_hash: Option<[u8; 32]>) {
+        self.asked = suite_hash;
+    }
+
+    /// Reads the records of an ended attempt once more, as they are kept, for the signature.
+    pub(super) fn evidence(&self, end: &wire::JobFinished) -> Result<Evidence, SpoolError> {
+        let mut hasher = RecordsHasher::default();
+        let mut weights_hash = String::new();
+        let mut next = 0;
+        while let Some(spool) = &self.spool
+            && next < end.n_records
+        {
+            let most = (end.n_records - next) as usize;
+            let records = spool.batch(next, most.min(BATCH_RECORDS), BATCH_BYTES)?;
+            if records.is_empty() {
+                break;
+            }
+            for record in &records {
+                hasher.add(&record.encode_to_vec());
+                if let Some(wire::record::Body::Facts(facts)) = &record.body
+                    && weights_hash.is_empty()
+                {
+                    weights_hash.clone_from(&facts.weights_hash);
+                }
+            }
+            next += records.len() as u64;
+        }
+        let (n_records, records_hash) = hasher.finish();
+        Ok(Evidence {
+            attempt: self.attempt,
+            n_records,
+            records_hash,
+            weights_hash,
+            suite_hash: self.asked,
+            succeeded: end.failure.is_none(),
+        })
     }
 
     /// Removes what is kept on disk.

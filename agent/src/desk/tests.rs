@@ -16,6 +16,7 @@ fn identity() -> Identity {
         machine: wire::Machine::default(),
         labels: std::collections::HashMap::new(),
         suites: vec!["latency".to_owned()],
+        signer: None,
     }
 }
 

@@ -249,6 +249,7 @@ fn agent(folder: &Path, name: &str, address: SocketAddr) -> Running {
         sysfs_root: "/".into(),
         lock_path: folder.join("machine.lock"),
         spool_max_bytes: 1 << 20,
+        item_cache_max_bytes: None,
         ca_file: None,
         insecure: false,
     };

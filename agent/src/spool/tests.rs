@@ -17,6 +17,7 @@ fn end(n_records: u64) -> wire::JobFinished {
         n_records,
         at_unix_ns: 5,
         failure: None,
+        signed: None,
     }
 }
 

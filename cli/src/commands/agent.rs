@@ -1,17 +1,18 @@
-//! `tritmark agent up`: measures on this machine for a coordinator.
+//! `tritmark agent`: measures on this machine for a coordinator.
 
 use tokio_util::sync::CancellationToken;
 use tritmark_agent::{AgentConfig, AgentError};
 
 use crate::{
     args::{Agent, AgentCommand, AgentUp, Trust},
-    commands::interrupt,
+    commands::{identity, interrupt},
     exit::{Exit, OrExit as _, Outcome},
 };
 
 pub(crate) async fn exec(args: Agent) -> Outcome {
     match args.command {
         AgentCommand::Up(args) => up(args).await,
+        AgentCommand::Enroll(args) => identity::agent_enroll(args).await,
     }
 }
 
@@ -56,6 +57,9 @@ async fn up(args: AgentUp) -> Outcome {
         Ok(()) => Ok(Exit::Pass),
         Err(error @ AgentError::Endpoint(_)) => {
             Err(error).or_exit(Exit::Usage, || "cannot use the coordinator's address")
+        }
+        Err(error @ AgentError::Identity(_)) => {
+            Err(error).or_exit(Exit::Usage, || "cannot use the agent's credentials")
         }
         Err(error) => Err(error).or_exit(Exit::Temporary, || "the agent cannot work"),
     }

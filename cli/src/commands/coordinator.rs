@@ -1,14 +1,16 @@
-//! `tritmark coordinator up`: takes plans, gives jobs to agents, keeps what they measure.
+//! `tritmark coordinator`: takes plans, gives jobs to agents, keeps what they measure.
 
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tritmark_coordinator::{Config, Coordinator as Service, CoordinatorError, store::Location};
+use tritmark_coordinator::{
+    Config, Coordinator as Service, CoordinatorError, identity::FOLDER, store::Location,
+};
 
 use crate::{
     args::{Coordinator, CoordinatorCommand},
-    commands::{interrupt, scorer},
+    commands::{identity, interrupt, scorer},
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -25,12 +27,19 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             otlp,
         } => {
             let mut config = Config::new(store_at(&state, store.as_deref())?);
+            let authority = state.join(FOLDER);
+            config.identity = Some(authority).filter(|folder| folder.exists() && !insecure);
             config.insecure = insecure;
             config.local_files = local_files;
             config.otlp = otlp;
             config.scorer = Some(scorer::here(state.join("scorer"))?);
             up(listen, config, metrics).await
         }
+        CoordinatorCommand::Init(args) => identity::init(args).await,
+        CoordinatorCommand::Enroll(args) => identity::enroll(args).await,
+        CoordinatorCommand::Revoke(args) => identity::revoke(args).await,
+        CoordinatorCommand::Identities(args) => identity::identities(args).await,
+        CoordinatorCommand::Audit(args) => identity::audit_log(args).await,
     }
 }
 
@@ -39,7 +48,7 @@ fn store_at(state: &Path, store: Option<&str>) -> Result<Location, Fault> {
     if let Some(store) = store {
         // The text itself may hold a password and is not repeated.
         return store
-            .parse()
+            .parse::<Location>()
             .or_exit(Exit::Usage, || "--store is no place for a store");
     }
     std::fs::create_dir_all(state)
@@ -55,6 +64,11 @@ async fn up(listen: SocketAddr, config: Config, metrics: Option<SocketAddr>) -> 
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let scheme = if config.identity.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let store = config.store.clone();
     let coordinator = match Service::open(config).await {
         Err(error @ CoordinatorError::Traces(_)) => {
@@ -62,7 +76,7 @@ async fn up(listen: SocketAddr, config: Config, metrics: Option<SocketAddr>) -> 
         }
         opened => opened.or_exit(Exit::Internal, || format!("cannot open the store {store}"))?,
     };
-    out::line(&format!("http://{address}"))?;
+    out::line(&format!("{scheme}://{address}"))?;
     if let Some(metrics) = &metrics {
         let address = metrics.local_addr().context("cannot tell the address")?;
         out::line(&format!("metrics http://{address}/metrics"))?;
@@ -86,9 +100,9 @@ async fn up(listen: SocketAddr, config: Config, metrics: Option<SocketAddr>) -> 
     coordinator.close().await;
     match served {
         Ok(()) => Ok(Exit::Pass),
-        Err(error @ CoordinatorError::Insecure(_)) => {
-            Err(Fault::usage(format!("{error} (--insecure)")))
-        }
+        Err(error @ CoordinatorError::Insecure(_)) => Err(Fault::usage(format!(
+            "{error}; or make an authority with `tritmark coordinator init` (--insecure)"
+        ))),
         Err(error) => Err(error).or_exit(Exit::Internal, || "the coordinator failed"),
     }
 }

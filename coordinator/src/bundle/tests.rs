@@ -45,7 +45,10 @@ async fn read(store: &dyn Store, run: &StoredRun) -> (Manifest, [DataFrame; 4]) 
     let run = store.run(run.id).await.unwrap().unwrap();
     let files = files(store, run).await.unwrap();
     let names: Vec<&str> = files.iter().map(|file| file.name).collect();
-    assert_eq!(names, [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS]);
+    assert_eq!(
+        names,
+        [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS, EVIDENCE]
+    );
     let manifest = serde_json::from_slice(&files[0].bytes).unwrap();
     let table = |at: usize| {
         ParquetReader::new(Cursor::new(files[at].bytes.clone()))
@@ -289,7 +292,10 @@ async fn a_bundle_is_written_whole_and_over_an_older_one() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, [ITEMS, MEASUREMENTS, MANIFEST, SCORES, TOKENS]);
+    assert_eq!(
+        names,
+        [EVIDENCE, ITEMS, MEASUREMENTS, MANIFEST, SCORES, TOKENS]
+    );
     let manifest: Manifest =
         serde_json::from_slice(&fs::read(folder.join(MANIFEST)).unwrap()).unwrap();
     assert_eq!(manifest.jobs[0].job, jobs[0]);

@@ -86,6 +86,7 @@ fn messages() -> Vec<Vec<u8>> {
             n_records: 4,
             at_unix_ns: 1,
             failure: Some(senseless("record", &std::fmt::Error).into()),
+            signed: None,
         }),
     ];
     let assigns = [latency(), accuracy()].map(|suite| {

@@ -31,7 +31,7 @@ pub(crate) struct Scoring {
 }
 
 impl Scoring {
-    pub(super) fn new(
+    pub(crate) fn new(
         scorer: Option<Arc<dyn Scorer>>,
         commands: mpsc::WeakSender<Command>,
     ) -> Self {
@@ -130,18 +130,14 @@ impl State {
     /// Returns when scoring has something to do even if nobody asks for anything: the next may begin,
     /// or the lease of the current one must be moved.
     pub(super) fn next_scoring(&self, now: i64) -> Option<i64> {
-        match &self.scoring.current {
-            Some((attempt, _)) => {
-                let lease = self.leases.get(attempt)?;
-                Some(self.renewal_at(lease.until_unix_ns))
-            }
-            None => {
-                let next = self.runs.values().filter_map(Run::next_unscored);
-                let next = next.map(|(from, _)| from).min();
-                // What may begin already is begun by each turn, or waits for another coordinator.
-                next.filter(|from| *from > now)
-            }
+        if let Some((attempt, _)) = &self.scoring.current {
+            let lease = self.leases.get(attempt)?;
+            return Some(self.renewal_at(lease.until_unix_ns));
         }
+        let next = self.runs.values().filter_map(Run::next_unscored);
+        let next = next.map(|(from, _)| from).min();
+        // What may begin already is begun by each turn, or waits for another coordinator.
+        next.filter(|from| *from > now)
     }
 
     fn renewal_at(&self, until_unix_ns: i64) -> i64 {
@@ -185,14 +181,13 @@ impl State {
             .attempts
             .last()
             .map(|attempt| attempt.machine_id.clone());
-        let machine = match &self.scoring.scorer {
-            Some(scorer) => scorer.machine(),
+        let machine = if let Some(scorer) = &self.scoring.scorer {
+            scorer.machine()
+        } else {
             // Its failure has to stand somewhere.
-            None => {
-                let ids: Vec<String> = written_on.into_iter().collect();
-                let mut machines = self.store.machines(&ids).await?;
-                machines.pop().ok_or(StoreError::NotQueued { job })?
-            }
+            let ids: Vec<String> = written_on.into_iter().collect();
+            let mut machines = self.store.machines(&ids).await?;
+            machines.pop().ok_or(StoreError::NotQueued { job })?
         };
         let scorer = StoredAgent {
             id: scoring::scorer_id(&machine),

@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 use tritmark_proto::{
-    bundle::{ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS},
+    bundle::{EVIDENCE, ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS},
     record::Record,
     wire::{
         self, agent_link_client::AgentLinkClient, agent_message::Kind as FromAgent,
@@ -201,6 +201,7 @@ impl Scripted {
             n_records,
             at_unix_ns: 0,
             failure: None,
+            signed: None,
         }))
         .await;
     }
@@ -316,7 +317,10 @@ async fn in_and_out(bed: &Bed) {
 
     let files = bench.fetch(&submitted.run_id).await;
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS]);
+    assert_eq!(
+        names,
+        [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS, EVIDENCE]
+    );
     let manifest: Manifest = serde_json::from_slice(&files[0].1).unwrap();
     assert_eq!(manifest.run.plan_toml, PLAN);
     assert_eq!(manifest.jobs.len(), 2);

@@ -8,19 +8,33 @@ use sqlx::{
 };
 
 /// Version, description and SQL of a migration.
-type Step = (i64, &'static str, &'static str);
+pub(crate) type Step = (i64, &'static str, &'static str);
 
-const SQLITE: &[Step] = &[(
-    1,
-    "first",
-    include_str!("../../migrations/sqlite/0001_first.sql"),
-)];
+const SQLITE: &[Step] = &[
+    (
+        1,
+        "first",
+        include_str!("../../migrations/sqlite/0001_first.sql"),
+    ),
+    (
+        2,
+        "signatures",
+        include_str!("../../migrations/sqlite/0002_signatures.sql"),
+    ),
+];
 
-const POSTGRES: &[Step] = &[(
-    1,
-    "first",
-    include_str!("../../migrations/postgres/0001_first.sql"),
-)];
+const POSTGRES: &[Step] = &[
+    (
+        1,
+        "first",
+        include_str!("../../migrations/postgres/0001_first.sql"),
+    ),
+    (
+        2,
+        "signatures",
+        include_str!("../../migrations/postgres/0002_signatures.sql"),
+    ),
+];
 
 /// Returns what makes SQLite's tables.
 pub(super) fn sqlite() -> Migrator {
@@ -32,7 +46,8 @@ pub(super) fn postgres() -> Migrator {
     migrator(POSTGRES)
 }
 
-fn migrator(steps: &[Step]) -> Migrator {
+/// Returns what makes the tables of `steps`.
+pub(crate) fn migrator(steps: &[Step]) -> Migrator {
     let migrations = steps.iter().map(|&(version, description, sql)| {
         Migration::new(
             version,

@@ -434,6 +434,41 @@ impl Store for PostgresStore {
         append::add_records(self, attempt, records).await
     }
 
+    async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT agent FROM attempts WHERE run = $1 AND job = $2 AND attempt = $3",
+        )
+        .bind(attempt.job.run.0)
+        .bind(i64::from(attempt.job.index))
+        .bind(i64::from(attempt.attempt.get()))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(database("look up an attempt"))
+    }
+
+    async fn put_signature(&self, attempt: AttemptId, signed: &[u8]) -> Result<(), StoreError> {
+        append::put_signature(self, attempt, signed).await
+    }
+
+    async fn signatures(&self, run: RunId) -> Result<Vec<(u32, u32, Vec<u8>)>, StoreError> {
+        let read = database("read signatures");
+        sqlx::query(
+            "SELECT job, attempt, signed FROM signatures WHERE run = $1 ORDER BY job, attempt",
+        )
+        .bind(run.0)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(&read)?
+        .iter()
+        .map(|row| {
+            let signed = row.try_get("signed").map_err(&read)?;
+            let job = rows::to_u32("a job's position", row.number("job")?)?;
+            let attempt = rows::to_u32("an attempt's count", row.number("attempt")?)?;
+            Ok((job, attempt, signed))
+        })
+        .collect()
+    }
+
     async fn standings(
         &self,
         attempts: &[AttemptId],

@@ -110,7 +110,7 @@ pub(super) fn to_i64(what: &'static str, value: u64) -> Result<i64, StoreError> 
     i64::try_from(value).map_err(|_| StoreError::OutOfRange { what, value })
 }
 
-fn to_u32(what: &'static str, value: i64) -> Result<u32, StoreError> {
+pub(super) fn to_u32(what: &'static str, value: i64) -> Result<u32, StoreError> {
     u32::try_from(value).map_err(|_| damaged(what, &value))
 }
 

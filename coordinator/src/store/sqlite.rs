@@ -605,6 +605,53 @@ impl Store for SqliteStore {
         .collect()
     }
 
+    async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar("SELECT agent FROM attempts WHERE run = ? AND job = ? AND attempt = ?")
+            .bind(attempt.job.run.to_string())
+            .bind(attempt.job.index)
+            .bind(attempt.attempt.get())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(database("look up an attempt"))
+    }
+
+    async fn put_signature(&self, attempt: AttemptId, signed: &[u8]) -> Result<(), StoreError> {
+        let put = database("keep a signature");
+        let mut tx = self.begin().await?;
+        match standing(&mut tx, attempt).await?.state {
+            AttemptState::Running => {}
+            // Said again, since the agent has not seen that it is over; the first word counts.
+            AttemptState::Succeeded | AttemptState::Failed => return Ok(()),
+            AttemptState::Lost => return Err(stale(attempt, "lost")),
+            AttemptState::Cancelled => return Err(stale(attempt, "cancelled")),
+        }
+        sqlx::query(
+            "INSERT OR REPLACE INTO signatures (run, job, attempt, signed) VALUES (?, ?, ?, ?)",
+        )
+        .bind(attempt.job.run.to_string())
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .bind(signed)
+        .execute(&mut *tx)
+        .await
+        .map_err(&put)?;
+        tx.commit().await.map_err(&put)
+    }
+
+    async fn signatures(&self, run: RunId) -> Result<Vec<(u32, u32, Vec<u8>)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT job, attempt, signed FROM signatures WHERE run = ? ORDER BY job, attempt",
+        )
+        .bind(run.to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("read signatures"))?;
+        Ok(rows
+            .iter()
+            .map(|row| (row.get("job"), row.get("attempt"), row.get("signed")))
+            .collect())
+    }
+
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
         let rows =
             sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE run = ? GROUP BY state")

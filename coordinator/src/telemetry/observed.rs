@@ -317,6 +317,20 @@ impl Store for ObservedStore {
         Ok(appended)
     }
 
+    async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
+        self.timed("attempt_agent", self.inner.attempt_agent(attempt))
+            .await
+    }
+
+    async fn put_signature(&self, attempt: AttemptId, signed: &[u8]) -> Result<(), StoreError> {
+        self.timed("put_signature", self.inner.put_signature(attempt, signed))
+            .await
+    }
+
+    async fn signatures(&self, run: RunId) -> Result<Vec<(u32, u32, Vec<u8>)>, StoreError> {
+        self.timed("signatures", self.inner.signatures(run)).await
+    }
+
     async fn standings(
         &self,
         attempts: &[AttemptId],

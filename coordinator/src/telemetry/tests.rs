@@ -67,6 +67,7 @@ fn end(state: AttemptState, job_state: JobState, at_unix_ns: i64) -> AttemptEnd 
         failure: None,
         counts: true,
         voids_earlier: false,
+        if_lease_over_by_unix_ns: None,
     }
 }
 

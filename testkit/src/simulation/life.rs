@@ -43,7 +43,7 @@ struct Life<'a, 'w> {
 pub(super) async fn live(world: &mut World) -> bool {
     world.n_lives += 1;
     if world.mode.sets_clock && world.n_lives > 1 {
-        world.clock_step = world.random.below(7200) as i64 * SECOND - 3600 * SECOND;
+        world.clock_step = world.random.below(7200).cast_signed() * SECOND - 3600 * SECOND;
         let step = world.clock_step / SECOND;
         world.say(|| format!("the coordinator's clock is off by {step} s"));
     }
@@ -83,7 +83,7 @@ pub(super) async fn live(world: &mut World) -> bool {
     }
 }
 
-impl<'a> Life<'a, '_> {
+impl Life<'_, '_> {
     /// Something happens; true once everything has ended.
     async fn step(&mut self) -> Result<bool, Died> {
         self.world.n_steps += 1;
@@ -127,7 +127,7 @@ impl<'a> Life<'a, '_> {
         } else {
             SECOND / 20
         };
-        world.now += world.random.below(most as u64) as i64;
+        world.now += world.random.below(most.cast_unsigned()).cast_signed();
         if world.now - self.last_beat < SECOND {
             return;
         }
@@ -196,7 +196,11 @@ impl<'a> Life<'a, '_> {
             return;
         }
         let actor = &mut world.actors[connection.actor];
-        if let Some(message) = actor.agent.as_mut().and_then(|agent| agent.next_message()) {
+        if let Some(message) = actor
+            .agent
+            .as_mut()
+            .and_then(tritmark_agent::simulation::SimulatedAgent::next_message)
+        {
             let due = due(&mut world.random, world.now, connection.up.back());
             put(world, &mut connection.up, due, message);
         }
@@ -241,7 +245,7 @@ impl<'a> Life<'a, '_> {
         while place < self.connections.len() {
             let (real, now) = (self.world.now, self.world.coordinator_now());
             let connection = &mut self.connections[place];
-            if let Some(link) = &connection.link {
+            if let Some(link) = &mut connection.link {
                 if connection.up.front().is_some_and(|(due, _)| *due <= real) {
                     let (_, message) = connection.up.pop_front().expect("it is there");
                     let number = connection.actor;
@@ -393,7 +397,7 @@ async fn or_died<T>(store: &MemoryStore, does: impl Future<Output = T>) -> Resul
 
 /// When a message arrives: after those before it.
 fn due<T>(random: &mut Random, now: i64, last: Option<&(i64, T)>) -> i64 {
-    let due = now + random.below(SECOND as u64 / 4) as i64;
+    let due = now + random.below(SECOND.cast_unsigned() / 4).cast_signed();
     last.map_or(due, |(last, _)| due.max(*last))
 }
 

@@ -28,8 +28,8 @@ impl Reader<'_> {
         models: &[PlanModel],
     ) -> Result<PlanSuite, PlanError> {
         let document::Accuracy {
-            tasks,
-            task_files,
+            tasks: _,
+            task_files: _,
             data,
             preset,
             limit,
@@ -54,29 +54,7 @@ impl Reader<'_> {
         let is_paper = preset
             .as_ref()
             .is_some_and(|preset| preset.get_ref() == "bitnet-2b4t");
-        let mut all = Vec::new();
-        if let Some(tasks) = tasks {
-            self.distinct(tasks, tasks.get_ref())?;
-            for task in tasks.get_ref() {
-                all.push(self.built_in(task, is_paper)?);
-            }
-        }
-        if let Some(files) = task_files {
-            for file in files.get_ref() {
-                all.push(self.own_task(file)?);
-            }
-        }
-        if let Some(twice) = (1..all.len()).find(|i| {
-            let same = |task: &Wanted| task.name == all[*i].name;
-            all[..*i].iter().any(same)
-        }) {
-            let problem = format!("the task `{}` is in the plan twice", all[twice].name);
-            return Err(self.locator.error(all[twice].at, problem));
-        }
-        if all.is_empty() {
-            let problem = "the suite has no task, neither in `tasks` nor in `task_files`";
-            return Err(self.locator.error(suite.span().start, problem));
-        }
+        let all = self.wanted(suite, is_paper)?;
         if data.get_ref().is_empty() {
             return Err(self.error(data, "the path is empty"));
         }
@@ -133,6 +111,38 @@ impl Reader<'_> {
             score_on_at,
             ..suite
         })
+    }
+
+    /// Returns the tasks that are asked for, at least one and none twice.
+    fn wanted(
+        &self,
+        suite: &Spanned<document::Accuracy>,
+        is_paper: bool,
+    ) -> Result<Vec<Wanted>, PlanError> {
+        let mut all = Vec::new();
+        if let Some(tasks) = &suite.get_ref().tasks {
+            self.distinct(tasks, tasks.get_ref())?;
+            for task in tasks.get_ref() {
+                all.push(self.built_in(task, is_paper)?);
+            }
+        }
+        if let Some(files) = &suite.get_ref().task_files {
+            for file in files.get_ref() {
+                all.push(self.own_task(file)?);
+            }
+        }
+        if let Some(twice) = (1..all.len()).find(|i| {
+            let same = |task: &Wanted| task.name == all[*i].name;
+            all[..*i].iter().any(same)
+        }) {
+            let problem = format!("the task `{}` is in the plan twice", all[twice].name);
+            return Err(self.locator.error(all[twice].at, problem));
+        }
+        if all.is_empty() {
+            let problem = "the suite has no task, neither in `tasks` nor in `task_files`";
+            return Err(self.locator.error(suite.span().start, problem));
+        }
+        Ok(all)
     }
 
     /// Returns where programs are scored, and the place of the key that has the coordinator do it.

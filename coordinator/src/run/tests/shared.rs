@@ -36,7 +36,7 @@ impl Coordinator {
     pub(super) async fn start_with(bed: &Bed, timing: Timing) -> Self {
         let store = bed.open().await;
         let stop = CancellationToken::new();
-        let (handle, _) = start(Arc::clone(&store), timing, stop.clone())
+        let (handle, _) = start(Arc::clone(&store), timing, None, stop.clone())
             .await
             .unwrap();
         Self {

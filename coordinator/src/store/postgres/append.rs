@@ -96,6 +96,37 @@ pub(super) async fn add_records(
     Ok(appended)
 }
 
+/// Keeps a signature of an attempt that runs; see the trait.
+pub(super) async fn put_signature(
+    store: &PostgresStore,
+    attempt: AttemptId,
+    signed: &[u8],
+) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "WITH standing AS MATERIALIZED (
+            SELECT state, fence, stored_below, lease_until_unix_ns FROM attempts
+            WHERE run = $1 AND job = $2 AND attempt = $3 FOR NO KEY UPDATE
+        ), put AS (
+            INSERT INTO signatures (run, job, attempt, signed)
+            SELECT $1, $2, $3, $5 FROM standing WHERE state = 'running' AND fence = $4
+            ON CONFLICT (run, job, attempt) DO UPDATE SET signed = excluded.signed
+        )
+        SELECT * FROM standing",
+    )
+    .bind(attempt.job.run.0)
+    .bind(i64::from(attempt.job.index))
+    .bind(i64::from(attempt.attempt.get()))
+    .bind(rows::to_i64("fence", attempt.fence)?)
+    .bind(signed)
+    .fetch_optional(&store.records)
+    .await
+    .map_err(database("keep a signature"))?
+    .ok_or_else(|| stale(attempt, "unknown"))?;
+    // Said again once it is over: the agent has not seen that it is; the first word counts.
+    rows::standing(attempt, &row)?.appended(attempt)?;
+    Ok(())
+}
+
 /// Counts the records that were there with other contents. What is stored never changes, so that this
 /// may look later.
 async fn conflicts(

@@ -72,6 +72,8 @@ pub(super) async fn listen(
                         "the other coordinators are not heard"
                     );
                     tokio::time::sleep(RETRY).await;
+                    // The next call connects again and does not say so.
+                    return Some((Change::Missed, listener));
                 }
             }
         }

@@ -7,8 +7,14 @@ use super::*;
 use crate::store::migrations;
 
 /// What each version's store was filled with, as it was then; files are added and never changed.
-const SQLITE: [&str; 1] = [include_str!("../../../tests/data/stores/sqlite_v1.sql")];
-const POSTGRES: [&str; 1] = [include_str!("../../../tests/data/stores/postgres_v1.sql")];
+const SQLITE: [&str; 2] = [
+    include_str!("../../../tests/data/stores/sqlite_v1.sql"),
+    include_str!("../../../tests/data/stores/sqlite_v2.sql"),
+];
+const POSTGRES: [&str; 2] = [
+    include_str!("../../../tests/data/stores/postgres_v1.sql"),
+    include_str!("../../../tests/data/stores/postgres_v2.sql"),
+];
 
 /// Makes a store of an earlier version.
 async fn make(bed: &Bed, version: usize) {
@@ -131,7 +137,12 @@ async fn stores_of_every_version_are_gone_on_with(bed: &Bed) {
             Bed::postgres().await.unwrap()
         };
         make(&bed, version).await;
-        check_all(&*bed.open().await).await;
+        let store = bed.open().await;
+        check_all(&*store).await;
+        let run = store.open_runs().await.unwrap()[0].id;
+        let signatures = store.signatures(run).await.unwrap();
+        let signed = vec![(0, 1, vec![1, 2])];
+        assert_eq!(signatures, if version < 2 { Vec::new() } else { signed });
     }
 }
 
@@ -157,10 +168,16 @@ fn what_was_released_is_not_changed() {
     };
     assert_eq!(
         released(&migrations::sqlite()),
-        [(1, "fd8eaa36fd248adb".to_owned())]
+        [
+            (1, "fd8eaa36fd248adb".to_owned()),
+            (2, "82875bc291201730".to_owned())
+        ]
     );
     assert_eq!(
         released(&migrations::postgres()),
-        [(1, "e7fb18c98fd96fff".to_owned())]
+        [
+            (1, "e7fb18c98fd96fff".to_owned()),
+            (2, "0259ac0edce55e0b".to_owned())
+        ]
     );
 }
