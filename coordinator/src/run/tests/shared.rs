@@ -322,6 +322,8 @@ async fn a_run_of_one_coordinator_is_seen_and_cancelled_at_another() {
         .await
         .unwrap()
         .unwrap();
+    let registered = inbox.recv().await.unwrap().kind.unwrap();
+    assert!(matches!(registered, Kind::Registered(_)));
     let assigned = inbox.recv().await.unwrap().kind.unwrap();
     assert!(matches!(assigned, Kind::Assign(_)));
     let Some(wire::run_event::Kind::Job(seen)) = events.recv().await.unwrap().kind else {
