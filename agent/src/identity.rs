@@ -5,9 +5,7 @@
 //! leads to and lie in a folder of their own, [`renew`] replaces them before they expire.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +19,7 @@ use tonic::{
 };
 use tritmark_proto::{
     identity::{SIGNING_PROOF_CONTEXT, Token, from_hex, to_hex},
+    private_file,
     wire::{self, enrollment_client::EnrollmentClient},
 };
 use uuid::Uuid;
@@ -176,11 +175,7 @@ impl Credentials {
     }
 
     fn store(&self, folder: &Path) -> Result<(), IdentityError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed("make", folder))?;
+        private_file::make_folder(folder).map_err(failed("make", folder))?;
         write(&folder.join(CA), &self.ca_pem)?;
         write(&folder.join(CLIENT), &self.client_pem)?;
         let about = serde_json::to_string_pretty(&self.about).expect("texts and numbers are JSON");
@@ -336,36 +331,12 @@ pub(crate) fn now_unix_s() -> i64 {
     crate::link::now_unix_ns() / 1_000_000_000
 }
 
-/// Writes a file for its owner alone, durably, in one step.
 fn write(path: &Path, text: &str) -> Result<(), IdentityError> {
-    let new = path.with_extension("new");
-    let write = || {
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(failed("write", path))
+    private_file::write(path, text).map_err(failed("write", path))
 }
 
 fn read_secret(path: &Path) -> Result<String, IdentityError> {
-    let mode = fs::metadata(path)
-        .map_err(failed("read", path))?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
+    if private_file::is_exposed(path).map_err(failed("read", path))? {
         return Err(IdentityError::Exposed(path.to_owned()));
     }
     read(path)
@@ -386,6 +357,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Identi
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use tempfile::TempDir;
 
     use super::*;

@@ -231,10 +231,10 @@ impl Link<'_> {
                     return Err(Status::unavailable("the connection was replaced or is closing"));
                 }
                 message = tokio::time::timeout(silence, messages.next()) => match message {
-                Ok(message) => message,
-                // Half a message may be on its way, and for ever.
-                Err(_) => return Err(Status::deadline_exceeded("the agent fell silent")),
-            },
+                    Ok(message) => message,
+                    // Half a message may be on its way, and for ever.
+                    Err(_) => return Err(Status::deadline_exceeded("the agent fell silent")),
+                },
             };
             match message {
                 None => return Ok(()),

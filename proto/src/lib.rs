@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod identity;
 pub mod job;
 pub mod machine;
+pub mod private_file;
 pub mod record;
 pub mod wire;
 

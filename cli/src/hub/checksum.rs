@@ -1,7 +1,6 @@
 //! The checksums that the hub tells in a file's `ETag`.
 
 use std::{
-    fmt::Write as _,
     fs::File,
     io::{self, Read as _},
     path::Path,
@@ -9,6 +8,7 @@ use std::{
 
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
+use tritmark_proto::identity::to_hex;
 
 /// What the hub says about a file's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ impl Found {
         }
         Ok(Self {
             bytes,
-            sha256: hex(&sha256.finalize()),
-            git_blob: hex(&git.finalize()),
+            sha256: to_hex(&sha256.finalize()),
+            git_blob: to_hex(&git.finalize()),
         })
     }
 
@@ -80,13 +80,6 @@ impl Found {
             Expected::GitBlob(_) => &self.git_blob,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 #[cfg(test)]

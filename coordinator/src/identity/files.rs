@@ -1,55 +1,24 @@
 //! Files of keys: made for their owner alone, and there as a whole or not at all.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
+
+use tritmark_proto::private_file;
 
 use super::IdentityError;
 
 /// Makes a folder for its owner alone.
 pub(super) fn make_folder(folder: &Path) -> Result<(), IdentityError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed("make", folder))
+    private_file::make_folder(folder).map_err(failed("make", folder))
 }
 
 /// Writes a file for its owner alone, durably, in one step.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), IdentityError> {
-    let new = path.with_extension("new");
-    let write = || {
-        // One that an earlier try left may have other rights.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(failed("write", path))
+    private_file::write(path, text).map_err(failed("write", path))
 }
 
 /// Reads a file that holds a private key, unless others can.
 pub(super) fn read_secret(path: &Path) -> Result<String, IdentityError> {
-    let mode = fs::metadata(path)
-        .map_err(failed("read", path))?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
+    if private_file::is_exposed(path).map_err(failed("read", path))? {
         return Err(IdentityError::Exposed(path.to_owned()));
     }
     read(path)

@@ -244,17 +244,8 @@ impl State {
         if let Some(agent) = self.agents.get_mut(&agent_id) {
             agent.running = Some(id);
         }
-        self.leases.insert(
-            id,
-            Lease {
-                until_unix_ns: until,
-                stored_until_unix_ns: until,
-                is_reclaim: false,
-                is_foreign: false,
-                machine_id,
-                is_exclusive: exclusive.is_some(),
-            },
-        );
+        self.leases
+            .insert(id, Lease::begun(until, machine_id, exclusive.is_some()));
         info!(job = %id.job, attempt = id.attempt, agent = agent_id, items_done, "assigned");
         let definition = self.job(id.job).map(|job| job.stored.job.clone());
         choice.place.send(wire::CoordinatorMessage {

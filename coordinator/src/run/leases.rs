@@ -22,6 +22,20 @@ pub(super) struct Lease {
     pub(super) is_exclusive: bool,
 }
 
+impl Lease {
+    /// The lease of an attempt that was begun here just now.
+    pub(super) fn begun(until_unix_ns: i64, machine_id: String, is_exclusive: bool) -> Self {
+        Self {
+            until_unix_ns,
+            stored_until_unix_ns: until_unix_ns,
+            is_reclaim: false,
+            is_foreign: false,
+            machine_id,
+            is_exclusive,
+        }
+    }
+}
+
 /// Every lease, by attempt and by time.
 #[derive(Debug, Default)]
 pub(super) struct Leases {

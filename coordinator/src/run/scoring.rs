@@ -221,17 +221,8 @@ impl State {
             job.state = JobState::Running;
             job.attempts.push(attempt);
         });
-        self.leases.insert(
-            id,
-            Lease {
-                until_unix_ns: until,
-                stored_until_unix_ns: until,
-                is_reclaim: false,
-                is_foreign: false,
-                machine_id: start.machine_id,
-                is_exclusive: false,
-            },
-        );
+        self.leases
+            .insert(id, Lease::begun(until, start.machine_id, false));
         let entry = self.job(job).expect("the job was found in a run");
         let task = Task {
             job: entry.stored.clone(),

@@ -54,7 +54,7 @@ async fn metrics(State(service): State<Service>) -> Response {
 
 /// Ready is who can read the store and whose loop answers.
 async fn ready(State(service): State<Service>) -> Response {
-    match service.look().await {
+    match service.alive().await {
         Ok(()) => "ok\n".into_response(),
         Err(problem) => (StatusCode::SERVICE_UNAVAILABLE, problem).into_response(),
     }
@@ -64,6 +64,16 @@ impl Service {
     async fn scrape(&self) -> Result<String, String> {
         self.look().await?;
         self.metrics.text().map_err(|error| error.to_string())
+    }
+
+    /// Asks the loop and the store for the least.
+    async fn alive(&self) -> Result<(), String> {
+        self.run_loop
+            .ask(|reply| Command::Agents { reply })
+            .await
+            .map_err(|stopped| stopped.to_string())?;
+        let read = self.store.open_runs().await;
+        read.map(drop).map_err(|error| error.to_string())
     }
 
     /// Counts what there is.

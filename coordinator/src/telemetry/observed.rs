@@ -1,7 +1,7 @@
 //! A store that tells what it is asked, how long it took and what became of it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -24,6 +24,9 @@ use crate::store::{
     StoredAgent, StoredAttempt, StoredJob, StoredRun,
 };
 
+/// Runs that are remembered; of older ones the store knows.
+const RUNS: usize = 64;
+
 /// A store behind figures and traces.
 #[derive(Debug)]
 pub(crate) struct ObservedStore {
@@ -36,10 +39,24 @@ pub(crate) struct ObservedStore {
 /// What is remembered of what went on; whatever is missing is read from the store again.
 #[derive(Debug, Default)]
 struct Known {
-    runs: HashMap<RunId, KnownRun>,
+    runs: BTreeMap<RunId, KnownRun>,
     /// Since when jobs wait that were given out before.
     waiting: HashMap<JobId, i64>,
     running: HashMap<JobId, Course>,
+}
+
+impl Known {
+    /// Remembers a run, and forgets the oldest beyond [`RUNS`].
+    fn remember(&mut self, id: RunId, run: KnownRun) {
+        self.runs.insert(id, run);
+        while self.runs.len() > RUNS {
+            let Some((oldest, _)) = self.runs.pop_first() else {
+                return;
+            };
+            self.waiting.retain(|job, _| job.run != oldest);
+            self.running.retain(|job, _| job.run != oldest);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -135,7 +152,7 @@ impl ObservedStore {
             submitted_unix_ns: stored.submitted_unix_ns,
             names: jobs.iter().map(|job| names(&stored, &job.job)).collect(),
         };
-        self.known().runs.insert(run, known.clone());
+        self.known().remember(run, known.clone());
         Some(known)
     }
 
@@ -219,7 +236,7 @@ impl Store for ObservedStore {
             submitted_unix_ns: run.submitted_unix_ns,
             names: traced.iter().map(|job| names(run, job)).collect(),
         };
-        self.known().runs.insert(run.id, known);
+        self.known().remember(run.id, known);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+
+use super::lm_eval::{python, sha256};
 
 /// One item's question in full.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,24 +42,13 @@ impl Asked {
         // Python indents by two, as `serde_json` does, and writes floats as `repr` does.
         let mut text = String::new();
         write(&mut text, &self.document, 0);
-        hex(&text)
+        sha256(&text)
     }
 
     /// Returns the hash of what comes before the first answer, as lm-evaluation-harness makes it.
     pub fn prompt_hash(&self) -> String {
-        hex(self.requests.first().map_or("", |(context, _)| context))
+        sha256(self.requests.first().map_or("", |(context, _)| context))
     }
-}
-
-fn hex(text: &str) -> String {
-    use std::fmt::Write as _;
-
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text.as_bytes()) {
-        // Writing to a string does not fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }
 
 fn write(text: &mut String, value: &Value, depth: usize) {
@@ -86,40 +76,20 @@ fn write(text: &mut String, value: &Value, depth: usize) {
                     text.push(',');
                 }
                 line(text, depth + 1);
-                string(text, name);
+                text.push_str(&Value::from(name.as_str()).to_string());
                 text.push_str(": ");
                 write(text, field, depth + 1);
             }
             line(text, depth);
             text.push('}');
         }
-        Value::Number(number) => text.push_str(&python(number)),
-        Value::String(value) => string(text, value),
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(value) => text.push_str(&python(value)),
+            None => text.push_str(&number.to_string()),
+        },
+        // Texts too: DEL and what lies beyond stand as they are, in both.
         other => text.push_str(&other.to_string()),
     }
-}
-
-/// A text as Python writes it: DEL and what lies beyond stand as they are, as in `serde_json`.
-fn string(text: &mut String, value: &str) {
-    text.push_str(&Value::from(value).to_string());
-}
-
-/// A number as Python's `repr` has it: exponents below 1e-4 and from 1e16, of two digits at least.
-fn python(number: &serde_json::Number) -> String {
-    let Some(value) = number.as_f64().filter(|_| number.is_f64()) else {
-        return number.to_string();
-    };
-    let magnitude = value.abs();
-    if value == 0.0 || (1e-4..1e16).contains(&magnitude) {
-        return format!("{value:?}");
-    }
-    let text = format!("{value:e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, digits) = match exponent.strip_prefix('-') {
-        Some(digits) => ('-', digits),
-        None => ('+', exponent),
-    };
-    format!("{mantissa}e{sign}{digits:0>2}")
 }
 
 #[cfg(test)]

@@ -9,11 +9,17 @@ use crate::store::migrations;
 /// What each version's store was filled with, as it was then; files are added and never changed.
 const SQLITE: [&str; 2] = [
     include_str!("../../../tests/data/stores/sqlite_v1.sql"),
-    include_str!("../../../tests/data/stores/sqlite_v2.sql"),
+    concat!(
+        include_str!("../../../tests/data/stores/sqlite_v1.sql"),
+        include_str!("../../../tests/data/stores/sqlite_v2.sql")
+    ),
 ];
 const POSTGRES: [&str; 2] = [
     include_str!("../../../tests/data/stores/postgres_v1.sql"),
-    include_str!("../../../tests/data/stores/postgres_v2.sql"),
+    concat!(
+        include_str!("../../../tests/data/stores/postgres_v1.sql"),
+        include_str!("../../../tests/data/stores/postgres_v2.sql")
+    ),
 ];
 
 /// Makes a store of an earlier version.
