@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     config::ModelConfig,
-    kernels::{KernelChoice, KernelError, rounded},
+    kernels::{Kernel, KernelChoice, KernelError, rounded},
     kv_cache::{KvCache, KvType},
     load::{self, LoadError, LoadOptions, LoadedModel},
     ops::{Compute, linear, rope::Ropes},
@@ -202,6 +202,11 @@ impl Engine {
     /// Returns the model's weights.
     pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// Returns the kernel in use.
+    pub(crate) fn kernel(&self) -> &dyn Kernel {
+        &*self.compute.kernel
     }
 
     /// Returns the name of the kernel in use.

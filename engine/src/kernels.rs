@@ -51,6 +51,7 @@ mod columns;
 mod dense;
 pub(crate) mod float;
 mod isa;
+mod log_sum;
 mod lookup;
 mod names;
 mod peak;
@@ -68,6 +69,7 @@ pub(crate) use activations::SCALE_BLOCK;
 pub use activations::{Activations, QuantizedRow};
 pub use attention::AttentionHead;
 pub use columns::Columns;
+pub use log_sum::ExpSum;
 pub use lookup::{Tables, TablesRow};
 pub use names::{KernelChoice, KernelError, names};
 pub(crate) use reference::widen;
@@ -156,6 +158,11 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// Computes `gate = gelu(gate) * up`, GELU in its tanh form.
     fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
         float::gelu_mul(gate, up);
+    }
+
+    /// Finds the greatest logit and sums `e^(logit − max)` of all.
+    fn exp_sum(&self, logits: &[f32], out: &mut ExpSum) {
+        log_sum::exp_sum(logits, out);
     }
 
     /// Reads memory and returns the sum of its 8-byte words: a measure of bandwidth.

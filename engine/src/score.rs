@@ -14,6 +14,7 @@ pub use batch::Scorer;
 
 use crate::{
     engine::{Engine, ForwardError, Logits},
+    kernels::{ExpSum, Kernel},
     kv_cache::KvCache,
 };
 
@@ -118,9 +119,8 @@ pub fn loglikelihoods(
         &first.input()[..shared],
         from,
         |position, row| {
-            let row = Row::new(row);
             for (input, score) in inputs.iter().zip(&mut scores) {
-                input.add(position, &row, score);
+                input.add(position, row, score);
             }
         },
     )?;
@@ -128,7 +128,7 @@ pub fn loglikelihoods(
         cache.truncate(shared);
         let from = input.first_scored.max(shared);
         evaluate(engine, cache, input.input(), from, |position, row| {
-            input.add(position, &Row::new(row), score);
+            input.add(position, row, score);
         })?;
     }
     Ok(scores)
@@ -146,7 +146,7 @@ pub fn token_logprobs(
     let mut logprobs = Vec::with_capacity(tokens.len().saturating_sub(1));
     let input = &tokens[..tokens.len().saturating_sub(1)];
     evaluate(engine, cache, input, 0, |position, row| {
-        logprobs.push(Row::new(row).logprob(tokens[position + 1]));
+        logprobs.push(row.logprob(tokens[position + 1]));
     })?;
     Ok(logprobs)
 }
@@ -194,7 +194,7 @@ impl Scored {
             let token = self.tokens[position + 1];
             TokenScore {
                 logprob: row.logprob(token),
-                is_greedy: row.argmax == token as usize,
+                is_greedy: row.is_greedy(token),
             }
         })
     }
@@ -211,14 +211,14 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Evaluates `input` from where the cache ends, and hands over the logits of the positions from
-/// `from` on.
+/// Evaluates `input` from where the cache ends, and hands over what is known of the logits of the
+/// positions from `from` on.
 fn evaluate(
     engine: &mut Engine,
     cache: &mut KvCache,
     input: &[u32],
     from: usize,
-    mut each: impl FnMut(usize, &[f32]),
+    mut each: impl FnMut(usize, &Row<'_>),
 ) -> Result<(), ForwardError> {
     // 32 MiB of logits at a time, whatever the vocabulary.
     const LOGITS: usize = 8 << 20;
@@ -233,7 +233,7 @@ fn evaluate(
         let first = cache.len();
         engine.forward(cache, piece, Logits::All, &mut logits)?;
         for (i, row) in logits.chunks_exact(vocab_size).enumerate() {
-            each(first + i, row);
+            each(first + i, &Row::new(engine.kernel(), row));
         }
     }
     Ok(())
@@ -242,30 +242,31 @@ fn evaluate(
 /// The logits of one position, with what a log-softmax needs of them.
 struct Row<'a> {
     logits: &'a [f32],
-    argmax: usize,
-    max: f64,
+    max: f32,
     // ln(sum(e^(logit − max)))
     log_sum: f64,
 }
 
 impl<'a> Row<'a> {
-    fn new(logits: &'a [f32]) -> Self {
-        let argmax = argmax(logits);
-        let max = f64::from(logits[argmax]);
-        let sum: f64 = logits
-            .iter()
-            .map(|&logit| libm::exp(f64::from(logit) - max))
-            .sum();
+    fn new(kernel: &dyn Kernel, logits: &'a [f32]) -> Self {
+        let mut of_all = ExpSum::NONE;
+        kernel.exp_sum(logits, &mut of_all);
         Self {
             logits,
-            argmax,
-            max,
-            log_sum: libm::log(sum),
+            max: of_all.max,
+            log_sum: libm::log(of_all.sum),
         }
     }
 
     fn logprob(&self, token: u32) -> f64 {
-        f64::from(self.logits[token as usize]) - self.max - self.log_sum
+        f64::from(self.logits[token as usize]) - f64::from(self.max) - self.log_sum
+    }
+
+    /// Returns whether a token is the most likely one, the first of equals.
+    #[expect(clippy::float_cmp, reason = "the greatest is one of them")]
+    fn is_greedy(&self, token: u32) -> bool {
+        let (before, rest) = self.logits.split_at(token as usize);
+        rest[0] == self.max && !before.contains(&self.max)
     }
 }
 
@@ -318,9 +319,9 @@ mod tests {
             engine
                 .forward(&mut cache, &all[..t], Logits::Last, &mut logits)
                 .unwrap();
-            let row = Row::new(&logits);
+            let row = Row::new(engine.kernel(), &logits);
             score.loglikelihood += row.logprob(all[t]);
-            score.is_greedy &= row.argmax == all[t] as usize;
+            score.is_greedy &= argmax(&logits) == all[t] as usize;
             score.n_tokens += 1;
         }
         score
@@ -399,10 +400,11 @@ mod tests {
 
     #[test]
     fn logprobs_are_a_distribution() {
-        let row = Row::new(&[1.0, -2.0, 700.0, 699.0]);
+        let (engine, _) = engine(1);
+        let row = Row::new(engine.kernel(), &[1.0, -2.0, 700.0, 699.0]);
         let total: f64 = (0..4).map(|token| libm::exp(row.logprob(token))).sum();
         assert!((total - 1.0).abs() < 1e-14);
-        assert_eq!(row.argmax, 2);
+        assert!(row.is_greedy(2) && !row.is_greedy(3));
         // ln(e / (1 + e)), as Python's math module gives it.
         assert!((row.logprob(2) + 0.313_261_687_518_222_8).abs() < 1e-12);
     }

@@ -36,7 +36,7 @@ pub(crate) struct Sequence<'a> {
 pub(crate) struct State {
     // (n)
     places: Vec<Place>,
-    // (n, hidden_size), the residual stream
+    // (n, hidden_size), the residual stream; at the end that of the wanted tokens
     x: Vec<f32>,
     normed: Normed,
     // (n, n_heads * head_dim)
@@ -57,14 +57,16 @@ pub(crate) struct State {
 /// Sends up to [`MICRO_BATCH`] tokens, of one sequence or of several, through all layers.
 ///
 /// All of them meet a layer's weights at once; attention sees each sequence alone. Their keys and
-/// values join the caches; the residual stream stays in `state` for [`logits`], a row for each token,
-/// in order.
+/// values join the caches; the residual stream of the tokens `wanted`, ascending ones of the pass,
+/// stays in `state` for [`output`] and [`logits`], which count them from 0. Of the other tokens the
+/// last layer makes keys and values only.
 pub(crate) fn forward(
     config: &ModelConfig,
     weights: &Weights,
     compute: &mut Compute,
     ropes: &mut Ropes,
     batch: &mut [Sequence<'_>],
+    wanted: &[usize],
     state: &mut State,
 ) {
     let hidden = config.hidden_size;
@@ -133,6 +135,17 @@ pub(crate) fn forward(
         // attention over each cache, the new keys and values included
         let attention = Attention::new(config, ropes, index, layer);
         store(compute, &attention, batch, k, v);
+        if index + 1 == weights.layers.len() && wanted.len() < places.len() {
+            if wanted.is_empty() {
+                break;
+            }
+            keep(wanted, 1, places);
+            keep(wanted, q_width, q);
+            keep(wanted, hidden, x);
+            gate.truncate(wanted.len() * config.ffn_size);
+            up.truncate(wanted.len() * config.ffn_size);
+            delta.truncate(wanted.len() * hidden);
+        }
         attended.attend(compute, &attention, batch, places, q);
 
         // delta = W_o subnorm(attended); q's place takes the gathered heads
@@ -204,23 +217,18 @@ fn embed(config: &ModelConfig, weights: &Weights, batch: &[Sequence<'_>], x: &mu
     }
 }
 
-/// Keeps only some tokens' rows of the residual stream, ascending ones of the pass: those that
-/// [`output`] and [`logits`] then count from 0.
-pub(crate) fn keep(config: &ModelConfig, state: &mut State, rows: impl Iterator<Item = usize>) {
-    let width = config.hidden_size;
-    let mut kept = 0;
-    for row in rows {
+/// Keeps only some rows of a `(n, width)` matrix, ascending ones.
+fn keep<T: Copy>(rows: &[usize], width: usize, matrix: &mut Vec<T>) {
+    for (kept, &row) in rows.iter().enumerate() {
         debug_assert!(row >= kept, "rows ascend");
         if row != kept {
-            let from = row * width..(row + 1) * width;
-            state.x.copy_within(from, kept * width);
+            matrix.copy_within(row * width..(row + 1) * width, kept * width);
         }
-        kept += 1;
     }
-    state.x.truncate(kept * width);
+    matrix.truncate(rows.len() * width);
 }
 
-/// Returns what the head reads of some of the rows that were kept.
+/// Returns what the head reads of some of the wanted tokens.
 pub(crate) fn output<'a>(
     config: &ModelConfig,
     weights: &Weights,
@@ -243,7 +251,7 @@ pub(crate) fn output<'a>(
     state.normed.input()
 }
 
-/// Computes the logits, `(n, vocab_size)`, of some of the rows that were kept.
+/// Computes the logits, `(n, vocab_size)`, of some of the wanted tokens.
 pub(crate) fn logits(
     config: &ModelConfig,
     weights: &Weights,

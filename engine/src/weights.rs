@@ -90,6 +90,14 @@ impl AlignedBytes {
     /// From this size on weights are a piece of a region.
     const LARGE_WEIGHTS: usize = 64 << 10;
 
+    /// Returns no bytes.
+    pub const fn new() -> Self {
+        Self {
+            memory: Memory::Heap(Vec::new()),
+            len: 0,
+        }
+    }
+
     /// Returns `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
         if len >= Self::LARGE

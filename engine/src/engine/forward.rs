@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use super::Engine;
 use crate::{
+    kernels::Kernel,
     kv_cache::{CacheError, KvCache},
-    ops::linear,
+    ops::{Compute, linear},
     transformer::{self, MICRO_BATCH, Sequence},
 };
 
@@ -105,13 +106,13 @@ impl Engine {
     }
 
     /// Evaluates segments as [`forward_many`](Self::forward_many) does, and returns what `map` makes
-    /// of each row of logits, given its place among all that are wanted.
+    /// of each row of logits, given the kernel and its place among all that are wanted.
     ///
     /// The threads share the calls of `map`, and no more than 32 MiB of logits are there at a time.
     pub fn map_logits<T: Send>(
         &mut self,
         segments: &mut [Segment<'_>],
-        map: impl Fn(usize, &[f32]) -> T + Sync,
+        map: impl Fn(&dyn Kernel, usize, &[f32]) -> T + Sync,
     ) -> Result<Vec<T>, ForwardError> {
         const LOGITS: usize = 8 << 20;
         self.check(segments)?;
@@ -125,7 +126,8 @@ impl Engine {
                 logits.resize(rows.len() * vocab_size, 0.0);
                 engine.logits_of(rows.clone(), &mut logits);
                 let done = mapped.len();
-                let pool = &mut engine.compute.pool;
+                let Compute { kernel, pool, .. } = &mut engine.compute;
+                let kernel = &**kernel;
                 let per_part = rows.len().div_ceil(pool.threads());
                 let mut results: Vec<Option<T>> = rows.map(|_| None).collect();
                 let mut parts: Vec<_> = results
@@ -136,7 +138,7 @@ impl Engine {
                     let first = done + part * per_part;
                     let logits = logits.chunks_exact(vocab_size);
                     for (i, (result, row)) in results.iter_mut().zip(logits).enumerate() {
-                        *result = Some(map(first + i, row));
+                        *result = Some(map(kernel, first + i, row));
                     }
                 });
                 mapped.extend(results.into_iter().flatten());
@@ -209,18 +211,17 @@ impl Engine {
     }
 
     /// Sends checked segments through the layers, as many tokens at once as a pass takes. After each
-    /// pass that has wanted tokens `head` is called with their number; what it reads of them are the
-    /// rows that were kept.
+    /// pass that has wanted tokens `head` is called with their number.
     fn passes(&mut self, segments: &mut [Segment<'_>], mut head: impl FnMut(&mut Self, usize)) {
         let (mut index, mut done) = (0, 0);
         while index < segments.len() {
             let mut batch = Vec::new();
-            let mut kept = Vec::new();
+            let mut wanted = Vec::new();
             let mut n = 0;
             for segment in &mut segments[index..] {
                 let first_wanted = segment.tokens.len() - segment.rows();
                 let end = segment.tokens.len().min(done + MICRO_BATCH - n);
-                kept.extend((done.max(first_wanted)..end).map(|token| n + token - done));
+                wanted.extend((done.max(first_wanted)..end).map(|token| n + token - done));
                 n += end - done;
                 if end > done {
                     batch.push(Sequence {
@@ -243,17 +244,16 @@ impl Engine {
                 &mut self.compute,
                 &mut self.ropes,
                 &mut batch,
+                &wanted,
                 &mut self.state,
             );
-            if !kept.is_empty() {
-                let rows = kept.len();
-                transformer::keep(&self.config, &mut self.state, kept.into_iter());
-                head(self, rows);
+            if !wanted.is_empty() {
+                head(self, wanted.len());
             }
         }
     }
 
-    /// Computes the logits of some of the rows that were kept.
+    /// Computes the logits of some of the last pass's wanted tokens.
     fn logits_of(&mut self, rows: std::ops::Range<usize>, out: &mut [f32]) {
         transformer::logits(
             &self.config,

@@ -408,7 +408,7 @@ fn wanted_rows_come_in_order_over_the_cuts_of_micro_batches() {
         cache.truncate(0);
     }
     let rows = engine
-        .map_logits(&mut segments(&mut caches, &all), |index, row| {
+        .map_logits(&mut segments(&mut caches, &all), |_, index, row| {
             let bits: Vec<_> = row.iter().map(|x| x.to_bits()).collect();
             (index, bits)
         })

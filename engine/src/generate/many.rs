@@ -246,7 +246,7 @@ impl<'p> Batch<'p, '_> {
                 wanted: 1,
             })
             .collect();
-        engine.map_logits(&mut segments, |row, logits| {
+        engine.map_logits(&mut segments, |_, row, logits| {
             let mut greatest = Vec::new();
             let k = wants[row].map_or(logits.len(), usize::from);
             sampler::greatest(logits, k, &mut greatest);

@@ -121,10 +121,17 @@ fn some_heads<I: Isa, E: Element, const H: usize>(
     for h in 1..H {
         heads[h] = &queries[h * dim..][..dim];
     }
-    for (k, key) in keys.chunks_exact(dim).enumerate() {
-        let dots = dots(isa, heads, key);
+    if dim.is_multiple_of(LANES) {
         for h in 0..H {
-            scores[h * n_keys + k] = dots[h] * head.scale;
+            let scores = &mut scores[h * n_keys..][..n_keys];
+            scores_of(isa, heads[h], keys, head.scale, scores);
+        }
+    } else {
+        for (k, key) in keys.chunks_exact(dim).enumerate() {
+            let dots = dots(isa, heads, key);
+            for h in 0..H {
+                scores[h * n_keys + k] = dots[h] * head.scale;
+            }
         }
     }
     let mut sums = [0.0; H];
@@ -144,6 +151,46 @@ fn some_heads<I: Isa, E: Element, const H: usize>(
         for x in out {
             *x /= sum;
         }
+    }
+}
+
+/// Dot products of one query of whole lanes with all keys, four of them abreast, scaled.
+#[inline(always)]
+fn scores_of<I: Isa, E: Element>(
+    isa: I,
+    query: &[f32],
+    keys: &[E],
+    scale: f32,
+    scores: &mut [f32],
+) {
+    const KEYS: usize = 4;
+    let dim = query.len();
+    let (query, _) = query.as_chunks::<LANES>();
+    let (fours, rest) = scores.as_chunks_mut::<KEYS>();
+    let mut of_fours = keys.chunks_exact(KEYS * dim);
+    for (scores, keys) in fours.iter_mut().zip(&mut of_fours) {
+        let mut chunks = [&[][..]; KEYS];
+        for (chunks, key) in chunks.iter_mut().zip(keys.chunks_exact(dim)) {
+            *chunks = &key.as_chunks::<LANES>().0[..query.len()];
+        }
+        let mut sums = [isa.zero(); KEYS];
+        for (i, query) in query.iter().enumerate() {
+            let query = isa.load(query);
+            for k in 0..KEYS {
+                sums[k] = isa.mul_add(query, E::load(isa, &chunks[k][i]), sums[k]);
+            }
+        }
+        *scores = isa.fold_four(sums);
+        for score in scores {
+            *score *= scale;
+        }
+    }
+    for (score, key) in rest.iter_mut().zip(of_fours.remainder().chunks_exact(dim)) {
+        let mut sum = isa.zero();
+        for (query, key) in query.iter().zip(key.as_chunks::<LANES>().0) {
+            sum = isa.mul_add(isa.load(query), E::load(isa, key), sum);
+        }
+        *score = isa.fold(sum) * scale;
     }
 }
 

@@ -20,7 +20,7 @@ use formats::{Format, UNIT};
 pub(super) use formats::bf16_to_f32;
 #[cfg(target_arch = "x86_64")]
 pub(super) use k_blocks::six_bits;
-pub(super) use tiles::tile;
+pub(super) use tiles::{fold_tile, tile};
 
 /// Evaluates an expression with `$format` standing for the [`Format`] of a type.
 macro_rules! with_format {

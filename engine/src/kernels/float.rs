@@ -146,35 +146,22 @@ pub(crate) fn quantize(input: &[f32], out: QuantizedRow<'_>) {
 }
 
 /// Writes the codes of values that share a block sum, and returns it.
+///
+/// Two plain loops: as one, in lanes, compilers take the codes out of the registers byte by byte.
 #[inline(always)]
 fn round_to_codes(input: &[f32], scale: f32, codes: &mut [i8]) -> i32 {
-    let code = |x: f32| {
-        const MAGIC: f32 = 12_582_912.0;
+    // Its low byte is 0, so that of a sum is the integer's.
+    const MAGIC: f32 = 12_582_912.0;
+    for (code, x) in codes.iter_mut().zip(input) {
         let x = x * scale;
         let x = if x > 127.0 { 127.0 } else { x };
         let x = if x >= -128.0 { x } else { -128.0 };
         // Integers in this range round alike before and after the clamp.
-        (x + MAGIC)
-            .to_bits()
-            .wrapping_sub(MAGIC.to_bits())
-            .cast_signed()
-    };
-    // A sum for each lane: one for all of them keeps the loop from being vectorised.
-    let mut sums = [0; LANES];
-    let (chunks, rest) = input.as_chunks::<LANES>();
-    let (code_chunks, code_rest) = codes.as_chunks_mut::<LANES>();
-    for (codes, chunk) in code_chunks.iter_mut().zip(chunks) {
-        for j in 0..LANES {
-            let code = code(chunk[j]);
-            codes[j] = code as i8;
-            sums[j] += code;
-        }
+        *code = (x + MAGIC).to_bits() as i8;
     }
-    let mut sum = sums.iter().sum();
-    for (out, &x) in code_rest.iter_mut().zip(rest) {
-        let code = code(x);
-        *out = code as i8;
-        sum += code;
+    let mut sum = 0;
+    for &code in &*codes {
+        sum += i32::from(code);
     }
     sum
 }

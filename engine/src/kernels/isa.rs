@@ -25,6 +25,15 @@ pub(super) trait Isa: Copy {
     fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// Folds the lanes by the tree of [`fold`](super::float::fold).
     fn fold(self, lanes: Self::Lanes) -> f32;
+    /// Folds four times 16 lanes, each as [`fold`](Isa::fold) does.
+    #[inline(always)]
+    fn fold_four(self, lanes: [Self::Lanes; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        for i in 0..4 {
+            sums[i] = self.fold(lanes[i]);
+        }
+        sums
+    }
     /// Reads 16 little-endian f32.
     fn load_f32(self, bytes: &[u8; 64]) -> Self::Lanes;
     /// Reads 16 little-endian f16.
@@ -37,9 +46,17 @@ pub(super) trait Isa: Copy {
     fn load_i8(self, bytes: &[u8; 16]) -> Self::Lanes;
     /// Reads 16 bytes of two nibbles: the low nibbles − 8, and the high nibbles − 8.
     fn load_nibbles(self, bytes: &[u8; 16]) -> [Self::Lanes; 2];
-    /// Adds the products of `R` rows with `T` tokens to their lanes, `(part, R, T, PART)`; both lie as
-    /// [`dense::tiles`](super::dense::tiles) says.
-    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]);
+    /// Adds the products of `R` rows with `T` tokens to their lanes, `(part, R, T, PART)`, or to zeros
+    /// where it is the `first` time; both lie as [`dense::tiles`](super::dense::tiles) says.
+    fn tile<const R: usize, const T: usize>(
+        self,
+        rows: &[f32],
+        tokens: &[f32],
+        first: bool,
+        lanes: &mut [f32],
+    );
+    /// Folds the lanes of a tile, each as [`fold`](Isa::fold) does; returns `(T, R)`.
+    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T];
     /// Asks for the cache line `offset` bytes behind the start of `bytes`; it need not be readable.
     fn prefetch(self, bytes: &[u8], offset: usize);
     /// As [`prefetch`](Isa::prefetch), but not into L1: for what is read after other work.

@@ -124,6 +124,16 @@ fn tokens<I: TernaryIsa, const T: usize>(
                 let blocks = first..n_blocks.min(first + stretch);
                 let panels = &mut panels[..blocks.len()];
                 isa.unpack(&packed[blocks.clone()], panels);
+                let mut place = Place {
+                    weight_scale,
+                    input,
+                    group,
+                    first_token: start,
+                    sums: &mut sums,
+                    begun: first > 0,
+                    ends: blocks.end == n_blocks,
+                    out: &mut *out,
+                };
                 let mut t = start;
                 while t + T <= end {
                     let mut x = [&[][..]; T];
@@ -135,35 +145,67 @@ fn tokens<I: TernaryIsa, const T: usize>(
                         };
                     }
                     let dots = isa.tile::<T>(panels, x);
-                    let sums = &mut sums[t - start..][..T];
                     for i in 0..T {
-                        add(&mut sums[i], dots[i], first > 0);
+                        place.put(t + i, dots[i]);
                     }
                     t += T;
                 }
                 while t < end {
-                    let sums = &mut sums[t - start..end - start];
                     if I::PAIRED {
                         let (x, y) = pairs[(t - start) * n_blocks..].split_at(n_blocks);
                         let x = [&x[blocks.clone()], &y[blocks.clone()]];
                         let dots = isa.tile::<2>(panels, x);
-                        for (sum, dots) in sums.iter_mut().zip(dots) {
-                            add(sum, dots, first > 0);
+                        for (t, dots) in (t..end).zip(dots) {
+                            place.put(t, dots);
                         }
                         t += 2;
                     } else {
                         let [dots] = isa.tile::<1>(panels, [&token(input, t)[blocks.clone()]]);
-                        add(&mut sums[0], dots, first > 0);
+                        place.put(t, dots);
                         t += 1;
                     }
                 }
             }
-            for (t, dots) in (start..end).zip(&sums) {
-                let (scale, sum) = (input.scale(t), input.sum(t));
-                let y = dots.map(|dot| rescale(dot, sum, scale, weight_scale));
-                write(out, t, group, &y);
+        }
+    }
+}
+
+/// Where the dot products of a group of rows go, stretch by stretch.
+struct Place<'a, 'b> {
+    weight_scale: f32,
+    input: &'a Activations,
+    group: usize,
+    /// Token of the first of `sums`.
+    first_token: usize,
+    /// What earlier stretches have yielded.
+    sums: &'a mut [Dots],
+    begun: bool,
+    /// Whether this is the last stretch.
+    ends: bool,
+    out: &'a mut Columns<'b>,
+}
+
+impl Place<'_, '_> {
+    /// Adds a token's dot products; after the last stretch they are rescaled and written.
+    #[inline(always)]
+    fn put(&mut self, token: usize, mut dots: Dots) {
+        if !(self.begun || self.ends) {
+            self.sums[token - self.first_token] = dots;
+            return;
+        }
+        if self.begun {
+            let sums = &mut self.sums[token - self.first_token];
+            for r in 0..TERNARY_GROUP {
+                dots[r] += sums[r];
+            }
+            if !self.ends {
+                *sums = dots;
+                return;
             }
         }
+        let (scale, sum) = (self.input.scale(token), self.input.sum(token));
+        let y = dots.map(|dot| rescale(dot, sum, scale, self.weight_scale));
+        write(self.out, token, self.group, &y);
     }
 }
 
@@ -182,14 +224,6 @@ fn interleave(first: Token<'_>, second: Token<'_>, pair: &mut [Block]) {
             both[..8].copy_from_slice(a);
             both[8..].copy_from_slice(b);
         }
-    }
-}
-
-/// Adds to sums, or begins them.
-#[inline(always)]
-fn add(sums: &mut Dots, dots: Dots, begun: bool) {
-    for r in 0..TERNARY_GROUP {
-        sums[r] = if begun { sums[r] + dots[r] } else { dots[r] };
     }
 }
 

@@ -6,6 +6,7 @@ macro_rules! float_steps {
     ($features:literal) => {
         float_steps! {
             $features:
+            log_sum::exp_sum(logits: &[f32], out: &mut $crate::kernels::ExpSum),
             float::quantize(input: &[f32], out: $crate::kernels::QuantizedRow<'_>),
             float::rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),
             float::add_rms_norm(input: &[f32], gain: &[f32], eps: f32, out: &mut [f32]),

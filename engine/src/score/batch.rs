@@ -174,16 +174,18 @@ impl<'e> Scorer<'e> {
             });
             rows.extend(wanted.map(|position| (index, position)));
         }
-        let tokens = self.engine.map_logits(&mut segments, |row, logits| {
-            let (index, position) = rows[row];
-            let row = Row::new(logits);
-            let of_request = |request: &Scored| request.token(position, &row);
-            items[index]
-                .requests
-                .iter()
-                .map(of_request)
-                .collect::<Vec<_>>()
-        })?;
+        let tokens = self
+            .engine
+            .map_logits(&mut segments, |kernel, row, logits| {
+                let (index, position) = rows[row];
+                let row = Row::new(kernel, logits);
+                let of_request = |request: &Scored| request.token(position, &row);
+                items[index]
+                    .requests
+                    .iter()
+                    .map(of_request)
+                    .collect::<Vec<_>>()
+            })?;
         for ((index, _), tokens) in rows.into_iter().zip(tokens) {
             for (score, token) in scores[index].iter_mut().zip(tokens) {
                 if let Some(token) = token {
@@ -249,10 +251,12 @@ impl<'e> Scorer<'e> {
             });
             rows.extend(wanted.map(|position| (*index, *request, position)));
         }
-        let tokens = self.engine.map_logits(&mut segments, |row, logits| {
-            let (index, request, position) = rows[row];
-            items[index].requests[request].token(position, &Row::new(logits))
-        })?;
+        let tokens = self
+            .engine
+            .map_logits(&mut segments, |kernel, row, logits| {
+                let (index, request, position) = rows[row];
+                items[index].requests[request].token(position, &Row::new(kernel, logits))
+            })?;
         for ((index, request, _), token) in rows.into_iter().zip(tokens) {
             if let Some(token) = token {
                 scores[index][request].add(token);

@@ -120,8 +120,16 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
+    fn tile<const R: usize, const T: usize>(
+        self,
+        rows: &[f32],
+        tokens: &[f32],
+        first: bool,
+        lanes: &mut [f32],
+    ) {
         dense::tile::<_, 4, R, T>(
+            // SAFETY: `self` can only come from `detect`.
+            unsafe { quad::load_four(&[0.0; 4]) },
             |values| {
                 // SAFETY: `self` can only come from `detect`.
                 unsafe { quad::load_four(values) }
@@ -136,8 +144,14 @@ impl Isa for Neon {
             },
             rows,
             tokens,
+            first,
             lanes,
         );
+    }
+
+    #[inline(always)]
+    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T] {
+        dense::fold_tile(self, lanes)
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@
 //!
 //! Rows and tokens lie as tiles read them: `(part, 16 columns, row or token, lanes of the part)`.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use super::{
     super::{
@@ -27,6 +27,39 @@ const PANEL_TILES: usize = 2;
 /// Tokens that meet a panel before the next one is widened.
 const PASS: usize = 96;
 
+thread_local! {
+    /// Kept from one product to the next: small ones would spend their time on fresh pages.
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+}
+
+/// What a thread lays out for its tiles.
+#[derive(Debug)]
+struct Scratch {
+    /// Widened rows.
+    panel: AlignedBytes,
+    /// `(stretch, tile of tokens)`.
+    packed: AlignedBytes,
+    /// Lanes of dot products that go on in the next stretch, `(tile of tokens, tile of rows)`; where
+    /// there is but one stretch, those of one tile.
+    lanes: AlignedBytes,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            panel: AlignedBytes::new(),
+            packed: AlignedBytes::new(),
+            lanes: AlignedBytes::new(),
+        }
+    }
+}
+
 /// Matrix times several vectors.
 #[inline(always)]
 pub(super) fn product<I: Isa, const R: usize, const T: usize>(
@@ -42,22 +75,23 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
     // Passes of about equal length, of whole tiles.
     let n_passes = n_tokens.div_ceil(PASS).max(1);
     let pass = n_tokens.div_ceil(n_passes).next_multiple_of(T);
+    let kept_lanes = if cols > STRETCH {
+        pass * panel_rows * LANES
+    } else {
+        R * T * LANES
+    };
 
-    let mut panel = floats(panel_rows * STRETCH);
-    let panel = as_floats(&mut panel);
-    // (stretch, tile of tokens)
-    let mut packed = floats(pass * cols.next_multiple_of(LANES));
-    let packed = as_floats(&mut packed);
-    // (tile of tokens, tile of rows)
-    let mut lanes = floats(pass * panel_rows * LANES);
-    let lanes = as_floats(&mut lanes);
+    // Not a borrow: code within a closure would not be compiled for the ISA.
+    let mut scratch = SCRATCH.take();
+    let panel = floats(&mut scratch.panel, panel_rows * STRETCH);
+    let packed = floats(&mut scratch.packed, pass * cols.next_multiple_of(LANES));
+    let lanes = floats(&mut scratch.lanes, kept_lanes);
 
     for start in (0..n_tokens).step_by(pass.max(1)) {
         let end = n_tokens.min(start + pass);
         pack::<I, T>(isa, &input[start * cols..end * cols], cols, pass, packed);
         for first in range.clone().step_by(panel_rows) {
             let rows = first..range.end.min(first + panel_rows);
-            lanes.fill(0.0);
             for col in (0..cols).step_by(STRETCH) {
                 let n_cols = STRETCH.min(cols - col);
                 let width = n_cols.next_multiple_of(LANES);
@@ -67,31 +101,62 @@ pub(super) fn product<I: Isa, const R: usize, const T: usize>(
                         scatter::<I, R>(isa, x, i, nth % R, tile);
                     });
                 }
-                let ahead = Ahead::new(weights, &rows, col + n_cols);
-                let rows = &panel[..rows.len().next_multiple_of(R) * width];
+                let mut panel = Panel {
+                    rows: &panel[..rows.len().next_multiple_of(R) * width],
+                    width,
+                    first: col == 0,
+                    last: col + n_cols == cols,
+                    ahead: Ahead::new(weights, &rows, col + n_cols),
+                };
                 let tokens = &packed[col * pass..][..(end - start).next_multiple_of(T) * width];
-                add_panel::<I, R, T>(isa, rows, tokens, width, ahead, lanes);
-            }
-            for (token, t) in (start..end).zip(0..) {
-                let of_tile = &lanes[t / T * PANEL_TILES * R * T * LANES..];
-                let out = &mut out.token(token)[first - range.start..][..rows.len()];
-                let tiles = of_tile.chunks_exact(R * T * LANES);
-                for (tile, out) in tiles.zip(out.chunks_mut(R)) {
-                    for (r, out) in out.iter_mut().enumerate() {
-                        *out = fold::<I, R, T>(isa, tile, r, t % T);
-                    }
-                }
+                let mut place = Place {
+                    tokens: start..end,
+                    rows: first - range.start..rows.end - range.start,
+                    out: &mut *out,
+                };
+                panel.add::<I, R, T>(isa, tokens, lanes, &mut place);
             }
         }
     }
+    SCRATCH.set(scratch);
 }
 
-fn floats(len: usize) -> AlignedBytes {
-    AlignedBytes::zeroed(len * size_of::<f32>())
+/// Returns `len` floats, of any value.
+fn floats(bytes: &mut AlignedBytes, len: usize) -> &mut [f32] {
+    let n_bytes = len * size_of::<f32>();
+    if bytes.len() < n_bytes {
+        *bytes = AlignedBytes::zeroed(n_bytes);
+    }
+    &mut bytemuck::cast_slice_mut(bytes.as_mut_slice())[..len]
 }
 
-fn as_floats(bytes: &mut AlignedBytes) -> &mut [f32] {
-    bytemuck::cast_slice_mut(bytes.as_mut_slice())
+/// Where the dot products of a panel go.
+struct Place<'a, 'b> {
+    tokens: Range<usize>,
+    /// Counted from the first row of `out`.
+    rows: Range<usize>,
+    out: &'a mut Columns<'b>,
+}
+
+impl Place<'_, '_> {
+    /// Writes what a tile yields: that of the rows and tokens there are.
+    #[inline(always)]
+    fn put<const R: usize, const T: usize>(
+        &mut self,
+        tile_of_tokens: usize,
+        tile_of_rows: usize,
+        dots: &[[f32; R]; T],
+    ) {
+        let first = self.rows.start + tile_of_rows * R;
+        let tokens = self.tokens.start + tile_of_tokens * T..self.tokens.end;
+        for (token, dots) in tokens.zip(dots) {
+            let out = &mut self.out.token(token)[first..self.rows.end];
+            match out.first_chunk_mut::<R>() {
+                Some(out) => *out = *dots,
+                None => out.copy_from_slice(&dots[..out.len()]),
+            }
+        }
+    }
 }
 
 /// Writes 16 columns of one of a tile's `N` rows, or tokens.
@@ -112,20 +177,24 @@ fn scatter<I: Isa, const N: usize>(
     }
 }
 
-/// Folds the lanes of one dot product.
+/// Folds the lanes of a tile, `(part, R, T, lanes of the part)`: an [`Isa::fold_tile`] one by one.
 #[inline(always)]
-fn fold<I: Isa, const R: usize, const T: usize>(
+pub(in super::super) fn fold_tile<I: Isa, const R: usize, const T: usize>(
     isa: I,
     tile: &[f32],
-    row: usize,
-    token: usize,
-) -> f32 {
-    let mut values = [0.0; LANES];
-    for (part, values) in values.chunks_exact_mut(I::PART).enumerate() {
-        let at = ((part * R + row) * T + token) * I::PART;
-        values.copy_from_slice(&tile[at..][..I::PART]);
+) -> [[f32; R]; T] {
+    let mut dots = [[0.0; R]; T];
+    for (token, dots) in dots.iter_mut().enumerate() {
+        for (row, dot) in dots.iter_mut().enumerate() {
+            let mut values = [0.0; LANES];
+            for (part, values) in values.chunks_exact_mut(I::PART).enumerate() {
+                let at = ((part * R + row) * T + token) * I::PART;
+                values.copy_from_slice(&tile[at..][..I::PART]);
+            }
+            *dot = isa.fold(isa.load(&values));
+        }
     }
-    isa.fold(isa.load(&values))
+    dots
 }
 
 /// Lays tokens, `(n, cols)`, as tiles read them, stretch by stretch; each stretch has room for
@@ -213,36 +282,56 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// Adds the products of a panel with all tokens to their lanes.
-#[inline(always)]
-fn add_panel<I: Isa, const R: usize, const T: usize>(
-    isa: I,
-    rows: &[f32],
-    tokens: &[f32],
+/// Some rows' stretch of columns.
+struct Panel<'a> {
+    /// Tiles of rows.
+    rows: &'a [f32],
     width: usize,
-    mut ahead: Ahead<'_>,
-    lanes: &mut [f32],
-) {
-    let share = ahead.lines().div_ceil(tokens.len() / (T * width));
-    let of_tokens = lanes.chunks_exact_mut(PANEL_TILES * R * T * LANES);
-    for (x, lanes) in tokens.chunks_exact(T * width).zip(of_tokens) {
-        ahead.ask(isa, share);
-        let tiles = lanes.chunks_exact_mut(R * T * LANES);
-        for (w, lanes) in rows.chunks_exact(R * width).zip(tiles) {
-            isa.tile::<R, T>(w, x, lanes);
+    /// Whether dot products begin here, and whether they end here.
+    first: bool,
+    last: bool,
+    ahead: Ahead<'a>,
+}
+
+impl Panel<'_> {
+    /// Adds its products with all tokens to their lanes; of dot products that end, the lanes are
+    /// folded while they are at hand.
+    #[inline(always)]
+    fn add<I: Isa, const R: usize, const T: usize>(
+        &mut self,
+        isa: I,
+        tokens: &[f32],
+        lanes: &mut [f32],
+        place: &mut Place<'_, '_>,
+    ) {
+        let width = self.width;
+        let share = self.ahead.lines().div_ceil(tokens.len() / (T * width));
+        let is_whole = self.first && self.last;
+        for (t, x) in tokens.chunks_exact(T * width).enumerate() {
+            self.ahead.ask(isa, share);
+            for (r, w) in self.rows.chunks_exact(R * width).enumerate() {
+                let nth = if is_whole { 0 } else { t * PANEL_TILES + r };
+                let lanes = &mut lanes[nth * R * T * LANES..][..R * T * LANES];
+                isa.tile::<R, T>(w, x, self.first, lanes);
+                if self.last {
+                    place.put(t, r, &isa.fold_tile::<R, T>(lanes));
+                }
+            }
         }
     }
 }
 
-/// Adds the products of `R` rows with `T` tokens to their lanes, `(part, R, T, lanes of the part)`:
-/// an [`Isa::tile`] over registers of `PART` lanes.
+/// Adds the products of `R` rows with `T` tokens to their lanes, `(part, R, T, lanes of the part)`,
+/// or to zeros: an [`Isa::tile`] over registers of `PART` lanes.
 #[inline(always)]
 pub(in super::super) fn tile<V: Copy, const PART: usize, const R: usize, const T: usize>(
+    zero: V,
     load: impl Fn(&[f32; PART]) -> V,
     store: impl Fn(V, &mut [f32; PART]),
     mul_add: impl Fn(V, V, V) -> V,
     w: &[f32],
     x: &[f32],
+    first: bool,
     lanes: &mut [f32],
 ) {
     let parts = LANES / PART;
@@ -252,14 +341,16 @@ pub(in super::super) fn tile<V: Copy, const PART: usize, const R: usize, const T
     let w_parts = w.chunks_exact(w.len() / parts);
     let x_parts = x.chunks_exact(x.len() / parts);
     for ((w, x), lanes) in w_parts.zip(x_parts).zip(lanes.chunks_exact_mut(R * T)) {
-        let mut sums = [[load(&lanes[0]); T]; R];
-        for r in 0..R {
-            for t in 0..T {
-                sums[r][t] = load(&lanes[r * T + t]);
+        let mut sums = [[zero; T]; R];
+        if !first {
+            for r in 0..R {
+                for t in 0..T {
+                    sums[r][t] = load(&lanes[r * T + t]);
+                }
             }
         }
         for (w, x) in w.chunks_exact(R).zip(x.chunks_exact(T)) {
-            let mut tokens = [sums[0][0]; T];
+            let mut tokens = [zero; T];
             for t in 0..T {
                 tokens[t] = load(&x[t]);
             }

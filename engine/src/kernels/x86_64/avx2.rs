@@ -211,6 +211,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn fold_four(self, lanes: [Pair; 4]) -> [f32; 4] {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { tile::fold_four(lanes) }
+    }
+
+    #[inline(always)]
     fn load_f32(self, bytes: &[u8; 64]) -> Pair {
         // SAFETY: `self` can only come from `detect`.
         unsafe { pair::load(bytes) }
@@ -247,10 +253,28 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
+    fn tile<const R: usize, const T: usize>(
+        self,
+        rows: &[f32],
+        tokens: &[f32],
+        first: bool,
+        lanes: &mut [f32],
+    ) {
         const { assert!(R == tile::ROWS && T == tile::TOKENS) };
         // SAFETY: `self` can only come from `detect`.
-        unsafe { tile::add(rows, tokens, lanes) }
+        unsafe { tile::add(rows, tokens, first, lanes) }
+    }
+
+    #[inline(always)]
+    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T] {
+        const { assert!(R == tile::ROWS && T == tile::TOKENS) };
+        let mut dots = [[0.0; R]; T];
+        for (token, dots) in dots.iter_mut().enumerate() {
+            // SAFETY: `self` can only come from `detect`.
+            let rows = unsafe { tile::fold(lanes, token) };
+            dots.copy_from_slice(&rows);
+        }
+        dots
     }
 
     #[inline(always)]

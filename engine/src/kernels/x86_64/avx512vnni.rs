@@ -233,15 +233,28 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const T: usize>(self, rows: &[f32], tokens: &[f32], lanes: &mut [f32]) {
+    fn tile<const R: usize, const T: usize>(
+        self,
+        rows: &[f32],
+        tokens: &[f32],
+        first: bool,
+        lanes: &mut [f32],
+    ) {
         dense::tile::<_, LANES, R, T>(
+            self.zero(),
             |values| self.load(values),
             |sums, values| self.store(sums, values),
             |a, b, c| self.mul_add(a, b, c),
             rows,
             tokens,
+            first,
             lanes,
         );
+    }
+
+    #[inline(always)]
+    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T] {
+        dense::fold_tile(self, lanes)
     }
 
     #[inline(always)]

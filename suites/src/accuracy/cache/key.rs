@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Raised whenever an item is evaluated or scored in another way than before, or told in another.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What an item's result depends on.
 ///

@@ -152,7 +152,11 @@ fn tile<const T: usize>(panels: &[Panel], tokens: [Token<'_>; T]) -> [Dots; T] {
         for t in 0..T {
             for r in 0..TERNARY_GROUP {
                 let wide = _mm256_madd_epi16(narrow[t][r], ones);
-                sums[t][r] = _mm256_add_epi32(sums[t][r], wide);
+                sums[t][r] = if start == 0 {
+                    wide
+                } else {
+                    _mm256_add_epi32(sums[t][r], wide)
+                };
             }
         }
     }
