@@ -10,8 +10,8 @@ use std::{
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, Numerics, RunId,
-        Selector, SuiteSpec, Workload,
+        AccuracySpec, AttemptId, Job, JobId, KvType, LatencySpec, Model, ModelSource, Numerics,
+        RunId, Selector, SuiteSpec, Workload,
     },
     record::{Grade, Measurement, Metric, Outcome, Reading, Record, RecordBody},
 };
@@ -64,6 +64,8 @@ fn job(id: JobId, script: &str, suite: SuiteSpec) -> Job {
         },
         kernel: "auto".to_owned(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector {

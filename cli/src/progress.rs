@@ -195,7 +195,7 @@ impl Progress {
     }
 }
 
-/// Returns a job in a reader's words: model, kernel and numerics where they are asked for, threads,
+/// Returns a job in a reader's words: model, kernel and how it is computed where they are asked for, threads,
 /// suite.
 pub(crate) fn label(job: &wire::Job) -> String {
     let model = job.model.as_ref().map_or("?", |model| model.id.as_str());
@@ -207,8 +207,16 @@ pub(crate) fn label(job: &wire::Job) -> String {
         "" | "exact" => String::new(),
         numerics => format!(" {numerics}"),
     };
+    let kv = match job.kv.as_str() {
+        "" | "f32" => String::new(),
+        kv => format!(" kv {kv}"),
+    };
+    let head = match job.head.as_str() {
+        "" => String::new(),
+        head => format!(" {head} head"),
+    };
     format!(
-        "{model}{kernel}{numerics} t{} {}",
+        "{model}{kernel}{numerics}{kv}{head} t{} {}",
         job.threads,
         suite_label(job.suite.as_ref())
     )

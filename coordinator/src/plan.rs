@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
 
 use tritmark_proto::{
-    job::{Job, Model, Numerics, RunId, Selector, SuiteSpec},
+    job::{Head, Job, KvType, Model, Numerics, RunId, Selector, SuiteSpec},
     machine::Machine,
 };
 
@@ -83,9 +83,17 @@ struct PlanModel {
     model: Model,
     threads: Vec<NonZeroU32>,
     kernels: Vec<String>,
-    numerics: Numerics,
+    how: How,
     /// Byte of the source's key in the text.
     source_at: usize,
+}
+
+/// How a model is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct How {
+    numerics: Numerics,
+    kv: KvType,
+    head: Option<Head>,
 }
 
 /// A suite: one entry of `specs` for each workload or task.

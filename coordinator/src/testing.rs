@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, path::Path, sync::Arc};
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, AttemptId, Job, JobId, LatencySpec, Model, ModelSource, Numerics, RunId,
-        ScoreOn, Selector, SuiteSpec, Workload,
+        AccuracySpec, AttemptId, Job, JobId, KvType, LatencySpec, Model, ModelSource, Numerics,
+        RunId, ScoreOn, Selector, SuiteSpec, Workload,
     },
     machine::Machine,
     record::{
@@ -108,6 +108,8 @@ pub(crate) fn job(
         },
         kernel: "auto".into(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector::default(),
@@ -144,6 +146,7 @@ pub(crate) fn facts(n_items: Option<u64>) -> RecordBody {
         kernel: "x86_64-avx2".into(),
         lossy_kernel: false,
         numerics: Numerics::Exact,
+        kv: KvType::F32,
         numerics_version: 1,
         n_params: 10,
         n_linear_params: 8,

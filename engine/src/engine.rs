@@ -186,7 +186,7 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn change_kernel(
         &mut self,
-        change: impl FnOnce(Box<dyn crate::kernels::Kernel>) -> Box<dyn crate::kernels::Kernel>,
+        change: impl FnOnce(Box<dyn Kernel>) -> Box<dyn Kernel>,
     ) {
         let name = self.compute.kernel.name();
         let choice = KernelChoice::Named(name);

@@ -10,8 +10,9 @@ use std::{num::NonZeroU32, str::FromStr};
 use crate::{
     bundle::{Failure, FailureClass, JobState},
     job::{
-        AccuracySpec, AttemptId, ChatSpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model,
-        ModelSource, Numerics, RunId, ScoreOn, Selector, Shard, SuiteSpec, Synth, Workload,
+        AccuracySpec, AttemptId, ChatSpec, EnergySpec, Head, Job, JobId, KvType, LatencySpec,
+        MemorySpec, Model, ModelSource, Numerics, RunId, ScoreOn, Selector, Shard, SuiteSpec,
+        Synth, Workload,
     },
     machine::{Cache, Machine},
     wire,
@@ -58,6 +59,25 @@ fn numerics(field: &'static str, name: &str) -> Result<Numerics, InvalidMessage>
         return Ok(Numerics::Exact);
     }
     Numerics::from_name(name).ok_or_else(|| invalid(field, format!("unknown numerics `{name}`")))
+}
+
+/// Reads how keys and values are kept; older programs say nothing.
+fn kv(field: &'static str, name: &str) -> Result<KvType, InvalidMessage> {
+    if name.is_empty() {
+        return Ok(KvType::F32);
+    }
+    KvType::from_name(name)
+        .ok_or_else(|| invalid(field, format!("unknown type of keys and values `{name}`")))
+}
+
+/// Reads how the greatest logits are found, where a plan says so.
+fn head(name: &str) -> Result<Option<Head>, InvalidMessage> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let head = Head::from_name(name);
+    head.map(Some)
+        .ok_or_else(|| invalid("Job.head", format!("unknown head `{name}`")))
 }
 
 fn score_on(name: &str) -> Result<ScoreOn, InvalidMessage> {
@@ -242,6 +262,8 @@ impl From<Job> for wire::Job {
             model,
             kernel,
             numerics,
+            kv,
+            head,
             threads,
             suite,
             selector,
@@ -253,6 +275,8 @@ impl From<Job> for wire::Job {
             model: Some(model.into()),
             kernel,
             numerics: numerics.name().to_owned(),
+            kv: kv.name().to_owned(),
+            head: head.map_or_else(String::new, |head| head.name().to_owned()),
             threads: threads.get(),
             suite: Some(suite.into()),
             selector: Some(selector.into()),
@@ -273,6 +297,8 @@ impl TryFrom<wire::Job> for Job {
             suite,
             selector,
             numerics: how,
+            kv: kept,
+            head: found,
         } = job;
         Ok(Self {
             id: JobId {
@@ -282,6 +308,8 @@ impl TryFrom<wire::Job> for Job {
             model: required("Job.model", model)?.try_into()?,
             kernel,
             numerics: numerics("Job.numerics", &how)?,
+            kv: kv("Job.kv", &kept)?,
+            head: head(&found)?,
             threads: positive("Job.threads", threads)?,
             suite: required("Job.suite", suite)?.try_into()?,
             selector: selector.unwrap_or_default().into(),

@@ -90,6 +90,65 @@ impl Numerics {
     }
 }
 
+/// How keys and values are kept; see the engine's `KvType`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// Rounded to f16.
+    F16,
+}
+
+impl KvType {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
+    /// Returns the name users know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Returns what a name stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+}
+
+/// How the greatest logits are found; see the engine's `HeadChoice`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// Among all logits.
+    Full,
+    /// Among those that an int8 copy of the head cannot rule out: the same to the bit.
+    Screened,
+}
+
+impl Head {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Screened];
+
+    /// Returns the name users know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Screened => "screened",
+        }
+    }
+
+    /// Returns what a name stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|head| head.name() == name)
+    }
+}
+
 /// Where programs that a model wrote are run against their tests.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -133,6 +192,13 @@ pub struct Job {
     /// How dense matrices in block formats are multiplied.
     #[serde(default)]
     pub numerics: Numerics,
+    /// How keys and values are kept.
+    #[serde(default)]
+    pub kv: KvType,
+    /// How the greatest logits are found; `None` for what suits the suite: all logits for accuracy,
+    /// a screen elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
     /// Threads of the engine.
     pub threads: NonZeroU32,
     /// How it is measured.

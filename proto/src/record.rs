@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{AttemptId, JobId, Numerics, RunId, Workload};
+use crate::job::{AttemptId, JobId, KvType, Numerics, RunId, Workload};
 
 /// One thing a worker found out, keyed by (job, attempt, sequence).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -591,6 +591,9 @@ pub struct ModelFacts {
     /// How dense matrices in block formats were multiplied; exact where there are none.
     #[serde(default)]
     pub numerics: Numerics,
+    /// How keys and values are kept.
+    #[serde(default)]
+    pub kv: KvType,
     /// Version of the engine's numerics.
     pub numerics_version: u32,
     /// Parameters of the whole model.

@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, path::Path};
 use tritmark_proto::{
     bundle::{FORMAT_VERSION, Failure, FailureClass, JobOutcome, JobState, Manifest, Run},
     job::{
-        AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource,
+        AccuracySpec, EnergySpec, Job, JobId, KvType, LatencySpec, MemorySpec, Model, ModelSource,
         Numerics, RunId, ScoreOn, Selector, SuiteSpec, Workload,
     },
     machine::{Cache, Machine},
@@ -516,6 +516,8 @@ impl Fixture {
                 },
                 kernel: "auto".to_owned(),
                 numerics: Numerics::Exact,
+                kv: KvType::F32,
+                head: None,
                 threads: NonZeroU32::new(threads).expect("threads"),
                 suite,
                 selector: Selector::default(),
@@ -647,6 +649,7 @@ pub(crate) fn facts(model: Sketch) -> ModelFacts {
         kernel: format!("x86_64-{}-avx2", model.format),
         lossy_kernel: false,
         numerics: Numerics::Exact,
+        kv: KvType::F32,
         numerics_version: 1,
         n_params: model.params + head,
         n_linear_params: model.params,

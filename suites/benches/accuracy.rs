@@ -11,7 +11,9 @@
 use std::{io, num::NonZeroU32, process::ExitCode, time::Instant};
 
 use tritmark_proto::{
-    job::{AccuracySpec, Job, JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec},
+    job::{
+        AccuracySpec, Job, JobId, KvType, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec,
+    },
     record::{Answer, Item, RecordBody},
 };
 use tritmark_suites::{Context, Sink, clock::SystemClock, run, sandbox};
@@ -94,6 +96,8 @@ fn main() -> ExitCode {
         },
         kernel: "auto".to_owned(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: threads.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN),
         suite: SuiteSpec::Accuracy(spec),
         selector: Selector::default(),

@@ -295,7 +295,7 @@ mod tests {
     use std::{io, num::NonZeroU32, path::PathBuf};
 
     use tritmark_proto::job::{
-        JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec, Workload,
+        JobId, KvType, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec, Workload,
     };
 
     use super::*;
@@ -371,6 +371,8 @@ mod tests {
             },
             kernel: "auto".to_owned(),
             numerics: Numerics::Exact,
+            kv: KvType::F32,
+            head: None,
             threads: NonZeroU32::MIN,
             suite: SuiteSpec::Energy(spec.clone()),
             selector: Selector::default(),

@@ -10,12 +10,13 @@ use std::{
 use tritmark_engine::{
     engine::{self, Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
     kernels::KernelChoice,
+    kv_cache,
     load::{self, LoadOptions, VocabSource},
     synth::{self, Format},
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{Job, ModelSource, Numerics, SuiteSpec, Synth},
+    job::{Head, Job, KvType, ModelSource, Numerics, SuiteSpec, Synth},
     record::ModelFacts,
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Opened {
     /// From opening the files to here.
     pub(crate) load_ns: u64,
     lossy_kernel: bool,
+    kv: KvType,
     source: load::ModelSource,
     path: PathBuf,
 }
@@ -65,10 +67,16 @@ impl Opened {
         let options = EngineOptions {
             threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
             kernel,
-            // Log-likelihoods need all logits: a screen would be memory for nothing.
-            head: match job.suite {
-                SuiteSpec::Accuracy(_) => HeadChoice::Full,
-                _ => HeadChoice::Screened,
+            head: match (job.head, &job.suite) {
+                (Some(Head::Full), _) => HeadChoice::Full,
+                (Some(Head::Screened), _) => HeadChoice::Screened,
+                // Log-likelihoods need all logits: a screen would be memory for nothing.
+                (None, SuiteSpec::Accuracy(_)) => HeadChoice::Full,
+                (None, _) => HeadChoice::Screened,
+            },
+            kv: match job.kv {
+                KvType::F32 => kv_cache::KvType::F32,
+                KvType::F16 => kv_cache::KvType::F16,
             },
             numerics: match job.numerics {
                 Numerics::Exact => engine::Numerics::Exact,
@@ -85,6 +93,7 @@ impl Opened {
             tokenizer,
             load_ns,
             lossy_kernel,
+            kv: job.kv,
             source: loaded.source,
             path,
         })
@@ -146,6 +155,7 @@ impl Opened {
                 engine::Numerics::Exact => Numerics::Exact,
                 engine::Numerics::Fast => Numerics::Fast,
             },
+            kv: self.kv,
             numerics_version: NUMERICS_VERSION,
             n_params,
             n_linear_params,

@@ -29,7 +29,9 @@ use tritmark_engine::{
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{AccuracySpec, Job, JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec},
+    job::{
+        AccuracySpec, Job, JobId, KvType, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec,
+    },
     record::{Answer, ChoiceAnswer, GeneratedAnswer, Item, RecordBody},
 };
 use tritmark_suites::{
@@ -237,6 +239,8 @@ fn score(data: &Path, golden: &Golden, n_items: fn(&GoldenTask) -> usize) -> Vec
                 },
                 kernel: "auto".to_owned(),
                 numerics: Numerics::Exact,
+                kv: KvType::F32,
+                head: None,
                 threads: NonZeroU32::MIN,
                 suite: SuiteSpec::Accuracy(spec(data, &task, run, n_items)),
                 selector: Selector::default(),

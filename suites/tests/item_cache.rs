@@ -9,7 +9,9 @@ use std::{
 };
 
 use tritmark_proto::{
-    job::{AccuracySpec, Job, JobId, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec},
+    job::{
+        AccuracySpec, Job, JobId, KvType, Model, ModelSource, Numerics, RunId, Selector, SuiteSpec,
+    },
     record::{Item, ItemOrigin, Metric, Outcome, RecordBody},
 };
 use tritmark_suites::{
@@ -72,6 +74,8 @@ fn job(spec: AccuracySpec) -> Job {
         },
         kernel: "auto".to_owned(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: NonZeroU32::MIN,
         suite: SuiteSpec::Accuracy(spec),
         selector: Selector::default(),

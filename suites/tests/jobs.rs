@@ -13,8 +13,8 @@ use tritmark_engine::synth::{self, Format};
 use tritmark_proto::{
     bundle::FailureClass,
     job::{
-        AccuracySpec, EnergySpec, Job, JobId, LatencySpec, MemorySpec, Model, ModelSource,
-        Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
+        AccuracySpec, EnergySpec, Head, Job, JobId, KvType, LatencySpec, MemorySpec, Model,
+        ModelSource, Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
     },
     record::{Answer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase, RecordBody},
 };
@@ -42,6 +42,8 @@ fn job(suite: SuiteSpec) -> Job {
         },
         kernel: "auto".to_owned(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector::default(),
@@ -210,6 +212,33 @@ fn a_record_says_fast_only_of_a_model_with_matrices_in_block_formats() {
     assert_eq!(q4_0[0].numerics, Numerics::Exact);
     assert_eq!(q4_0[1].numerics, Numerics::Fast);
     assert_ne!(q4_0[0].logits_fingerprint, q4_0[1].logits_fingerprint);
+}
+
+#[test]
+fn keys_and_values_in_f16_take_half_and_a_head_is_screened_where_a_plan_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = || SuiteSpec::Memory(MemorySpec { workload: WORKLOAD });
+    let done = |kv, head| {
+        let job = Job {
+            kv,
+            head,
+            ..job(suite())
+        };
+        let (bodies, end) = work(job, 0, folder.path());
+        end.unwrap();
+        (facts(&bodies).clone(), values(&bodies, Metric::KvBytes)[0])
+    };
+    let (usual, wide) = done(KvType::F32, None);
+    let (half, narrow) = done(KvType::F16, None);
+    assert_eq!((usual.kv, half.kv), (KvType::F32, KvType::F16));
+    assert!((wide - 2.0 * narrow).abs() < 0.5);
+    assert_ne!(usual.logits_fingerprint, half.logits_fingerprint);
+    let (full, _) = done(KvType::F32, Some(Head::Full));
+    let (screened, _) = done(KvType::F32, Some(Head::Screened));
+    assert!(!full.head_format.contains("screened"));
+    assert!(screened.head_format.contains("screened"));
+    assert_eq!(screened.head_format, usual.head_format);
+    assert_eq!(full.logits_fingerprint, screened.logits_fingerprint);
 }
 
 #[test]

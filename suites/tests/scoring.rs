@@ -12,8 +12,8 @@ use std::{
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, ChatSpec, Job, JobId, Model, ModelSource, Numerics, RunId, ScoreOn, Selector,
-        SuiteSpec,
+        AccuracySpec, ChatSpec, Job, JobId, KvType, Model, ModelSource, Numerics, RunId, ScoreOn,
+        Selector, SuiteSpec,
     },
     record::{Answer, Item, RecordBody},
 };
@@ -74,6 +74,8 @@ fn job(folder: &Path, task: &str, score_on: ScoreOn) -> Job {
         },
         kernel: "auto".to_owned(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: NonZeroU32::MIN,
         suite: SuiteSpec::Accuracy(AccuracySpec {
             score_on,

@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, Job, JobId, LatencySpec, Model, ModelSource, Numerics, RunId, Selector,
-        SuiteSpec, Workload,
+        AccuracySpec, Job, JobId, KvType, LatencySpec, Model, ModelSource, Numerics, RunId,
+        Selector, SuiteSpec, Workload,
     },
     record::{
         Answer, Choice, ChoiceAnswer, Grade, Item, Measurement, Metric, ModelFacts, Outcome,
@@ -56,6 +56,8 @@ pub fn job(run: RunId, index: u32) -> Job {
         },
         kernel: "auto".to_owned(),
         numerics: Numerics::Exact,
+        kv: KvType::F32,
+        head: None,
         threads: NonZeroU32::MIN,
         suite,
         selector: Selector::default(),
@@ -114,6 +116,7 @@ fn facts(job: &Job, nonce: u64, items_done: u64) -> RecordBody {
         kernel: "reference".to_owned(),
         lossy_kernel: false,
         numerics: Numerics::Exact,
+        kv: KvType::F32,
         numerics_version: 1,
         n_params: 1,
         n_linear_params: 1,

@@ -29,6 +29,8 @@ pub(super) struct Defaults {
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,
     pub(super) numerics: Option<Spanned<String>>,
+    pub(super) kv: Option<Spanned<String>>,
+    pub(super) head: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ pub(super) struct Model {
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,
     pub(super) numerics: Option<Spanned<String>>,
+    pub(super) kv: Option<Spanned<String>>,
+    pub(super) head: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*, sample::select, sample::subsequence};
-use tritmark_proto::job::{AccuracySpec, Job, ModelSource, Numerics, ScoreOn};
+use tritmark_proto::job::{AccuracySpec, Head, Job, KvType, ModelSource, Numerics, ScoreOn};
 
 use super::{
     CheckContext, EXAMPLE, KnownAgent, Machine, Path, Plan, PlanError, RunId, SuiteSpec,
@@ -121,6 +121,27 @@ fn a_models_numerics_go_before_the_defaults_and_are_exact_where_nothing_is_said(
 }
 
 #[test]
+fn how_keys_values_and_head_are_computed_is_said_by_models_and_defaults() {
+    let how = |defaults: &str, model: &str| {
+        let text = format!(
+            "[defaults]\n{defaults}\n[[models]]\nid = \"m\"\npath = \"m.gguf\"\n{model}\n[suites.memory]\n"
+        );
+        let job = parse(&text).unwrap().jobs(run()).remove(0);
+        (job.kv, job.head)
+    };
+    assert_eq!(how("", ""), (KvType::F32, None));
+    assert_eq!(how("kv = \"f16\"", ""), (KvType::F16, None));
+    assert_eq!(
+        how(
+            "kv = \"f16\"\nhead = \"full\"",
+            "kv = \"f32\"\nhead = \"screened\""
+        ),
+        (KvType::F32, Some(Head::Screened))
+    );
+    assert_eq!(how("head = \"full\"", ""), (KvType::F32, Some(Head::Full)));
+}
+
+#[test]
 fn jobs_are_numbered_in_order_and_equal_for_equal_plans() {
     let plan = parse(&format!("{MODELS}\n[suites.memory]\n[suites.latency]\n")).unwrap();
     let jobs = plan.jobs(run());
@@ -224,7 +245,8 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}thread = [1]\n[suites.memory]\n"),
             "line 4, key `models[0].thread`: unknown field `thread`, expected one of `id`, `path`, \
-             `synth`, `baseline`, `threads`, `kernels`, `numerics`",
+             `synth`, `baseline`, `threads`, `kernels`, `numerics`, \
+             `kv`, `head`",
         ),
         (
             &format!("{ok}[suites.latency]\nn_prompt = [128, -1]\n"),
@@ -340,6 +362,14 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}numerics = \"quick\"\n[suites.memory]\n"),
             "line 4, key `models[0].numerics`: unknown numerics `quick`, there are exact, fast",
+        ),
+        (
+            &format!("{ok}kv = \"q8_0\"\n[suites.memory]\n"),
+            "line 4, key `models[0].kv`: unknown kv `q8_0`, there are f32, f16",
+        ),
+        (
+            &format!("{ok}head = \"half\"\n[suites.memory]\n"),
+            "line 4, key `models[0].head`: unknown head `half`, there are full, screened",
         ),
         (
             &format!("{ok}threads = [0]\n[suites.memory]\n"),
@@ -739,10 +769,12 @@ fn a_model(index: usize) -> impl Strategy<Value = Model> {
         option::of(list(vec![1_u32, 2, 4, 64])),
         option::of(list(strings(&["auto", "reference", "x86_64-avx2"]))),
         option::of(select(vec!["exact".to_owned(), "fast".to_owned()])),
+        option::of(select(vec!["f32".to_owned(), "f16".to_owned()])),
+        option::of(select(vec!["full".to_owned(), "screened".to_owned()])),
         any::<bool>(),
     )
         .prop_map(
-            move |((path, synth), threads, kernels, numerics, has_baseline)| Model {
+            move |((path, synth), threads, kernels, numerics, kv, head, has_baseline)| Model {
                 id: spanned(format!("m{index}")),
                 path,
                 synth,
@@ -750,6 +782,8 @@ fn a_model(index: usize) -> impl Strategy<Value = Model> {
                 threads,
                 kernels,
                 numerics: numerics.map(spanned),
+                kv: kv.map(spanned),
+                head: head.map(spanned),
             },
         )
 }

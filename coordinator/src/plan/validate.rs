@@ -9,10 +9,10 @@ use std::{
 };
 
 use toml::Spanned;
-use tritmark_proto::job::{Model, ModelSource, Numerics, Selector, Synth};
+use tritmark_proto::job::{Head, KvType, Model, ModelSource, Numerics, Selector, Synth};
 
 use super::{
-    MAX_JOBS, Plan, PlanError, PlanModel, PlanSelector,
+    How, MAX_JOBS, Plan, PlanError, PlanModel, PlanSelector,
     document::{self, Document, List},
     expand,
     locate::Locator,
@@ -152,7 +152,12 @@ impl Reader<'_> {
             .collect();
         let default_threads = self.threads(defaults.threads.as_ref())?;
         let default_kernels = self.kernels(defaults.kernels.as_ref())?;
-        let default_numerics = self.numerics(defaults.numerics.as_ref())?;
+        let defaults = self.how(
+            How::default(),
+            defaults.numerics.as_ref(),
+            defaults.kv.as_ref(),
+            defaults.head.as_ref(),
+        )?;
         models
             .iter()
             .map(|model| {
@@ -161,7 +166,7 @@ impl Reader<'_> {
                     &baselines,
                     default_threads.as_deref(),
                     default_kernels.as_deref(),
-                    default_numerics,
+                    defaults,
                 )
             })
             .collect()
@@ -173,7 +178,7 @@ impl Reader<'_> {
         has_baseline: &HashMap<&str, bool>,
         default_threads: Option<&[NonZeroU32]>,
         default_kernels: Option<&[String]>,
-        default_numerics: Option<Numerics>,
+        defaults: How,
     ) -> Result<PlanModel, PlanError> {
         let document::Model {
             id,
@@ -183,6 +188,8 @@ impl Reader<'_> {
             threads,
             kernels,
             numerics,
+            kv,
+            head,
         } = model.get_ref();
         let (source, source_at) = match (path, synth) {
             (Some(path), None) if path.get_ref().is_empty() => {
@@ -238,10 +245,7 @@ impl Reader<'_> {
             kernels: self
                 .kernels(kernels.as_ref())?
                 .unwrap_or_else(|| default_kernels.map_or_else(auto, <[_]>::to_vec)),
-            numerics: self
-                .numerics(numerics.as_ref())?
-                .or(default_numerics)
-                .unwrap_or_default(),
+            how: self.how(defaults, numerics.as_ref(), kv.as_ref(), head.as_ref())?,
             source_at,
         })
     }
@@ -312,12 +316,28 @@ impl Reader<'_> {
         Ok(Some(full.into_iter().map(Spanned::into_inner).collect()))
     }
 
-    fn numerics(&self, name: Option<&Spanned<String>>) -> Result<Option<Numerics>, PlanError> {
-        let Some(name) = name else {
-            return Ok(None);
-        };
-        self.known("numerics", name, &Numerics::ALL.map(Numerics::name))?;
-        Ok(Numerics::from_name(name.get_ref()))
+    /// Returns how a model is computed: as its keys say, and elsewhere as the defaults do.
+    fn how(
+        &self,
+        defaults: How,
+        numerics: Option<&Spanned<String>>,
+        kv: Option<&Spanned<String>>,
+        head: Option<&Spanned<String>>,
+    ) -> Result<How, PlanError> {
+        let mut how = defaults;
+        if let Some(name) = numerics {
+            self.known("numerics", name, &Numerics::ALL.map(Numerics::name))?;
+            how.numerics = Numerics::from_name(name.get_ref()).unwrap_or(how.numerics);
+        }
+        if let Some(name) = kv {
+            self.known("kv", name, &KvType::ALL.map(KvType::name))?;
+            how.kv = KvType::from_name(name.get_ref()).unwrap_or(how.kv);
+        }
+        if let Some(name) = head {
+            self.known("head", name, &Head::ALL.map(Head::name))?;
+            how.head = Head::from_name(name.get_ref()).or(how.head);
+        }
+        Ok(how)
     }
 
     /// Refuses an empty list and one that names something twice.

@@ -430,4 +430,5 @@ fn is_same_measurement(one: &ModelFacts, other: &ModelFacts) -> bool {
         && one.data_hash == other.data_hash
         && one.numerics_version == other.numerics_version
         && one.numerics == other.numerics
+        && one.kv == other.kv
 }

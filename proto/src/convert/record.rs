@@ -1,6 +1,6 @@
 //! Records and what they hold.
 
-use super::{InvalidMessage, invalid, numerics, parsed, required};
+use super::{InvalidMessage, invalid, kv, numerics, parsed, required};
 use crate::{
     record::{Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes},
     wire,
@@ -168,6 +168,7 @@ impl From<ModelFacts> for wire::ModelFacts {
             kernel,
             lossy_kernel,
             numerics,
+            kv,
             numerics_version,
             n_params,
             n_linear_params,
@@ -188,6 +189,7 @@ impl From<ModelFacts> for wire::ModelFacts {
             kernel,
             lossy_kernel,
             numerics: numerics.name().to_owned(),
+            kv: kv.name().to_owned(),
             numerics_version,
             n_params,
             n_linear_params,
@@ -215,6 +217,7 @@ impl TryFrom<wire::ModelFacts> for ModelFacts {
             kernel,
             lossy_kernel,
             numerics: how,
+            kv: kept,
             numerics_version,
             n_params,
             n_linear_params,
@@ -235,6 +238,7 @@ impl TryFrom<wire::ModelFacts> for ModelFacts {
             kernel,
             lossy_kernel,
             numerics: numerics("ModelFacts.numerics", &how)?,
+            kv: kv("ModelFacts.kv", &kept)?,
             numerics_version,
             n_params,
             n_linear_params,

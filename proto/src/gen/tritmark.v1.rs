@@ -80,6 +80,12 @@ pub struct Job {
     /// "exact", which nothing stands for, too, or "fast"
     #[prost(string, tag = "8")]
     pub numerics: ::prost::alloc::string::String,
+    /// "f32", which nothing stands for, too, or "f16"
+    #[prost(string, tag = "9")]
+    pub kv: ::prost::alloc::string::String,
+    /// "full", "screened", or nothing for what suits the suite
+    #[prost(string, tag = "10")]
+    pub head: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Model {
@@ -493,6 +499,9 @@ pub struct ModelFacts {
     /// as in Job: how matrices in block formats met their inputs
     #[prost(string, tag = "18")]
     pub numerics: ::prost::alloc::string::String,
+    /// how keys and values are kept: "f32", which nothing stands for, too, or "f16"
+    #[prost(string, tag = "19")]
+    pub kv: ::prost::alloc::string::String,
 }
 /// An agent's word for one attempt's records.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

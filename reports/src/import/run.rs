@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use tritmark_proto::{
     bundle::{FORMAT_VERSION, JobOutcome, JobState, Manifest, Run},
     job::{
-        AccuracySpec, ChatSpec, Job, JobId, Model, ModelSource, Numerics, RunId, ScoreOn, Selector,
-        SuiteSpec,
+        AccuracySpec, ChatSpec, Job, JobId, KvType, Model, ModelSource, Numerics, RunId, ScoreOn,
+        Selector, SuiteSpec,
     },
     record::{Item, ModelFacts},
 };
@@ -74,6 +74,8 @@ pub(super) fn bundle(
                 },
                 kernel: program.to_owned(),
                 numerics: Numerics::Exact,
+                kv: KvType::F32,
+                head: None,
                 threads: NonZeroU32::MIN,
                 suite: SuiteSpec::Accuracy(AccuracySpec {
                     task: name,
@@ -140,6 +142,7 @@ fn facts(
         kernel: program.to_owned(),
         lossy_kernel: false,
         numerics: Numerics::Exact,
+        kv: KvType::F32,
         numerics_version: 0,
         n_params: model.n_params,
         n_linear_params: 0,

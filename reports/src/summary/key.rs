@@ -27,7 +27,7 @@ pub(super) struct Key {
     pub(super) data_hash: Option<String>,
     pub(super) n_items: Option<u64>,
     /// Of accuracy alone: other weights or numerics under the same name give other answers.
-    pub(super) weights: Option<(String, &'static str, u32)>,
+    pub(super) weights: Option<(String, &'static str, &'static str, u32)>,
     /// The whole of a task stands before its groups.
     pub(super) group: Option<String>,
     pub(super) workload: Option<Workload>,
@@ -105,6 +105,7 @@ impl Key {
                 key.weights = Some((
                     facts.weights_hash.clone(),
                     facts.numerics.name(),
+                    facts.kv.name(),
                     facts.numerics_version,
                 ));
             }

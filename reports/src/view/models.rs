@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use tritmark_proto::{
-    job::{ModelSource, Numerics},
+    job::{KvType, ModelSource, Numerics},
     record::ModelFacts,
 };
 
@@ -98,6 +98,9 @@ fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
             Numerics::Fast => "fast (inputs of block formats rounded to int8)".to_owned(),
         });
     }
+    if all.iter().any(|facts| facts.kv != KvType::F32) {
+        add("Keys and values", &|facts| facts.kv.name().to_owned());
+    }
     add("Hash of the weights", &|facts| facts.weights_hash.clone());
     add("Numerics version", &|facts| {
         facts.numerics_version.to_string()
@@ -113,10 +116,15 @@ fn warnings_of(all: &[&ModelFacts]) -> Vec<String> {
         .iter()
         .flat_map(|facts| facts.warnings.iter().cloned())
         .collect();
-    let mut fingerprints: BTreeMap<(&str, u32, Numerics), BTreeSet<&str>> = BTreeMap::new();
+    let mut fingerprints: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
     for facts in all {
         let of_weights = fingerprints
-            .entry((&facts.weights_hash, facts.numerics_version, facts.numerics))
+            .entry((
+                &facts.weights_hash,
+                facts.numerics_version,
+                facts.numerics,
+                facts.kv,
+            ))
             .or_default();
         // A kernel that rounds promises no equality.
         if !facts.lossy_kernel {
@@ -130,7 +138,10 @@ fn warnings_of(all: &[&ModelFacts]) -> Vec<String> {
         );
     }
     if fingerprints.len() > 1 {
-        warnings.insert("Jobs ran different weights or numerics under this name.".to_owned());
+        warnings.insert(
+            "Jobs ran different weights, numerics or types of keys and values under this name."
+                .to_owned(),
+        );
     }
     warnings.into_iter().collect()
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tritmark_engine::tokenizer::Tokenizer;
 use tritmark_proto::{
-    job::{AccuracySpec, ChatSpec, Numerics, ScoreOn},
+    job::{AccuracySpec, ChatSpec, KvType, Numerics, ScoreOn},
     record::ModelFacts,
 };
 
@@ -30,6 +30,7 @@ pub(in crate::accuracy) struct Key<'a> {
     /// Of a fixed prompt: two engines that differ in any bit of it have nothing in common.
     pub(super) logits_fingerprint: &'a str,
     pub(super) numerics: Numerics,
+    pub(super) kv: KvType,
     pub(super) numerics_version: u32,
     /// `None` for all that are lossless, whose logits are equal.
     pub(super) lossy_kernel: Option<&'a str>,
@@ -71,6 +72,7 @@ impl<'a> Key<'a> {
             weights_hash: &facts.weights_hash,
             logits_fingerprint: &facts.logits_fingerprint,
             numerics: facts.numerics,
+            kv: facts.kv,
             numerics_version: facts.numerics_version,
             lossy_kernel: facts.lossy_kernel.then_some(facts.kernel.as_str()),
             head_format: &facts.head_format,
@@ -103,6 +105,7 @@ impl<'a> Key<'a> {
             weights_hash: "w",
             logits_fingerprint: "f",
             numerics: Numerics::Exact,
+            kv: KvType::F32,
             numerics_version: 1,
             lossy_kernel: None,
             head_format: "f32",

@@ -2,7 +2,7 @@ use std::{fs, num::NonZeroU32};
 
 use proptest::prelude::*;
 use tritmark_proto::{
-    job::{ChatSpec, JobId, Numerics, RunId, ScoreOn},
+    job::{ChatSpec, JobId, KvType, Numerics, RunId, ScoreOn},
     record::{Answer, GeneratedAnswer, ItemScore},
 };
 
@@ -150,6 +150,7 @@ fn other_logits_miss() {
 #[test]
 fn other_numerics_miss() {
     check("mode", |key| key.numerics = Numerics::Fast);
+    check("keys and values", |key| key.kv = KvType::F16);
     check("version", |key| key.numerics_version += 1);
 }
 
