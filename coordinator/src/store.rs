@@ -97,15 +97,31 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn renew_leases(&self, leases: &[(AttemptId, i64)])
     -> Result<Vec<AttemptId>, StoreError>;
 
-    /// Stores records of a running attempt. What is stored already is left as it is.
+    /// Stores records of running attempts. What is stored already is left as it is.
+    ///
+    /// Many links' records go into one transaction: what a commit costs is shared. Each batch has an
+    /// answer of its own, as in [`Self::start_attempts`].
     ///
     /// # Errors
-    /// [`StoreError::Stale`] if the attempt is superseded, lost or cancelled.
+    /// Of one: [`StoreError::Stale`] if the attempt is superseded, lost or cancelled,
+    /// [`StoreError::OutOfRange`] if a record is not to be stored anywhere.
+    async fn append(
+        &self,
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError>;
+
+    /// Stores records of one attempt; see [`Self::append`].
     async fn add_records(
         &self,
         attempt: AttemptId,
         records: &[Record],
-    ) -> Result<Appended, StoreError>;
+    ) -> Result<Appended, StoreError> {
+        let batch = RecordBatch {
+            attempt,
+            records: records.to_vec(),
+        };
+        only(self.append(&[batch]).await?)
+    }
 
     /// Tells of attempts what [`Self::add_records`] of no records would.
     async fn standings(
@@ -133,12 +149,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Cancels every job of a run that is not final, and the attempts that run.
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError>;
 
-    /// Returns how many leading items of an accuracy job are stored, over its attempts that are
-    /// not void.
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError>;
+    /// Returns of accuracy jobs how many leading items are stored, over the attempts that are not
+    /// void; one number for each job asked for.
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError>;
 
-    /// Returns what each attempt of a job says it ran; attempts that said nothing are left out.
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError>;
+    /// Returns how many leading items of one job are stored; see [`Self::items_done_of`].
+    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
+        Ok(one(self.items_done_of(&[job]).await?))
+    }
+
+    /// Returns what each attempt of jobs says it ran, with the attempt's count; attempts that said
+    /// nothing are left out. One list for each job asked for.
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError>;
+
+    /// Returns what each attempt of one job says it ran; see [`Self::facts_of`].
+    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
+        Ok(one(self.facts_of(&[job]).await?))
+    }
 
     /// Returns every record of a job with its attempt, by attempt and sequence.
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError>;
@@ -199,10 +226,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 }
 
 fn only<T>(answers: Vec<Result<T, StoreError>>) -> Result<T, StoreError> {
+    one(answers)
+}
+
+fn one<T>(answers: Vec<T>) -> T {
     answers
         .into_iter()
         .next()
         .expect("a store answers each of its questions")
+}
+
+/// Records of one attempt that are stored together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordBatch {
+    /// Whose they are.
+    pub attempt: AttemptId,
+    /// The records, in any order.
+    pub records: Vec<Record>,
 }
 
 /// What another coordinator has changed.
@@ -513,6 +553,12 @@ pub enum StoreError {
         what: &'static str,
         /// The value.
         value: u64,
+    },
+    /// Whoever was doing it for several was stopped: it may be done or not.
+    #[error("cannot {operation}: it was given up half-way")]
+    GivenUp {
+        /// What was tried.
+        operation: &'static str,
     },
     /// The attempt is not the one that counts.
     #[error("attempt {attempt} of job {job} is {why}")]

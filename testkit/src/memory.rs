@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::Notify;
 use tritmark_coordinator::store::{
-    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
-    StoredAttempt, StoredJob, StoredRun,
+    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, RecordBatch, Store, StoreError,
+    StoredAgent, StoredAttempt, StoredJob, StoredRun,
 };
 use tritmark_proto::{
     bundle::JobState,
@@ -209,6 +209,25 @@ impl Tables {
         })
     }
 
+    fn append(&mut self, batch: &RecordBatch) -> Result<Appended, StoreError> {
+        let mut appended = self.standing(batch.attempt)?;
+        if appended.finished {
+            return Ok(appended);
+        }
+        let stored = self.records.entry(batch.attempt).or_default();
+        for record in &batch.records {
+            match stored.get(&record.sequence) {
+                None => {
+                    stored.insert(record.sequence, record.clone());
+                    appended.n_new += 1;
+                }
+                Some(first) => appended.n_conflicts += u64::from(first != record),
+            }
+        }
+        appended.stored_below = self.stored_below(batch.attempt);
+        Ok(appended)
+    }
+
     fn end(&mut self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
         let stored = self.attempt(attempt)?;
         let goes_on = end
@@ -239,6 +258,37 @@ impl Tables {
         {
             run.ended_unix_ns = Some(at_unix_ns);
         }
+    }
+
+    fn items_done(&mut self, job: JobId) -> u64 {
+        let void: Vec<u32> = self.job(job).map_or_else(Vec::new, |job| {
+            let void = job.attempts.iter().filter(|attempt| attempt.is_void);
+            void.map(|attempt| attempt.id.attempt.get()).collect()
+        });
+        let mut indexes: Vec<u64> = self
+            .records_of(job)
+            .filter(|(attempt, _)| !void.contains(attempt))
+            .filter_map(|(_, record)| match &record.body {
+                RecordBody::Item(item) => Some(item.index.into()),
+                _ => None,
+            })
+            .collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let leading = (0..).zip(indexes).take_while(|(rank, index)| rank == index);
+        leading.count() as u64
+    }
+
+    fn facts(&self, job: JobId) -> Vec<(u32, ModelFacts)> {
+        let mut facts: Vec<(u32, ModelFacts)> = Vec::new();
+        for (attempt, record) in self.records_of(job) {
+            if let RecordBody::Facts(said) = &record.body
+                && facts.last().is_none_or(|(last, _)| *last != attempt)
+            {
+                facts.push((attempt, said.clone()));
+            }
+        }
+        facts
     }
 
     /// Returns a job's records with the attempts they belong to.
@@ -450,28 +500,12 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
         self.change("store records", |tables| {
-            let mut appended = tables.standing(attempt)?;
-            if appended.finished {
-                return Ok(appended);
-            }
-            let stored = tables.records.entry(attempt).or_default();
-            for record in records {
-                match stored.get(&record.sequence) {
-                    None => {
-                        stored.insert(record.sequence, record.clone());
-                        appended.n_new += 1;
-                    }
-                    Some(first) => appended.n_conflicts += u64::from(first != record),
-                }
-            }
-            appended.stored_below = tables.stored_below(attempt);
-            Ok(appended)
+            Ok(batches.iter().map(|batch| tables.append(batch)).collect())
         })
         .await
     }
@@ -509,37 +543,14 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
         let mut tables = self.tables();
-        let void: Vec<u32> = tables.job(job).map_or_else(Vec::new, |job| {
-            let void = job.attempts.iter().filter(|attempt| attempt.is_void);
-            void.map(|attempt| attempt.id.attempt.get()).collect()
-        });
-        let mut indexes: Vec<u64> = tables
-            .records_of(job)
-            .filter(|(attempt, _)| !void.contains(attempt))
-            .filter_map(|(_, record)| match &record.body {
-                RecordBody::Item(item) => Some(item.index.into()),
-                _ => None,
-            })
-            .collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        let leading = (0..).zip(indexes).take_while(|(rank, index)| rank == index);
-        Ok(leading.count() as u64)
+        Ok(jobs.iter().map(|job| tables.items_done(*job)).collect())
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
         let tables = self.tables();
-        let mut facts: Vec<(u32, ModelFacts)> = Vec::new();
-        for (attempt, record) in tables.records_of(job) {
-            if let RecordBody::Facts(said) = &record.body
-                && facts.last().is_none_or(|(last, _)| *last != attempt)
-            {
-                facts.push((attempt, said.clone()));
-            }
-        }
-        Ok(facts)
+        Ok(jobs.iter().map(|job| tables.facts(*job)).collect())
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {

@@ -20,8 +20,8 @@ use tritmark_proto::{
 use uuid::Uuid;
 
 use super::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, RecordBatch, Store,
+    StoreError, StoredAgent, StoredAttempt, StoredJob, StoredRun,
     location::without_secrets,
     migrations,
     rows::{self, Columns as _, database},
@@ -35,9 +35,9 @@ mod end;
 /// Connections for decisions and questions. One of them listens.
 const CONNECTIONS: u32 = 6;
 
-/// Connections for records, which agents' links share, so that a commit of many is one flush. They
-/// are apart so that no decision waits for a thousand agents' records.
-const RECORD_CONNECTIONS: u32 = 10;
+/// Connections for records, apart so that no decision waits for a thousand agents' records. Links
+/// write theirs together, so that few are enough; see `link/together.rs`.
+const RECORD_CONNECTIONS: u32 = 4;
 
 /// How long a call waits for a free connection, and for a server that is starting again.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ const JOBS_AT_ONCE: usize = 5_000;
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
-    /// For [`Store::add_records`] alone.
+    /// For [`Store::append`] alone.
     records: PgPool,
     /// Names this coordinator to the others.
     coordinator: Uuid,
@@ -426,12 +426,11 @@ impl Store for PostgresStore {
         attempts(&found)
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
-        append::add_records(self, attempt, records).await
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+        append::append(self, batches).await
     }
 
     async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
@@ -487,33 +486,12 @@ impl Store for PostgresStore {
         end::cancel_run(self, run, at_unix_ns).await
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
-        // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
-        let n: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) - 1 \
-             AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
-             USING (run, job, attempt) WHERE run = $1 AND job = $2 AND item_index IS NOT NULL \
-             AND NOT void) AS items) AS ranked WHERE item_index = rank",
-        )
-        .bind(job.run.0)
-        .bind(i64::from(job.index))
-        .fetch_one(&self.pool)
-        .await
-        .map_err(database("count items"))?;
-        Ok(n.cast_unsigned())
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
+        append::items_done_of(self, jobs).await
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
-        let found = sqlx::query(
-            "SELECT attempt, sequence, payload FROM records WHERE run = $1 AND job = $2 \
-             AND kind = 'facts' ORDER BY attempt, sequence",
-        )
-        .bind(job.run.0)
-        .bind(i64::from(job.index))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(database("read records"))?;
-        rows::facts(job, &found)
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
+        append::facts_of(self, jobs).await
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {

@@ -18,8 +18,8 @@ use tritmark_proto::{
 };
 
 use super::{
-    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
-    StoredAttempt, StoredJob, StoredRun, migrations,
+    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, RecordBatch, Store, StoreError,
+    StoredAgent, StoredAttempt, StoredJob, StoredRun, migrations,
     rows::{self, Columns as _, RecordColumns, database, stale},
 };
 
@@ -434,68 +434,22 @@ impl Store for SqliteStore {
         Ok(over)
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
-        let add = database("store records");
-        let run = attempt.job.run.to_string();
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
         let mut tx = self.begin().await?;
-        let standing = standing(&mut tx, attempt).await?;
-        let mut appended = standing.appended(attempt)?;
-        if appended.finished {
-            return Ok(appended);
+        let mut answers = Vec::with_capacity(batches.len());
+        for batch in batches {
+            answers.push(match append_one(&mut tx, batch).await {
+                Err(error @ (StoreError::Stale { .. } | StoreError::OutOfRange { .. })) => {
+                    Err(error)
+                }
+                appended => Ok(appended?),
+            });
         }
-        for record in records {
-            let RecordColumns {
-                sequence,
-                kind,
-                metric,
-                item_index,
-                payload,
-            } = RecordColumns::of(record)?;
-            let n_added = sqlx::query(
-                "INSERT OR IGNORE INTO records (run, job, attempt, sequence, at_unix_ns, kind, \
-                 metric, item_index, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&run)
-            .bind(attempt.job.index)
-            .bind(attempt.attempt.get())
-            .bind(sequence)
-            .bind(record.at_unix_ns)
-            .bind(kind)
-            .bind(metric)
-            .bind(item_index)
-            .bind(&payload)
-            .execute(&mut *tx)
-            .await
-            .map_err(&add)?
-            .rows_affected();
-            if n_added == 1 {
-                appended.n_new += 1;
-                continue;
-            }
-            let stored: Vec<u8> = sqlx::query_scalar(
-                "SELECT payload FROM records WHERE run = ? AND job = ? AND attempt = ? \
-                 AND sequence = ?",
-            )
-            .bind(&run)
-            .bind(attempt.job.index)
-            .bind(attempt.attempt.get())
-            .bind(sequence)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(&add)?;
-            if stored != payload {
-                appended.n_conflicts += 1;
-                warn!(job = %attempt.job, attempt = attempt.attempt, sequence,
-                    "a record came again with other contents; the first one is kept");
-            }
-        }
-        appended.stored_below = advance(&mut tx, attempt, standing.stored_below).await?;
-        tx.commit().await.map_err(&add)?;
-        Ok(appended)
+        tx.commit().await.map_err(database("store records"))?;
+        Ok(answers)
     }
 
     async fn standings(
@@ -561,33 +515,41 @@ impl Store for SqliteStore {
         tx.commit().await.map_err(&cancel)
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
-        // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
-        let n: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) - 1 \
-             AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
-             USING (run, job, attempt) WHERE run = ? AND job = ? AND item_index IS NOT NULL \
-             AND NOT void)) WHERE item_index = rank",
-        )
-        .bind(job.run.to_string())
-        .bind(job.index)
-        .fetch_one(&self.readers)
-        .await
-        .map_err(database("count items"))?;
-        Ok(n.cast_unsigned())
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
+        let mut done = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
+            let n: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) \
+                 - 1 AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
+                 USING (run, job, attempt) WHERE run = ? AND job = ? AND item_index IS NOT NULL \
+                 AND NOT void)) WHERE item_index = rank",
+            )
+            .bind(job.run.to_string())
+            .bind(job.index)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(database("count items"))?;
+            done.push(n.cast_unsigned());
+        }
+        Ok(done)
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT attempt, sequence, payload FROM records WHERE run = ? AND job = ? \
-             AND kind = 'facts' ORDER BY attempt, sequence",
-        )
-        .bind(job.run.to_string())
-        .bind(job.index)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(database("read records"))?;
-        rows::facts(job, &rows)
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
+        let mut facts = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let rows = sqlx::query(
+                "SELECT attempt, sequence, payload FROM records WHERE run = ? AND job = ? \
+                 AND kind = 'facts' ORDER BY attempt, sequence",
+            )
+            .bind(job.run.to_string())
+            .bind(job.index)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(database("read records"))?;
+            facts.push(rows::facts(*job, &rows)?);
+        }
+        Ok(facts)
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
@@ -717,6 +679,73 @@ async fn begin_one(
     )
     .await?;
     Ok(start.begun(id))
+}
+
+/// Stores records of a running attempt, all or none of them.
+async fn append_one(
+    tx: &mut Transaction<'static, Sqlite>,
+    RecordBatch { attempt, records }: &RecordBatch,
+) -> Result<Appended, StoreError> {
+    let add = database("store records");
+    let run = attempt.job.run.to_string();
+    let standing = standing(tx, *attempt).await?;
+    let mut appended = standing.appended(*attempt)?;
+    if appended.finished {
+        return Ok(appended);
+    }
+    // Before the first is written, as one that cannot be must not leave half of them.
+    let columns: Vec<RecordColumns> = records
+        .iter()
+        .map(RecordColumns::of)
+        .collect::<Result<_, _>>()?;
+    for (record, columns) in records.iter().zip(columns) {
+        let RecordColumns {
+            sequence,
+            kind,
+            metric,
+            item_index,
+            payload,
+        } = columns;
+        let n_added = sqlx::query(
+            "INSERT OR IGNORE INTO records (run, job, attempt, sequence, at_unix_ns, kind, \
+             metric, item_index, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .bind(sequence)
+        .bind(record.at_unix_ns)
+        .bind(kind)
+        .bind(metric)
+        .bind(item_index)
+        .bind(&payload)
+        .execute(&mut **tx)
+        .await
+        .map_err(&add)?
+        .rows_affected();
+        if n_added == 1 {
+            appended.n_new += 1;
+            continue;
+        }
+        let stored: Vec<u8> = sqlx::query_scalar(
+            "SELECT payload FROM records WHERE run = ? AND job = ? AND attempt = ? \
+             AND sequence = ?",
+        )
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .bind(sequence)
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(&add)?;
+        if stored != payload {
+            appended.n_conflicts += 1;
+            warn!(job = %attempt.job, attempt = attempt.attempt, sequence,
+                "a record came again with other contents; the first one is kept");
+        }
+    }
+    appended.stored_below = advance(tx, *attempt, standing.stored_below).await?;
+    Ok(appended)
 }
 
 /// Ends a running attempt.

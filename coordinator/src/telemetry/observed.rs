@@ -20,8 +20,8 @@ use super::{
     spans::{self, Course, JobNames},
 };
 use crate::store::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, RecordBatch, Store,
+    StoreError, StoredAgent, StoredAttempt, StoredJob, StoredRun,
 };
 
 /// Runs that are remembered; of older ones the store knows.
@@ -321,17 +321,25 @@ impl Store for ObservedStore {
             .await
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
-        let appended = self
-            .timed("add_records", self.inner.add_records(attempt, records))
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+        let answers = self
+            .timed("add_records", self.inner.append(batches))
             .await?;
-        self.metrics.appended(appended.n_new, appended.n_conflicts);
-        self.note_records(attempt, records);
-        Ok(appended)
+        for (batch, answer) in batches.iter().zip(&answers) {
+            match answer {
+                Ok(appended) => {
+                    self.metrics.appended(appended.n_new, appended.n_conflicts);
+                    self.note_records(batch.attempt, &batch.records);
+                }
+                Err(error) => {
+                    self.is_fault(error);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
@@ -434,12 +442,13 @@ impl Store for ObservedStore {
         Ok(())
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
-        self.timed("items_done", self.inner.items_done(job)).await
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
+        self.timed("items_done", self.inner.items_done_of(jobs))
+            .await
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
-        self.timed("facts", self.inner.facts(job)).await
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
+        self.timed("facts", self.inner.facts_of(jobs)).await
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
