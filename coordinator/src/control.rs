@@ -188,13 +188,10 @@ impl Control for ControlService {
             ended_unix_ns: None,
             tritmark_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        self.ask(|reply| Command::Submit {
-            run: Box::new(run),
-            jobs,
-            reply,
-        })
-        .await?
-        .map_err(|error| internal(&error))?;
+        run::submit(&*self.store, &self.run_loop, run, jobs)
+            .await
+            .map_err(|_| shutting_down())?
+            .map_err(|error| internal(&error))?;
         Ok(noted(
             wire::SubmitPlanResponse {
                 run_id: id.to_string(),

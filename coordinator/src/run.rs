@@ -42,6 +42,7 @@ mod state;
 mod tests;
 mod watch;
 
+use lists::Run;
 pub(crate) use scoring::Scoring;
 pub(crate) use state::State;
 pub(crate) use watch::{job_info, summary};
@@ -127,11 +128,10 @@ pub(crate) enum Command {
         attempt: AttemptId,
         outcome: Result<u64, Failure>,
     },
-    /// A plan was submitted.
-    Submit {
-        run: Box<StoredRun>,
-        jobs: Vec<Job>,
-        reply: oneshot::Sender<Result<(), StoreError>>,
+    /// A run was stored; see [`submit`].
+    Open {
+        run: Box<Run>,
+        reply: oneshot::Sender<()>,
     },
     /// Somebody wants to follow a run.
     Watch {
@@ -301,6 +301,26 @@ impl Clock {
 /// Returns a duration as the store counts it.
 fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Stores a run and has the loop take it. Neither writing thousands of jobs nor sorting them keeps the
+/// loop from anything; should this coordinator die between the two, the store has the run.
+pub(crate) async fn submit(
+    store: &dyn Store,
+    run_loop: &LoopHandle,
+    run: StoredRun,
+    jobs: Vec<Job>,
+) -> Result<Result<(), StoreError>, Stopped> {
+    // A write may have been done although its answer was lost.
+    if let Err(error) = store.add_run(&run, &jobs).await
+        && !matches!(store.run(run.id).await, Ok(Some(_)))
+    {
+        return Ok(Err(error));
+    }
+    info!(run = %run.id, name = run.name, jobs = jobs.len(), "submitted");
+    let run = Box::new(Run::submitted(run, jobs));
+    run_loop.ask(|reply| Command::Open { run, reply }).await?;
+    Ok(Ok(()))
 }
 
 /// Reads what is open from the store and starts the loop; it ends when `stop` is cancelled.

@@ -79,7 +79,7 @@ impl State {
             );
             old.link.cancel();
         }
-        self.may_assign = true;
+        self.freed.insert(agent_id.clone());
         if self.store.is_shared() {
             // It may have been with another coordinator meanwhile.
             let mut jobs = self.store.running_on(&agent_id).await?;

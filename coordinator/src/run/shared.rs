@@ -15,6 +15,7 @@ use tritmark_proto::{
 use super::{
     RECONCILE, Timing,
     attempts::CANCELLED,
+    lists::Run,
     nanoseconds,
     state::{Agent, State},
 };
@@ -83,6 +84,7 @@ impl State {
                     .get(&stored.id)
                     .is_none_or(|known| known.connection.is_none())
                 {
+                    self.may_assign = true;
                     self.know(stored);
                 }
             }
@@ -111,6 +113,7 @@ impl State {
             .map(|link| link.agent_id.clone())
             .collect();
         if !unknown.is_empty() {
+            self.may_assign = true;
             for stored in self.store.some_agents(&unknown).await? {
                 self.know(stored);
             }
@@ -171,6 +174,7 @@ impl State {
             "the agent has gone to another coordinator"
         );
         connection.link.cancel();
+        self.may_assign = true;
         if let Some(attempt) = agent.running
             && let Some(lease) = self.leases.get(&attempt)
         {
@@ -193,7 +197,7 @@ impl State {
         {
             let jobs = self.store.jobs(id).await?;
             info!(run = %id, jobs = jobs.len(), "found");
-            self.open(run.clone(), jobs);
+            self.open(Run::new(run.clone(), jobs));
         }
         Ok(stored)
     }
@@ -281,7 +285,7 @@ impl State {
             return;
         }
         if let Some(last) = fresh.attempts.last() {
-            self.pins.note(&definition, &comparison, &last.machine_id);
+            self.note_pin(&definition, &comparison, &last.machine_id);
         }
         let not_before = self.not_before(&fresh);
         self.may_assign = true;

@@ -49,12 +49,7 @@ impl Coordinator {
     pub(super) async fn submit(&self, jobs: impl FnOnce(RunId) -> Vec<Job>) -> RunId {
         let run = run("a-run");
         let (id, jobs) = (run.id, jobs(run.id));
-        self.handle
-            .ask(|reply| Command::Submit {
-                run: Box::new(run),
-                jobs,
-                reply,
-            })
+        submit(&*self.store, &self.handle, run, jobs)
             .await
             .unwrap()
             .unwrap();
