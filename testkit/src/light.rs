@@ -43,8 +43,10 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 /// What a light agent does with its jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behaviour {
-    /// How long a job takes.
+    /// How long a job takes, on average.
     pub work: Duration,
+    /// Jobs take between half of that and half as much again, so that agents do not march in step.
+    pub varies: bool,
     /// Every record by itself, as it is found out, or all at the end.
     pub one_by_one: bool,
     /// Jobs that fail and may be tried again, of 1000.
@@ -104,8 +106,9 @@ impl LightAgent {
         }
     }
 
-    /// Returns how long the agent waited for each job but its first on a connection: from the
-    /// acknowledged end of the one before to the assignment.
+    /// Returns how long the agent waited for each job but its first on a connection: from when the end
+    /// of the one before was put on the stream, after all its records, to when the assignment was read
+    /// from it. All the coordinator does for a job is in it, and both ways.
     pub fn dispatches(&self) -> &[Duration] {
         &self.dispatches
     }
@@ -202,11 +205,16 @@ impl LightAgent {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while let Some(kind) = self.next_message() {
-                let times = 1 + u32::from(self.random.chance(self.behaviour.doubles_per_mille));
-                for _ in 0..times {
-                    if outgoing.send(message(kind.clone())).await.is_err() {
-                        return Over::Broken;
-                    }
+                if matches!(kind, FromAgent::Finished(_)) {
+                    self.free_since = Some(Time::now());
+                }
+                if self.random.chance(self.behaviour.doubles_per_mille)
+                    && outgoing.send(message(kind.clone())).await.is_err()
+                {
+                    return Over::Broken;
+                }
+                if outgoing.send(message(kind)).await.is_err() {
+                    return Over::Broken;
                 }
             }
             let due = self.working.map(|(_, due)| due);
@@ -258,7 +266,6 @@ impl LightAgent {
                 });
                 if finished {
                     self.forget(attempt);
-                    self.free_since = Some(Time::now());
                 }
                 None
             }
@@ -325,8 +332,15 @@ impl LightAgent {
     /// Sets when the next record, or all of them, will be found out.
     fn plan(&mut self, attempt: AttemptId) {
         let Behaviour {
-            work, one_by_one, ..
+            mut work,
+            varies,
+            one_by_one,
+            ..
         } = self.behaviour;
+        if varies {
+            let permille = 500 + self.random.below(1_000);
+            work = work.mul_f64(permille as f64 / 1e3);
+        }
         let n = match self.held_mut(attempt) {
             Some(held) if one_by_one => held.records.len() as u32 + 1,
             _ => 1,
