@@ -1,7 +1,7 @@
 //! The loop: the one task that owns who does what. Everything else sends it [`Command`]s.
 //!
 //! It decides through `schedule.rs`, writes each decision to the store before it acts on it, and
-//! tells the watchers. Records do not pass through it: the link stores them itself.
+//! tells the watchers. Records do not pass through it: the links store them, those of many at once.
 
 use std::{
     sync::{
