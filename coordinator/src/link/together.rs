@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn readings(n: u32) -> Vec<Record> {
-        (0..u64::from(n) + 1)
+        (0..=u64::from(n))
             .map(|sequence| record(sequence, reading(1.0)))
             .collect()
     }

@@ -411,7 +411,7 @@ mod tests {
                 let heads = run.heads(machine, &away);
                 let heads: Vec<u32> = heads.iter().map(|head| head.job.id.index).collect();
                 assert_eq!(heads.iter().copied().find(may), first);
-                assert!(heads.iter().all(|head| may(head)), "{heads:?}");
+                assert!(heads.iter().all(may), "{heads:?}");
             }
             let n_ready: usize = run.classes.iter().map(|class| class.ready.len()).sum();
             assert_eq!(run.n_ready, n_ready);

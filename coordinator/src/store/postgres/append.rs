@@ -81,10 +81,10 @@ pub(super) async fn append(
     }
     while !left.is_empty() {
         let mut seen = BTreeSet::new();
-        let (now, later) = left
+        let (now, later): (Vec<_>, Vec<_>) = left
             .into_iter()
             .partition(|prepared| seen.insert(prepared.batch.attempt.job));
-        for (place, answer) in add(store, now).await? {
+        for (place, answer) in add(store, &now).await? {
             answers[place] = Some(answer);
         }
         left = later;
@@ -118,13 +118,13 @@ impl<'a> Prepared<'a> {
 /// Stores batches of different attempts in one statement.
 async fn add(
     store: &PostgresStore,
-    batches: Vec<Prepared<'_>>,
+    batches: &[Prepared<'_>],
 ) -> Result<Vec<(usize, Result<Appended, StoreError>)>, StoreError> {
     let add = database("store records");
     let (runs, jobs, attempts) = attempt_columns(batches.iter().map(|it| it.batch.attempt));
     let fences: Vec<i64> = batches.iter().map(|it| it.fence).collect();
     let records = || {
-        (1_i64..).zip(&batches).flat_map(|(n, it)| {
+        (1_i64..).zip(batches).flat_map(|(n, it)| {
             let records = it.batch.records.iter().zip(&it.columns);
             records.map(move |(record, columns)| (n, record, columns))
         })
@@ -158,7 +158,7 @@ async fn add(
         by_position.insert(row.number("n")?, row);
     }
     let mut answers = Vec::with_capacity(batches.len());
-    for (n, it) in (1..).zip(&batches) {
+    for (n, it) in (1..).zip(batches) {
         let attempt = it.batch.attempt;
         let answer = match by_position.get(&n) {
             Some(row) => match standing_of(attempt, row) {
