@@ -18,7 +18,9 @@ use tritmark_proto::{identity::Token, job::SuiteSpec};
 use tritmark_suites::{accuracy::cache::ItemCache, chain};
 
 mod backoff;
+mod calibrate;
 mod desk;
+mod drain;
 mod endpoint;
 pub mod identity;
 pub mod inventory;
@@ -34,6 +36,7 @@ mod state;
 mod testing;
 mod worker;
 
+pub use drain::{DrainError, Leaving, drain_agent};
 pub use endpoint::{EndpointError, endpoint};
 pub use state::StateError;
 pub use worker::WorkerCommand;
@@ -82,6 +85,9 @@ pub struct AgentConfig {
     pub lock_path: PathBuf,
     /// Bytes that may wait for the coordinator.
     pub spool_max_bytes: u64,
+    /// Whether the coordinator may ask what the machine can do. The worker's program must then know the
+    /// argument `calibrate`; see [`tritmark_suites::calibration`].
+    pub calibrates: bool,
     /// PEM file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Allows plain text to another machine.
@@ -102,6 +108,7 @@ impl AgentConfig {
             lock_path: lock::default_path(),
             spool_max_bytes: SPOOL_MAX_BYTES,
             item_cache_max_bytes: Some(ITEM_CACHE_MAX_BYTES),
+            calibrates: false,
             ca_file: None,
             insecure: false,
         })
@@ -136,6 +143,9 @@ pub enum AgentError {
     /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// It could not be told to leave.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
 }
 
 /// Runs an agent until `drain` is cancelled and the job in hand is done.
@@ -165,9 +175,13 @@ pub async fn run_until(
         sysfs_root,
         lock_path,
         spool_max_bytes,
+        calibrates,
         ca_file,
         insecure,
     } = config;
+    // Who tells the agent to leave does not tell its caller, who may still abort.
+    let leave = drain.child_token();
+    let told_to_leave = drain::listen(leave.clone()).map_err(AgentError::Signals)?;
     let identity_dir = state_dir.join(identity::FOLDER);
     let dialer = Dialer::new(coordinator, ca_file, insecure, identity_dir.clone())?;
     let state = State::open(&state_dir)?;
@@ -180,7 +194,11 @@ pub async fn run_until(
         &identity.agent_id,
         &identity.version,
     )?));
+    if calibrates {
+        identity.boot_id = Some(inventory::boot_id(&sysfs_root));
+    }
     let machine_id = identity.machine.id.clone();
+    let memory_bytes = identity.machine.memory_bytes;
     let desk = Desk::new(identity, spool, link::now_unix_ns());
     let (said, hears) = mpsc::channel(SAID);
     let lock = MachineLock::new(lock_path);
@@ -188,15 +206,17 @@ pub async fn run_until(
         cache_dir,
         sysfs_root,
         machine_id,
+        memory_bytes,
         item_cache: item_cache_max_bytes.map(|max_bytes| ItemCache {
             folder: state.folder.join("items"),
             max_bytes,
         }),
     };
     let runner = Runner::new(lock, worker, place, said);
-    let agent = Agent::new(desk, runner, hears, drain, abort);
+    let agent = Agent::new(desk, runner, hears, leave, abort);
     tokio::select! {
         () = agent.run(&dialer) => {}
+        never = told_to_leave => match never {},
         never = renewals(&dialer, &identity_dir) => match never {},
     }
     // Held until here, so that no second agent works on the same folder.
@@ -262,5 +282,6 @@ fn who(state: &State, sysfs_root: &Path, labels: BTreeMap<String, String>) -> Id
         labels: labels.into_iter().collect(),
         suites: SuiteSpec::NAMES.map(str::to_owned).to_vec(),
         signer: None,
+        boot_id: None,
     }
 }

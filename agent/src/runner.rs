@@ -8,6 +8,7 @@ use tritmark_proto::{
     bundle::{Failure, FailureClass},
     job::{AttemptId, Job},
     record::Record,
+    wire,
 };
 use tritmark_suites::{
     accuracy::cache::ItemCache,
@@ -16,6 +17,7 @@ use tritmark_suites::{
 };
 
 use crate::{
+    calibrate::calibrate,
     lock::{Hold, MachineLock},
     worker::{self, Worker, WorkerCommand, infrastructure},
 };
@@ -55,6 +57,7 @@ pub(crate) struct Place {
     pub(crate) cache_dir: PathBuf,
     pub(crate) sysfs_root: PathBuf,
     pub(crate) machine_id: String,
+    pub(crate) memory_bytes: u64,
     pub(crate) item_cache: Option<ItemCache>,
 }
 
@@ -96,6 +99,7 @@ impl Runner {
             cache_dir,
             sysfs_root,
             machine_id,
+            memory_bytes: _,
             item_cache,
         } = self.place.clone();
         let stop = CancellationToken::new();
@@ -123,6 +127,16 @@ impl Runner {
             stop.clone(),
         ));
         self.running = Some((attempt, stop, AbortOnDropHandle::new(task)));
+    }
+
+    /// Begins to measure what the machine can do. It waits for the worker there is.
+    pub(crate) fn calibrate(&self, number: u64) -> impl Future<Output = wire::Calibration> + use<> {
+        calibrate(
+            number,
+            self.command.clone(),
+            self.lock.clone(),
+            self.place.memory_bytes,
+        )
     }
 
     /// Kills the worker of the attempt; its end will be said.

@@ -71,19 +71,78 @@ impl Client {
     }
 
     /// Hands over the plan file at `path`.
-    pub(crate) async fn submit(&mut self, plan: &PlanFile) -> Outcome<wire::SubmitPlanResponse> {
-        let request = wire::SubmitPlanRequest {
-            plan_toml: plan.text.clone(),
-            plan_name: plan.name.clone(),
-            base_dir: plan.base_dir.to_string_lossy().into_owned(),
-        };
-        match self.control.submit_plan(request).await {
+    pub(crate) async fn submit(
+        &mut self,
+        plan: &PlanFile,
+        wishes: &Wishes,
+    ) -> Outcome<wire::SubmitPlanResponse> {
+        match self.control.submit_plan(request(plan, wishes)).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(fault(
                 &status,
                 &format!("{} was refused", plan.path.display()),
             )),
         }
+    }
+
+    /// Asks what would become of a plan.
+    pub(crate) async fn dry_run(
+        &mut self,
+        plan: &PlanFile,
+        wishes: &Wishes,
+    ) -> Outcome<wire::DryRunResponse> {
+        match self.control.dry_run(request(plan, wishes)).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(fault(
+                &status,
+                &format!("{} was refused", plan.path.display()),
+            )),
+        }
+    }
+
+    /// Pauses a run or lets it go on; returns how many of its jobs are queued.
+    pub(crate) async fn pause(&mut self, run: RunId, is_paused: bool) -> Outcome<u32> {
+        let run_id = run.to_string();
+        if is_paused {
+            let response = self.control.pause_run(wire::PauseRunRequest { run_id });
+            let response = response.await;
+            Ok(response
+                .map_err(|status| fault(&status, &format!("cannot pause run {run}")))?
+                .into_inner()
+                .n_queued)
+        } else {
+            let response = self.control.resume_run(wire::ResumeRunRequest { run_id });
+            let response = response.await;
+            Ok(response
+                .map_err(|status| fault(&status, &format!("cannot resume run {run}")))?
+                .into_inner()
+                .n_queued)
+        }
+    }
+
+    /// Tells an agent to leave.
+    pub(crate) async fn drain_agent(&mut self, agent: &str) -> Outcome<wire::DrainAgentResponse> {
+        let request = wire::DrainAgentRequest {
+            agent: agent.to_owned(),
+        };
+        let response = self.control.drain_agent(request).await;
+        Ok(response
+            .map_err(|status| fault(&status, "cannot let the agent leave"))?
+            .into_inner())
+    }
+
+    /// Takes an agent out of quarantine.
+    pub(crate) async fn release_agent(
+        &mut self,
+        agent: &str,
+    ) -> Outcome<wire::ReleaseAgentResponse> {
+        let request = wire::ReleaseAgentRequest {
+            agent: agent.to_owned(),
+        };
+        let response = self.control.release_agent(request).await;
+        Ok(response
+            .map_err(|status| fault(&status, "cannot release the agent"))?
+            .into_inner())
     }
 
     /// Returns the events of a run: its state first, then everything until it has ended.
@@ -204,6 +263,25 @@ impl Client {
                 "{name} ended before it was whole"
             ))),
         }
+    }
+}
+
+/// What is wanted of a submission besides what its plan says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes {
+    /// Instead of the plan's.
+    pub(crate) priority: Option<i32>,
+    /// Instead of the plan's.
+    pub(crate) expires: Option<String>,
+}
+
+fn request(plan: &PlanFile, wishes: &Wishes) -> wire::SubmitPlanRequest {
+    wire::SubmitPlanRequest {
+        plan_toml: plan.text.clone(),
+        plan_name: plan.name.clone(),
+        base_dir: plan.base_dir.to_string_lossy().into_owned(),
+        priority: wishes.priority,
+        expires: wishes.expires.clone().unwrap_or_default(),
     }
 }
 

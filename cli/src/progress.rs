@@ -155,7 +155,7 @@ impl Progress {
             (_, wire::JobState::Succeeded) => {
                 format!("[{n_final}/{n_jobs}] {label} done{}", took(info))
             }
-            (_, state) => format!("[{n_final}/{n_jobs}] {label} {}", state_name(state)),
+            (_, state) => format!("[{n_final}/{n_jobs}] {label} {}", job_state(info)),
         };
         self.say(&text);
     }
@@ -238,6 +238,15 @@ pub(crate) fn suite_label(suite: Option<&wire::Suite>) -> String {
             format!("accuracy {}{shots}", accuracy.task)
         }
         None => "?".to_owned(),
+    }
+}
+
+/// Returns the word for how a job stands; one that nobody began in time has its own.
+pub(crate) fn job_state(info: &wire::JobInfo) -> &'static str {
+    let class = info.failure.as_ref().map(wire::Failure::class);
+    match (info.state(), class) {
+        (wire::JobState::Failed, Some(wire::failure::Class::Expired)) => "expired",
+        (state, _) => state_name(state),
     }
 }
 

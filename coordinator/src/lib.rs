@@ -3,7 +3,8 @@
 //! [`plan`] reads what shall be run, [`schedule`] decides who does what next, `run` acts on it,
 //! `scoring` scores what models wrote, [`store`] keeps it, [`bundle`] hands it on. [`server`] puts the
 //! gRPC services around them: one for agents, one for people. [`identity`] is who may speak to them
-//! from other machines, [`telemetry`] what they tell of themselves.
+//! from other machines, [`health`] whether a machine is still what it was, [`telemetry`] what they
+//! tell of themselves.
 
 pub mod bundle;
 mod control;
@@ -11,6 +12,7 @@ pub mod evidence;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fixture;
+pub mod health;
 pub mod identity;
 mod link;
 pub mod plan;

@@ -161,6 +161,9 @@ impl LinkService {
         to_agent: mpsc::Sender<wire::CoordinatorMessage>,
         identity: Option<Identity>,
     ) -> Result<Link<'_>, Status> {
+        let boot_id = register
+            .calibrates
+            .then(|| register.boot_id.chars().take(MAX_TEXT).collect());
         let (mut agent, running) = registered(register)?;
         if let Some(identities) = &self.identities {
             enrolled(&mut agent, identity.as_ref(), &**identities).await?;
@@ -175,6 +178,7 @@ impl LinkService {
             .ask(|reply| Command::Connect {
                 agent: Box::new(agent),
                 running,
+                boot_id,
                 to_agent: to_agent.clone(),
                 link: cut.clone(),
                 reply,
@@ -329,6 +333,14 @@ impl Link<'_> {
                     self.keep_signature(attempt, &signed).await?;
                 }
                 self.finished(attempt, n_records, failure).await
+            }
+            FromAgent::Calibration(calibration) => {
+                self.tell(Command::Calibrated {
+                    agent_id,
+                    connection,
+                    calibration: Box::new(calibration),
+                })
+                .await
             }
             FromAgent::Draining(wire::Draining {}) => {
                 self.tell(Command::Draining {
@@ -512,6 +524,8 @@ fn registered(register: wire::Register) -> Result<(StoredAgent, Option<AttemptId
         labels,
         running,
         suites,
+        calibrates: _,
+        boot_id: _,
     } = register;
     let invalid = |problem: String| Status::invalid_argument(format!("Register: {problem}"));
     let agent_id: uuid::Uuid = agent_id
@@ -539,6 +553,8 @@ fn registered(register: wire::Register) -> Result<(StoredAgent, Option<AttemptId
         labels,
         suites,
         last_seen_unix_ns: now_unix_ns(),
+        quarantine: None,
+        drain_unix_ns: None,
     };
     Ok((agent, running.map(attempt_id).transpose()?))
 }

@@ -14,11 +14,14 @@ use tritmark_proto::{
 mod check;
 mod document;
 mod expand;
+mod expiry;
 mod locate;
 pub mod names;
 #[cfg(test)]
 mod tests;
 mod validate;
+
+pub use expiry::{Expiry, NoExpiry};
 
 use locate::Locator;
 
@@ -32,6 +35,9 @@ pub const MAX_PLAN_BYTES: usize = 1 << 20;
 /// by recursion, and a few kilobytes of tables in tables are more than a thread's stack holds.
 const MAX_NESTING: usize = 8;
 
+/// Highest priority, and with a minus the lowest.
+pub const MAX_PRIORITY: i32 = 1000;
+
 /// Most jobs of one plan.
 pub const MAX_JOBS: u64 = 10_000;
 
@@ -39,6 +45,8 @@ pub const MAX_JOBS: u64 = 10_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     name: String,
+    priority: i32,
+    expires: Option<Expiry>,
     text: String,
     models: Vec<PlanModel>,
     suites: Vec<PlanSuite>,
@@ -141,6 +149,16 @@ impl Plan {
     /// Returns the plan's name, fit to be a folder's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns how much it goes before others: higher first, 0 where nothing is said.
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Returns until when it is wanted.
+    pub fn expires(&self) -> Option<Expiry> {
+        self.expires
     }
 
     /// Returns the text it was read from.

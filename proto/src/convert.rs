@@ -98,6 +98,8 @@ impl From<Machine> for wire::Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         } = machine;
         let caches = caches
             .into_iter()
@@ -133,6 +135,8 @@ impl From<Machine> for wire::Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         }
     }
 }
@@ -157,6 +161,8 @@ impl TryFrom<wire::Machine> for Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         } = machine;
         if id.is_empty() {
             return Err(invalid("Machine.id", "is empty"));
@@ -195,6 +201,8 @@ impl TryFrom<wire::Machine> for Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         })
     }
 }
@@ -596,6 +604,7 @@ impl From<Failure> for wire::Failure {
             FailureClass::Transient => wire::failure::Class::Transient,
             FailureClass::Permanent => wire::failure::Class::Permanent,
             FailureClass::Infrastructure => wire::failure::Class::Infrastructure,
+            FailureClass::Expired => wire::failure::Class::Expired,
         };
         Self {
             class: class.into(),
@@ -613,6 +622,7 @@ impl TryFrom<wire::Failure> for Failure {
             wire::failure::Class::Transient => FailureClass::Transient,
             wire::failure::Class::Permanent => FailureClass::Permanent,
             wire::failure::Class::Infrastructure => FailureClass::Infrastructure,
+            wire::failure::Class::Expired => FailureClass::Expired,
             wire::failure::Class::Unspecified => {
                 return Err(invalid("Failure.class", "is not given"));
             }

@@ -231,6 +231,43 @@ impl Selector {
     }
 }
 
+impl Selector {
+    /// Returns in a reader's words why an agent may not do the job, `None` if it may.
+    pub fn mismatch(
+        &self,
+        machine: &crate::machine::Machine,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<String> {
+        if self.matches(machine, labels) {
+            return None;
+        }
+        let Self {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels: wanted,
+        } = self;
+        if let Some(arch) = arch.as_ref().filter(|arch| **arch != machine.arch) {
+            return Some(format!("it is {} and not {arch}", machine.arch));
+        }
+        if let Some(feature) = isa.iter().find(|feature| !machine.isa.contains(feature)) {
+            return Some(format!("its CPU has no {feature}"));
+        }
+        if let Some(least) = memory_min_bytes.filter(|least| machine.memory_bytes < *least) {
+            let has = machine.memory_bytes;
+            return Some(format!("it has {has} bytes of memory and not {least}"));
+        }
+        if machine_id.as_ref().is_some_and(|id| *id != machine.id) {
+            return Some("it is another machine".to_owned());
+        }
+        let label = wanted
+            .iter()
+            .find(|(key, value)| labels.get(*key) != Some(value));
+        label.map(|(key, value)| format!("it has no label {key}={value}"))
+    }
+}
+
 /// A suite and its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "suite")]

@@ -125,6 +125,8 @@ pub(crate) fn machine(hostname: &str) -> Machine {
         governor: None,
         hypervisor: Some("kvm".to_owned()),
         transparent_huge_pages: Some("madvise".to_owned()),
+        firmware: None,
+        microcode: None,
     }
 }
 

@@ -64,6 +64,11 @@ pub struct LightAgent {
     held: Vec<Held>,
     /// What it works on, and what comes next.
     working: Option<(AttemptId, Instant)>,
+    /// What it answers when asked what its machine can do; `None` if it cannot be asked.
+    calibration: Option<wire::Calibration>,
+    boot_id: String,
+    /// It was told to leave.
+    is_leaving: bool,
     free_since: Option<Time>,
     dispatches: Vec<Duration>,
 }
@@ -99,6 +104,9 @@ impl LightAgent {
             journal,
             held: Vec::new(),
             working: None,
+            calibration: None,
+            boot_id: "first".to_owned(),
+            is_leaving: false,
             free_since: None,
             dispatches: Vec::new(),
         }
@@ -110,6 +118,22 @@ impl LightAgent {
         &self.dispatches
     }
 
+    /// From its next connection on, it says of its machine what it is told here.
+    pub fn on_machine(&mut self, change: impl FnOnce(&mut Machine)) {
+        change(&mut self.machine);
+    }
+
+    /// From its next connection on, it can be asked what its machine can do, and answers this.
+    pub fn calibrates_as(&mut self, calibration: wire::Calibration) {
+        self.calibration = Some(calibration);
+    }
+
+    /// Forgets what only the process knew, and its machine was started anew.
+    pub fn reboot(&mut self, boot_id: &str) {
+        self.kill();
+        boot_id.clone_into(&mut self.boot_id);
+    }
+
     /// Forgets what only the process knew, as a kill does: the job in hand fails.
     pub fn kill(&mut self) {
         if let Some((attempt, _)) = self.working.take() {
@@ -117,8 +141,9 @@ impl LightAgent {
         }
     }
 
-    /// Works until stopped, over as many connections as it takes.
+    /// Works until stopped, or told by the coordinator to leave, over as many connections as it takes.
     pub async fn run(&mut self, endpoint: &Endpoint, stop: &CancellationToken) {
+        self.is_leaving = false;
         loop {
             let over = tokio::select! {
                 () = stop.cancelled() => Over::Stopped,
@@ -126,6 +151,7 @@ impl LightAgent {
             };
             match over {
                 Over::Stopped => return,
+                Over::Broken if self.is_leaving && self.held.is_empty() => return,
                 Over::Broken => {
                     let wait = Duration::from_millis(10 + self.random.below(90));
                     tokio::select! {
@@ -172,6 +198,8 @@ impl LightAgent {
             labels: [].into(),
             running: announced.map(Into::into),
             suites: Vec::new(),
+            calibrates: self.calibration.is_some(),
+            boot_id: self.boot_id.clone(),
         })))?;
         let answer = async {
             let mut incoming = AgentLinkClient::new(channel)
@@ -201,6 +229,13 @@ impl LightAgent {
         let mut heartbeat = interval(Duration::from_secs(1));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            if self.is_leaving && self.held.is_empty() {
+                // The coordinator closes its side when it has read the last word.
+                drop(outgoing);
+                let close = async { while let Ok(Some(_)) = incoming.message().await {} };
+                let _ = timeout(Duration::from_secs(5), close).await;
+                return Over::Stopped;
+            }
             while let Some(kind) = self.next_message() {
                 let times = 1 + u32::from(self.random.chance(self.behaviour.doubles_per_mille));
                 for _ in 0..times {
@@ -242,6 +277,18 @@ impl LightAgent {
     fn take(&mut self, kind: ToAgent) -> Option<FromAgent> {
         match kind {
             ToAgent::Registered(_) => None,
+            ToAgent::Drain(wire::Drain {}) => {
+                self.is_leaving = true;
+                Some(FromAgent::Draining(wire::Draining {}))
+            }
+            ToAgent::Calibrate(wire::Calibrate { number }) => {
+                self.calibration.clone().map(|calibration| {
+                    FromAgent::Calibration(wire::Calibration {
+                        number,
+                        ..calibration
+                    })
+                })
+            }
             ToAgent::Assign(assign) => self.assign(assign),
             ToAgent::Ack(wire::Ack {
                 attempt,
@@ -430,6 +477,8 @@ pub fn machine(id: &str) -> Machine {
         governor: None,
         hypervisor: None,
         transparent_huge_pages: None,
+        firmware: None,
+        microcode: None,
     }
 }
 

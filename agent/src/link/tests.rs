@@ -250,6 +250,7 @@ fn agent(folder: &Path, name: &str, address: SocketAddr) -> Running {
         lock_path: folder.join("machine.lock"),
         spool_max_bytes: 1 << 20,
         item_cache_max_bytes: None,
+        calibrates: false,
         ca_file: None,
         insecure: false,
     };

@@ -1,6 +1,6 @@
 //! `tritmark coordinator`: takes plans, gives jobs to agents, keeps what they measure.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -24,6 +24,7 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             insecure,
             local_files,
             metrics,
+            calibrate_hours,
             otlp,
         } => {
             let mut config = Config::new(store_at(&state, store.as_deref())?);
@@ -32,6 +33,8 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             config.insecure = insecure;
             config.local_files = local_files;
             config.otlp = otlp;
+            let every = Duration::from_hours(calibrate_hours.into());
+            config.timing.calibrate_every = (calibrate_hours > 0).then_some(every);
             config.scorer = Some(scorer::here(state.join("scorer"))?);
             up(listen, config, metrics).await
         }

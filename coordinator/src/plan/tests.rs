@@ -481,6 +481,8 @@ fn machine(arch: &str) -> Machine {
         governor: None,
         hypervisor: None,
         transparent_huge_pages: None,
+        firmware: None,
+        microcode: None,
     }
 }
 
@@ -839,17 +841,38 @@ fn a_document() -> impl Strategy<Value = Document> {
     }));
     (
         option::of("[a-z][a-z0-9._-]{0,20}"),
+        option::of(-1000_i64..=1000),
+        option::of("[1-9][0-9]{0,2}[smhd]"),
         models,
         suites,
         selectors,
     )
-        .prop_map(|(name, models, suites, select)| Document {
+        .prop_map(|(name, priority, expires, models, suites, select)| Document {
             name: name.map(spanned),
+            priority: priority.map(spanned),
+            expires: expires.map(spanned),
             defaults: Defaults::default(),
             models: spanned(models.into_iter().map(spanned).collect()),
             suites: spanned(suites),
             select,
         })
+}
+
+#[test]
+fn a_plan_says_what_goes_first_and_until_when_it_is_wanted() {
+    let rest = format!("{MODELS}\n[suites.latency]\n");
+    let plan = parse(&rest).unwrap();
+    assert_eq!((plan.priority(), plan.expires()), (0, None));
+    let plan = parse(&format!("priority = -7\nexpires = \"36h\"\n{rest}")).unwrap();
+    assert_eq!(plan.priority(), -7);
+    assert_eq!(plan.expires(), Some(super::Expiry::After(36 * 3600)));
+    let refusal = |keys: &str| parse(&format!("{keys}\n{rest}")).unwrap_err().to_string();
+    assert_eq!(
+        refusal("priority = 1001"),
+        "line 1, key `priority`: the priority 1001 is not between -1000 and 1000"
+    );
+    let why = refusal("\nexpires = \"soon\"");
+    assert!(why.starts_with("line 2, key `expires`: `soon` is neither"), "{why}");
 }
 
 proptest! {

@@ -39,7 +39,7 @@ impl State {
     pub(super) async fn assign(&mut self, now: i64) -> Result<(), StoreError> {
         // Whatever comes in the way sets it again.
         self.may_assign = false;
-        if !self.runs.values().any(Run::has_ready) {
+        if !self.begun_from().any(Run::has_ready) {
             self.forgotten_due_unix_ns = None;
             return Ok(());
         }
@@ -122,10 +122,12 @@ impl State {
             load.n_running += chosen.n_running;
             load.is_exclusive |= chosen.is_exclusive;
         }
+        load.is_exclusive |= self.calibrations.has_machine(machine_id);
         let idle = Idle {
             machine: &agent.stored.machine,
             labels: &agent.stored.labels,
             suites: &agent.stored.suites,
+            is_quarantined: agent.stored.quarantine.is_some(),
             load,
         };
         let is_away = |machine: &str| {
@@ -134,9 +136,12 @@ impl State {
                 .into_iter()
                 .flatten()
                 .filter_map(|agent| self.agents.get(agent))
-                .all(|agent| agent.connection.is_none() && self.forgotten_at(agent) <= now)
+                .all(|agent| {
+                    let is_gone = agent.connection.is_none() && self.forgotten_at(agent) <= now;
+                    is_gone || agent.stored.quarantine.is_some()
+                })
         };
-        let waiting = self.runs.values().flat_map(Run::heads);
+        let waiting = self.begun_from().flat_map(Run::heads);
         schedule::next(waiting, &idle, &self.pins, is_away, now)
     }
 
@@ -259,6 +264,10 @@ impl State {
     }
 }
 
-fn is_idle(agent: &Agent) -> bool {
-    agent.connection.is_some() && agent.running.is_none() && !agent.is_draining
+/// Tells whether an agent can be given something.
+pub(super) fn is_idle(agent: &Agent) -> bool {
+    agent.connection.is_some()
+        && agent.running.is_none()
+        && !agent.is_draining
+        && !agent.is_calibrating
 }

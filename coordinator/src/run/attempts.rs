@@ -414,6 +414,7 @@ impl State {
             return;
         }
         if let Some(mut run) = self.runs.remove(&id) {
+            self.order.forget(&run.stored);
             run.stored.ended_unix_ns = Some(now);
             let summary = watch::summary(&run.stored, run.counts);
             // Nobody watching is no fault.

@@ -52,7 +52,7 @@ impl Run {
         let mut run = Self {
             stored,
             events,
-            counts: JobCounts::of(jobs.iter().map(|job| job.state)),
+            counts: JobCounts::of(&jobs),
             jobs: Vec::with_capacity(jobs.len()),
             classes: Vec::new(),
             delayed: BTreeSet::new(),
@@ -119,9 +119,12 @@ impl Run {
             return;
         };
         let before = job.stored.state;
+        let was_expired = job.stored.is_expired();
         change(&mut job.stored);
         let after = job.stored.state;
         self.counts.move_one(before, after);
+        self.counts.expired += u32::from(job.stored.is_expired());
+        self.counts.expired -= u32::from(was_expired);
         job.not_before_unix_ns = not_before_unix_ns;
         if after != JobState::Queued {
             return;
@@ -167,6 +170,23 @@ impl Run {
     pub(super) fn next_unscored(&self) -> Option<(i64, &RunJob)> {
         let (from, index) = self.unscored.first()?;
         Some((*from, &self.jobs[*index as usize]))
+    }
+
+    /// Returns when the jobs that wait are given up, if there are any.
+    pub(super) fn expires_at(&self) -> Option<i64> {
+        let at = self.stored.expires_unix_ns?;
+        (self.has_ready() || !self.delayed.is_empty()).then_some(at)
+    }
+
+    /// Returns the positions of the jobs that wait for an agent, with how many attempts they have had.
+    pub(super) fn unbegun(&self) -> Vec<(u32, u32)> {
+        let ready = self.classes.iter().flat_map(|class| &class.ready);
+        let delayed = self.delayed.iter().map(|(_, index)| index);
+        let n_attempts = |index: u32| self.jobs[index as usize].stored.attempts.len();
+        ready
+            .chain(delayed)
+            .map(|index| (*index, u32::try_from(n_attempts(*index)).unwrap_or(u32::MAX)))
+            .collect()
     }
 
     /// Returns whether any job may begin.

@@ -84,6 +84,8 @@ impl State {
                     .is_none_or(|known| known.connection.is_none())
                 {
                     self.know(stored);
+                } else {
+                    self.adopt_word(&stored);
                 }
             }
             for link in self.store.agent_links().await? {
@@ -107,12 +109,21 @@ impl State {
         let links = self.store.agent_links().await?;
         let unknown: Vec<String> = links
             .iter()
-            .filter(|link| !self.agents.contains_key(&link.agent_id) && !is_scorer(&link.agent_id))
+            .filter(|link| !is_scorer(&link.agent_id))
+            .filter(|link| {
+                self.agents
+                    .get(&link.agent_id)
+                    .is_none_or(|known| !link.is_as_known(&known.stored))
+            })
             .map(|link| link.agent_id.clone())
             .collect();
         if !unknown.is_empty() {
             for stored in self.store.some_agents(&unknown).await? {
-                self.know(stored);
+                if self.agents.contains_key(&stored.id) {
+                    self.adopt_word(&stored);
+                } else {
+                    self.know(stored);
+                }
             }
         }
         for link in &links {
@@ -122,13 +133,11 @@ impl State {
         for run in self.store.open_runs().await? {
             if known.remove(&run.id) {
                 let counts = self.store.job_counts(run.id).await?;
-                if self
-                    .runs
-                    .get(&run.id)
-                    .is_some_and(|own| own.counts != counts)
-                {
-                    info!(run = %run.id, "jobs have changed unheard");
-                    self.refresh_run(run.id, now).await?;
+                let id = run.id;
+                self.adopt_run(run, now);
+                if self.runs.get(&id).is_some_and(|own| own.counts != counts) {
+                    info!(run = %id, "jobs have changed unheard");
+                    self.refresh_run(id, now).await?;
                 }
             } else {
                 self.refresh_run(run.id, now).await?;
@@ -203,6 +212,9 @@ impl State {
         if !self.runs.contains_key(&id) {
             self.open_if_new(id).await?;
             return Ok(());
+        }
+        if let Some(stored) = self.store.run(id).await? {
+            self.adopt_run(stored, now);
         }
         for job in self.store.jobs(id).await? {
             self.adopt(job, now);
@@ -312,6 +324,7 @@ pub(super) fn is_heard_elsewhere(agent: &Agent, now: i64) -> bool {
 /// Tells whether two states of a job are the same, whatever their leases.
 fn is_same(one: &StoredJob, other: &StoredJob) -> bool {
     one.state == other.state
+        && one.failure == other.failure
         && one.attempts.len() == other.attempts.len()
         && one
             .attempts

@@ -8,16 +8,17 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tritmark_proto::{
-    bundle::JobState,
     job::{AttemptId, Job, JobId, RunId},
     wire,
 };
 
 use super::{
     AgentView, Command, FinishedReply, Report, Scoring, Timing, ToAgent, Watch,
+    health::Calibrations,
     leases::{Lease, Leases},
     lists::{Run, RunJob},
     nanoseconds,
+    order::Order,
     shared::is_heard_elsewhere,
     watch,
 };
@@ -44,6 +45,8 @@ pub(crate) struct State {
     /// The agents of each machine.
     pub(super) machines: BTreeMap<String, BTreeSet<String>>,
     pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) order: Order,
+    pub(super) calibrations: Calibrations,
     pub(super) leases: Leases,
     pub(super) pins: Pins,
     pub(super) last_connection: u64,
@@ -65,6 +68,10 @@ pub(super) struct Agent {
     /// Another coordinator has it.
     pub(super) is_elsewhere: bool,
     pub(super) is_draining: bool,
+    /// It was asked what its machine can do.
+    pub(super) is_calibrating: bool,
+    /// Which start of its machine this is, if it answers when asked what that can do.
+    pub(super) boot_id: Option<String>,
     pub(super) running: Option<AttemptId>,
 }
 
@@ -88,6 +95,8 @@ impl State {
             agents: BTreeMap::new(),
             machines: BTreeMap::new(),
             runs: BTreeMap::new(),
+            order: Order::default(),
+            calibrations: Calibrations::default(),
             leases: Leases::default(),
             pins: Pins::default(),
             last_connection: 0,
@@ -146,6 +155,8 @@ impl State {
             connection: None,
             is_elsewhere: false,
             is_draining: false,
+            is_calibrating: false,
+            boot_id: None,
             running: None,
         });
         let before = std::mem::replace(&mut agent.stored, stored);
@@ -181,6 +192,7 @@ impl State {
             .filter(|(_, attempt)| attempt.state == AttemptState::Running)
             .map(|(job, attempt)| (attempt.clone(), job.stored.job.suite.is_exclusive()))
             .collect();
+        self.order.note(&run.stored);
         self.runs.insert(id, run);
         for (attempt, is_exclusive) in running {
             self.lease_of_store(&attempt, is_exclusive);
@@ -259,11 +271,14 @@ impl State {
             Command::Connect {
                 agent,
                 running,
+                boot_id,
                 to_agent,
                 link,
                 reply,
             } => {
-                let connected = self.register(*agent, running, to_agent, link, now).await;
+                let connected = self
+                    .register(*agent, running, boot_id, to_agent, link, now)
+                    .await;
                 let _ = reply.send(connected);
             }
             Command::Disconnect {
@@ -278,10 +293,20 @@ impl State {
             Command::Draining {
                 agent_id,
                 connection,
+            } => self.draining(&agent_id, connection).await,
+            Command::Calibrated {
+                agent_id,
+                connection,
+                calibration,
             } => {
-                if let Some(agent) = self.connected(&agent_id, connection) {
-                    info!(agent = agent_id, "the agent takes no further job");
-                    agent.is_draining = true;
+                let taken = self.calibrated(&agent_id, connection, *calibration, now);
+                if let Err(failed) = taken.await {
+                    // It is asked again soon.
+                    error!(
+                        error = &failed as &dyn std::error::Error,
+                        agent = agent_id,
+                        "a calibration cannot be kept"
+                    );
                 }
             }
             Command::Progress { attempt, progress } => self.progress(attempt, progress, now),
@@ -298,6 +323,19 @@ impl State {
             Command::Cancel { run, reply } => {
                 let cancelled = self.cancel(run, now).await;
                 let _ = reply.send(cancelled);
+            }
+            Command::Pause {
+                run,
+                is_paused,
+                reply,
+            } => {
+                let _ = reply.send(self.pause(run, is_paused, now).await);
+            }
+            Command::DrainAgent { agent, reply } => {
+                let _ = reply.send(self.drain_agent(&agent, now).await);
+            }
+            Command::ReleaseAgent { agent, reply } => {
+                let _ = reply.send(self.release_agent(&agent).await);
             }
             Command::Agents { reply } => {
                 let _ = reply.send(self.agent_views(now));
@@ -348,7 +386,9 @@ impl State {
                 self.may_assign = true;
             }
         }
+        self.expire(now).await?;
         self.advance_scoring(now).await?;
+        self.calibrate(now);
         if self.may_assign {
             self.assign(now).await?;
         }
@@ -365,6 +405,8 @@ impl State {
             .chain(self.forgotten_due_unix_ns)
             .chain(releases.filter(|at| *at > now))
             .chain(self.next_scoring(now))
+            .chain(self.next_expiry())
+            .chain(self.calibrations.next(now))
             .min()
     }
 
@@ -383,14 +425,7 @@ impl State {
             return Err(error);
         }
         info!(run = %run.id, name = run.name, jobs = jobs.len(), "submitted");
-        let jobs = jobs
-            .into_iter()
-            .map(|job| StoredJob {
-                job,
-                state: JobState::Queued,
-                attempts: Vec::new(),
-            })
-            .collect();
+        let jobs = jobs.into_iter().map(StoredJob::queued).collect();
         self.open(run, jobs);
         Ok(())
     }
@@ -427,6 +462,8 @@ impl State {
             .map(|agent| AgentView {
                 agent: agent.stored.clone(),
                 is_connected: agent.connection.is_some() || is_heard_elsewhere(agent, now),
+                is_draining: agent.is_draining || agent.stored.drain_unix_ns.is_some(),
+                is_calibrating: agent.is_calibrating,
                 running: agent.running,
             })
             .collect()

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod scale;
+mod scheduling;
 mod shared;
 
 const SECOND: i64 = 1_000_000_000;
@@ -123,7 +124,8 @@ impl Bench {
             .ask(|reply| Command::Connect {
                 agent: Box::new(agent),
                 running,
-                to_agent,
+                boot_id: None,
+            to_agent,
                 link: link.clone(),
                 reply,
             })

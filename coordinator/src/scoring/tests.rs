@@ -165,6 +165,7 @@ impl Bench {
         let connect = |reply| Command::Connect {
             agent: Box::new(agent(1)),
             running: None,
+            boot_id: None,
             to_agent,
             link: CancellationToken::new(),
             reply,

@@ -20,8 +20,8 @@ use tritmark_proto::{
 use uuid::Uuid;
 
 use super::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, Store, StoreError,
+    StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
     location::without_secrets,
     migrations,
     rows::{self, Columns as _, database},
@@ -31,6 +31,7 @@ mod append;
 mod begin;
 mod changes;
 mod end;
+mod scheduling;
 
 /// Connections for decisions and questions. One of them listens.
 const CONNECTIONS: u32 = 6;
@@ -163,7 +164,8 @@ impl Store for PostgresStore {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO runs (id, name, plan_toml, plan_hash, submitted_unix_ns, ended_unix_ns, \
-             tritmark_version) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+             tritmark_version, priority, expires_unix_ns, paused_unix_ns) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(run.id.0)
         .bind(&run.name)
@@ -172,6 +174,9 @@ impl Store for PostgresStore {
         .bind(run.submitted_unix_ns)
         .bind(run.ended_unix_ns)
         .bind(&run.tritmark_version)
+        .bind(i64::from(run.priority))
+        .bind(run.expires_unix_ns)
+        .bind(run.paused_unix_ns)
         .execute(&mut *tx)
         .await
         .map_err(&add)?;
@@ -258,7 +263,7 @@ impl Store for PostgresStore {
             .await
             .map_err(database("begin a transaction"))?;
         let mut jobs: Vec<StoredJob> =
-            sqlx::query("SELECT job, spec, state FROM jobs WHERE run = $1 ORDER BY job")
+            sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = $1 ORDER BY job")
                 .bind(run.0)
                 .fetch_all(&mut *tx)
                 .await
@@ -283,7 +288,7 @@ impl Store for PostgresStore {
             .await
             .map_err(database("begin a transaction"))?;
         let mut jobs: Vec<StoredJob> = sqlx::query(
-            "SELECT run, job, spec, state FROM jobs WHERE (run, job) IN \
+            "SELECT run, job, spec, state, failure FROM jobs WHERE (run, job) IN \
              (SELECT * FROM UNNEST($1::uuid[], $2::bigint[])) ORDER BY run, job",
         )
         .bind(&runs)
@@ -483,6 +488,52 @@ impl Store for PostgresStore {
         end::end_attempts(self, ends).await
     }
 
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        at_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        scheduling::pause_run(self, run, since_unix_ns, at_unix_ns).await
+    }
+
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError> {
+        scheduling::expire_jobs(self, run, jobs, at_unix_ns).await
+    }
+
+    async fn ask_drain(
+        &self,
+        agent_id: &str,
+        since_unix_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        scheduling::ask_drain(self, agent_id, since_unix_ns).await
+    }
+
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError> {
+        scheduling::quarantine(self, agent_id, why).await
+    }
+
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError> {
+        scheduling::release_agent(self, agent_id).await
+    }
+
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError> {
+        scheduling::add_calibration(self, calibration).await
+    }
+
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError> {
+        scheduling::calibrations(self, machine_id, at_most).await
+    }
+
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
         end::cancel_run(self, run, at_unix_ns).await
     }
@@ -533,7 +584,8 @@ impl Store for PostgresStore {
 
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
         let found =
-            sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE run = $1 GROUP BY state")
+            sqlx::query("SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
+                 WHERE run = $1 GROUP BY state")
                 .bind(run.0)
                 .fetch_all(&self.pool)
                 .await
@@ -542,6 +594,7 @@ impl Store for PostgresStore {
         for row in &found {
             let n = u32::try_from(row.number("n")?).unwrap_or(u32::MAX);
             *counts.of_state(rows::job_state(row.text("state")?)?) = n;
+            counts.expired += u32::try_from(row.number("expired")?).unwrap_or(u32::MAX);
         }
         Ok(counts)
     }
@@ -558,7 +611,10 @@ impl Store for PostgresStore {
     }
 
     async fn agent_links(&self) -> Result<Vec<AgentLink>, StoreError> {
-        sqlx::query("SELECT id, coordinator, last_seen_unix_ns FROM agents ORDER BY id")
+        sqlx::query(
+            "SELECT id, coordinator, last_seen_unix_ns, quarantined_unix_ns, drain_unix_ns \
+             FROM agents ORDER BY id",
+        )
             .fetch_all(&self.pool)
             .await
             .map_err(database("read agents"))?
@@ -572,6 +628,8 @@ impl Store for PostgresStore {
                     coordinator,
                     is_here: coordinator == Some(self.coordinator),
                     last_seen_unix_ns: row.number("last_seen_unix_ns")?,
+                    quarantined_unix_ns: row.number_if_any("quarantined_unix_ns")?,
+                    drain_unix_ns: row.number_if_any("drain_unix_ns")?,
                 })
             })
             .collect()

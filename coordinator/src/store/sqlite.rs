@@ -18,11 +18,12 @@ use tritmark_proto::{
 };
 
 use super::{
-    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
-    StoredAttempt, StoredJob, StoredRun, migrations,
+    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Quarantine, Store, StoreError,
+    StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun, migrations,
     rows::{self, Columns as _, RecordColumns, database, stale},
 };
 
+mod scheduling;
 mod steps;
 
 use steps::{advance, end_run_if_done, event, standing};
@@ -134,7 +135,8 @@ impl Store for SqliteStore {
         let id = run.id.to_string();
         sqlx::query(
             "INSERT INTO runs (id, name, plan_toml, plan_hash, submitted_unix_ns, ended_unix_ns, \
-             tritmark_version) VALUES (?, ?, ?, ?, ?, ?, ?)",
+             tritmark_version, priority, expires_unix_ns, paused_unix_ns) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&id)
         .bind(&run.name)
@@ -143,6 +145,9 @@ impl Store for SqliteStore {
         .bind(run.submitted_unix_ns)
         .bind(run.ended_unix_ns)
         .bind(&run.tritmark_version)
+        .bind(i64::from(run.priority))
+        .bind(run.expires_unix_ns)
+        .bind(run.paused_unix_ns)
         .execute(&mut *tx)
         .await
         .map_err(&add)?;
@@ -213,7 +218,7 @@ impl Store for SqliteStore {
 
     async fn jobs(&self, run: RunId) -> Result<Vec<StoredJob>, StoreError> {
         let mut jobs: Vec<StoredJob> =
-            sqlx::query("SELECT job, spec, state FROM jobs WHERE run = ? ORDER BY job")
+            sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = ? ORDER BY job")
                 .bind(run.to_string())
                 .fetch_all(&self.readers)
                 .await
@@ -229,7 +234,7 @@ impl Store for SqliteStore {
         let mut found = Vec::new();
         let wanted: std::collections::BTreeSet<JobId> = jobs.iter().copied().collect();
         for job in wanted {
-            let row = sqlx::query("SELECT job, spec, state FROM jobs WHERE run = ? AND job = ?")
+            let row = sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = ? AND job = ?")
                 .bind(job.run.to_string())
                 .bind(job.index)
                 .fetch_optional(&self.readers)
@@ -536,6 +541,52 @@ impl Store for SqliteStore {
         Ok(answers)
     }
 
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        at_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        scheduling::pause_run(self, run, since_unix_ns, at_unix_ns).await
+    }
+
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError> {
+        scheduling::expire_jobs(self, run, jobs, at_unix_ns).await
+    }
+
+    async fn ask_drain(
+        &self,
+        agent_id: &str,
+        since_unix_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        scheduling::ask_drain(self, agent_id, since_unix_ns).await
+    }
+
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError> {
+        scheduling::quarantine(self, agent_id, why).await
+    }
+
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError> {
+        scheduling::release_agent(self, agent_id).await
+    }
+
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError> {
+        scheduling::add_calibration(self, calibration).await
+    }
+
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError> {
+        scheduling::calibrations(self, machine_id, at_most).await
+    }
+
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
         let cancel = database("cancel a run");
         let id = run.to_string();
@@ -654,7 +705,8 @@ impl Store for SqliteStore {
 
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
         let rows =
-            sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE run = ? GROUP BY state")
+            sqlx::query("SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
+                 WHERE run = ? GROUP BY state")
                 .bind(run.to_string())
                 .fetch_all(&self.readers)
                 .await
@@ -662,6 +714,7 @@ impl Store for SqliteStore {
         let mut counts = JobCounts::default();
         for row in &rows {
             *counts.of_state(rows::job_state(row.text("state")?)?) = row.get("n");
+            counts.expired += row.get::<u32, _>("expired");
         }
         Ok(counts)
     }
@@ -675,7 +728,8 @@ async fn begin_one(
     let begin = database("start an attempt");
     let run = start.job.run.to_string();
     let n_started = sqlx::query(
-        "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued'",
+        "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued' \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE id = run AND paused_unix_ns IS NOT NULL)",
     )
     .bind(&run)
     .bind(start.job.index)

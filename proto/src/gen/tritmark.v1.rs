@@ -40,6 +40,12 @@ pub struct Machine {
     pub hypervisor: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "15")]
     pub transparent_huge_pages: ::core::option::Option<::prost::alloc::string::String>,
+    /// BIOS or UEFI: vendor, version and date, as DMI names them
+    #[prost(string, optional, tag = "16")]
+    pub firmware: ::core::option::Option<::prost::alloc::string::String>,
+    /// revision of the CPU's, as the kernel names it
+    #[prost(string, optional, tag = "17")]
+    pub microcode: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cache {
@@ -564,7 +570,7 @@ pub struct AttemptEvidence {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -585,6 +591,8 @@ pub mod agent_message {
         Finished(super::JobFinished),
         #[prost(message, tag = "7")]
         Draining(super::Draining),
+        #[prost(message, tag = "8")]
+        Calibration(super::Calibration),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -607,6 +615,12 @@ pub struct Register {
     /// suites this build can run
     #[prost(string, repeated, tag = "6")]
     pub suites: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// it answers Calibrate
+    #[prost(bool, tag = "7")]
+    pub calibrates: bool,
+    /// another one after each start of the machine; empty: not known
+    #[prost(string, tag = "8")]
+    pub boot_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
@@ -701,6 +715,8 @@ pub mod failure {
         Permanent = 2,
         /// the agent or its machine, not the job
         Infrastructure = 3,
+        /// nobody began it in time
+        Expired = 4,
     }
     impl Class {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -713,6 +729,7 @@ pub mod failure {
                 Self::Transient => "CLASS_TRANSIENT",
                 Self::Permanent => "CLASS_PERMANENT",
                 Self::Infrastructure => "CLASS_INFRASTRUCTURE",
+                Self::Expired => "CLASS_EXPIRED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -722,6 +739,7 @@ pub mod failure {
                 "CLASS_TRANSIENT" => Some(Self::Transient),
                 "CLASS_PERMANENT" => Some(Self::Permanent),
                 "CLASS_INFRASTRUCTURE" => Some(Self::Infrastructure),
+                "CLASS_EXPIRED" => Some(Self::Expired),
                 _ => None,
             }
         }
@@ -730,9 +748,44 @@ pub mod failure {
 /// The agent takes no further job and leaves when the one in hand is done.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
+/// The answer to Calibrate: what the machine can do just now. Measured in a process of its own that has
+/// the machine to itself, in a few seconds.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Calibration {
+    /// the request's
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// why nothing was measured; empty: it was
+    #[prost(string, tag = "2")]
+    pub failure: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub kernel: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub threads: u32,
+    /// the best of several readings of 512 MiB
+    #[prost(double, tag = "5")]
+    pub memory_read_bytes_per_s: f64,
+    /// multiply-adds out of registers, the best of several stretches
+    #[prost(double, tag = "6")]
+    pub int8_ops_per_s: f64,
+    /// How much longer than their median the slowest tenth of many equal short stretches of work took,
+    /// as a share: 0.02 is 2 %.
+    #[prost(double, tag = "7")]
+    pub noise: f64,
+    /// Two interleaved series of the same work: the ratio of their times, which should be 1, with its
+    /// 99 % interval.
+    #[prost(double, tag = "8")]
+    pub aa_ratio: f64,
+    #[prost(double, tag = "9")]
+    pub aa_low: f64,
+    #[prost(double, tag = "10")]
+    pub aa_high: f64,
+    #[prost(uint32, tag = "11")]
+    pub aa_pairs: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CoordinatorMessage {
-    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<coordinator_message::Kind>,
 }
 /// Nested message and enum types in `CoordinatorMessage`.
@@ -747,6 +800,10 @@ pub mod coordinator_message {
         Ack(super::Ack),
         #[prost(message, tag = "4")]
         Cancel(super::CancelJob),
+        #[prost(message, tag = "5")]
+        Drain(super::Drain),
+        #[prost(message, tag = "6")]
+        Calibrate(super::Calibrate),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -786,6 +843,16 @@ pub struct CancelJob {
     pub attempt: ::core::option::Option<AttemptRef>,
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+/// The agent is to take no further job and to leave when the one in hand is done; it answers Draining.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drain {}
+/// The agent is to measure what its machine can do, when nothing else runs on it; it answers Calibration.
+/// Only an agent that said it calibrates is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Calibrate {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 /// Generated client implementations.
 pub mod agent_link_client {
@@ -1116,6 +1183,12 @@ pub struct SubmitPlanRequest {
     /// absolute folder that relative paths in the plan start from
     #[prost(string, tag = "3")]
     pub base_dir: ::prost::alloc::string::String,
+    /// instead of the plan's: higher first
+    #[prost(sint32, optional, tag = "4")]
+    pub priority: ::core::option::Option<i32>,
+    /// instead of the plan's: "90m" or an RFC 3339 time; empty: the plan's
+    #[prost(string, tag = "5")]
+    pub expires: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitPlanResponse {
@@ -1123,6 +1196,48 @@ pub struct SubmitPlanResponse {
     pub run_id: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub n_jobs: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DryRunResponse {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(sint32, tag = "2")]
+    pub priority: i32,
+    #[prost(int64, optional, tag = "3")]
+    pub expires_unix_ns: ::core::option::Option<i64>,
+    #[prost(message, repeated, tag = "4")]
+    pub jobs: ::prost::alloc::vec::Vec<JobPreview>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobPreview {
+    #[prost(message, optional, tag = "1")]
+    pub job: ::core::option::Option<Job>,
+    /// where it would go; absent: no agent fits
+    #[prost(string, optional, tag = "2")]
+    pub agent_id: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub hostname: ::core::option::Option<::prost::alloc::string::String>,
+    /// agents it could go to
+    #[prost(uint32, tag = "4")]
+    pub n_fitting: u32,
+    /// why it cannot go to the others: "3 agents: away"
+    #[prost(string, repeated, tag = "5")]
+    pub refusals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// absent: no job of its kind has been done
+    #[prost(message, optional, tag = "6")]
+    pub estimate: ::core::option::Option<JobEstimate>,
+}
+/// From jobs of the same kind that succeeded at their first try: the same model, kernel, threads,
+/// numerics and suite.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobEstimate {
+    #[prost(uint64, tag = "1")]
+    pub median_ns: u64,
+    #[prost(uint32, tag = "2")]
+    pub n_jobs: u32,
+    /// all of them on the machine it would go to; else elsewhere
+    #[prost(bool, tag = "3")]
+    pub same_machine: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRunRequest {
@@ -1183,6 +1298,16 @@ pub struct RunSummary {
     pub n_failed: u32,
     #[prost(uint32, tag = "10")]
     pub n_cancelled: u32,
+    /// of those that failed
+    #[prost(uint32, tag = "11")]
+    pub n_expired: u32,
+    #[prost(sint32, tag = "12")]
+    pub priority: i32,
+    #[prost(int64, optional, tag = "13")]
+    pub expires_unix_ns: ::core::option::Option<i64>,
+    /// since when; absent: not paused
+    #[prost(int64, optional, tag = "14")]
+    pub paused_unix_ns: ::core::option::Option<i64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobInfo {
@@ -1224,6 +1349,21 @@ pub struct AgentInfo {
     pub last_seen_unix_ns: i64,
     #[prost(message, optional, tag = "7")]
     pub running: ::core::option::Option<AttemptRef>,
+    /// it takes no further job
+    #[prost(bool, tag = "8")]
+    pub draining: bool,
+    /// absent: it takes performance jobs
+    #[prost(message, optional, tag = "9")]
+    pub quarantine: ::core::option::Option<Quarantine>,
+    #[prost(bool, tag = "10")]
+    pub calibrating: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quarantine {
+    #[prost(int64, tag = "1")]
+    pub since_unix_ns: i64,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRunsRequest {}
@@ -1258,6 +1398,52 @@ pub struct CancelRunRequest {
 pub struct CancelRunResponse {
     #[prost(uint32, tag = "1")]
     pub n_cancelled: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRunRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRunResponse {
+    #[prost(uint32, tag = "1")]
+    pub n_queued: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRunRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRunResponse {
+    #[prost(uint32, tag = "1")]
+    pub n_queued: u32,
+}
+/// Agents are named by their id or their machine's host name, if only one has it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainAgentRequest {
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainAgentResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// what it finishes first
+    #[prost(message, optional, tag = "2")]
+    pub running: ::core::option::Option<AttemptRef>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseAgentRequest {
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseAgentResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub was: ::core::option::Option<Quarantine>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchResultsRequest {
@@ -1551,6 +1737,127 @@ pub mod control_client {
                 .insert(GrpcMethod::new("tritmark.v1.Control", "CancelRun"));
             self.inner.unary(req, path, codec).await
         }
+        /// Checks a plan and says what would become of it. Queues nothing.
+        pub async fn dry_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SubmitPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::DryRunResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/DryRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "DryRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins none of the run's queued jobs until ResumeRun; those in hand go on.
+        pub async fn pause_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseRunResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/PauseRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "PauseRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn resume_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRunResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ResumeRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "ResumeRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an agent finish its job and leave.
+        pub async fn drain_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/DrainAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "DrainAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a quarantined agent's machine as it is: its performance jobs begin again.
+        pub async fn release_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ReleaseAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "ReleaseAgent"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Sends the run's bundle, file by file in chunks.
         pub async fn fetch_results(
             &mut self,
@@ -1636,6 +1943,42 @@ pub mod control_server {
             request: tonic::Request<super::CancelRunRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CancelRunResponse>,
+            tonic::Status,
+        >;
+        /// Checks a plan and says what would become of it. Queues nothing.
+        async fn dry_run(
+            &self,
+            request: tonic::Request<super::SubmitPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::DryRunResponse>, tonic::Status>;
+        /// Begins none of the run's queued jobs until ResumeRun; those in hand go on.
+        async fn pause_run(
+            &self,
+            request: tonic::Request<super::PauseRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseRunResponse>,
+            tonic::Status,
+        >;
+        async fn resume_run(
+            &self,
+            request: tonic::Request<super::ResumeRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRunResponse>,
+            tonic::Status,
+        >;
+        /// Lets an agent finish its job and leave.
+        async fn drain_agent(
+            &self,
+            request: tonic::Request<super::DrainAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainAgentResponse>,
+            tonic::Status,
+        >;
+        /// Takes a quarantined agent's machine as it is: its performance jobs begin again.
+        async fn release_agent(
+            &self,
+            request: tonic::Request<super::ReleaseAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseAgentResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the FetchResults method.
@@ -1980,6 +2323,227 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/DryRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct DryRunSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SubmitPlanRequest>
+                    for DryRunSvc<T> {
+                        type Response = super::DryRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SubmitPlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::dry_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DryRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/PauseRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseRunSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::PauseRunRequest>
+                    for PauseRunSvc<T> {
+                        type Response = super::PauseRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseRunRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::pause_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/ResumeRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeRunSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ResumeRunRequest>
+                    for ResumeRunSvc<T> {
+                        type Response = super::ResumeRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRunRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::resume_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/DrainAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainAgentSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::DrainAgentRequest>
+                    for DrainAgentSvc<T> {
+                        type Response = super::DrainAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::drain_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/ReleaseAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseAgentSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::ReleaseAgentRequest>
+                    for ReleaseAgentSvc<T> {
+                        type Response = super::ReleaseAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::release_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseAgentSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -107,6 +107,7 @@ async fn serve(
         .ask(|reply| Command::Connect {
             agent: Box::new(agent.clone()),
             running,
+            boot_id: None,
             to_agent,
             link: link.clone(),
             reply,
@@ -315,6 +316,7 @@ async fn a_run_of_one_coordinator_is_seen_and_cancelled_at_another() {
         .ask(|reply| Command::Connect {
             agent: Box::new(agent(1)),
             running: None,
+            boot_id: None,
             to_agent,
             link: CancellationToken::new(),
             reply,

@@ -97,6 +97,7 @@ async fn an_agent_cannot_speak_for_anothers_attempt() {
             plan_toml: plan.into(),
             plan_name: "p".into(),
             base_dir: "/".into(),
+            ..wire::SubmitPlanRequest::default()
         })
         .await
         .unwrap();
