@@ -388,10 +388,7 @@ impl Control for ControlService {
             .map_err(Status::failed_precondition)?;
         let note = format!("agent {agent_id}");
         let running = running.map(Into::into);
-        Ok(noted(
-            wire::DrainAgentResponse { agent_id, running },
-            note,
-        ))
+        Ok(noted(wire::DrainAgentResponse { agent_id, running }, note))
     }
 
     async fn release_agent(

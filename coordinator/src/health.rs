@@ -113,19 +113,14 @@ impl Calibration {
 
 /// Returns what is wrong with a calibration, held to earlier ones of the machine, the newest first.
 /// Those with another kernel or number of threads say nothing of it.
-pub fn judge(
-    now: &Calibration,
-    earlier: &[Calibration],
-    limits: &Limits,
-) -> Result<(), String> {
+pub fn judge(now: &Calibration, earlier: &[Calibration], limits: &Limits) -> Result<(), String> {
     let comparable: Vec<&Calibration> = earlier
         .iter()
         .filter(|it| it.kernel == now.kernel && it.threads == now.threads)
         .take(HISTORY)
         .collect();
-    let median_of = |value: fn(&Calibration) -> f64| {
-        median(comparable.iter().map(|it| value(it)).collect())
-    };
+    let median_of =
+        |value: fn(&Calibration) -> f64| median(comparable.iter().map(|it| value(it)).collect());
     let n = comparable.len();
     let mut wrong = Vec::new();
     let mut speed = |what: &str, unit: f64, unit_name: &str, value: fn(&Calibration) -> f64| {

@@ -115,7 +115,8 @@ pub fn calibration_main(memory_bytes: u64, mut output: impl Write) -> ExitCode {
         Ok(calibration) => serde_json::to_string(&calibration).map_err(|error| error.to_string()),
         Err(error) => Err(chain(&error)),
     };
-    let written = said.and_then(|line| writeln!(output, "{line}").map_err(|error| error.to_string()));
+    let written =
+        said.and_then(|line| writeln!(output, "{line}").map_err(|error| error.to_string()));
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {

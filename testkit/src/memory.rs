@@ -261,11 +261,7 @@ impl Tables {
 impl Store for MemoryStore {
     async fn add_run(&self, run: &StoredRun, jobs: &[Job]) -> Result<(), StoreError> {
         self.change("add a run", |tables| {
-            let jobs = jobs
-                .iter()
-                .cloned()
-                .map(StoredJob::queued)
-                .collect();
+            let jobs = jobs.iter().cloned().map(StoredJob::queued).collect();
             tables.runs.insert(run.id, (run.clone(), jobs));
             Ok(())
         })

@@ -298,7 +298,8 @@ async fn a_slower_machine_is_quarantined_until_it_is_released(mut bed: Bed) {
     agent.reboot("second");
     agent.calibrates_as(calibration(1e10));
     let working = bed.work(agent);
-    bed.wait_for_agent(1, |agent| agent.quarantine.is_some()).await;
+    bed.wait_for_agent(1, |agent| agent.quarantine.is_some())
+        .await;
     let second = bed.submit("second", 0, "").await;
     let run = bed.wait(&second, |run| run.n_succeeded == 3).await;
     assert_eq!(run.n_queued, 7, "accuracy does not depend on time: {run:?}");
@@ -307,7 +308,11 @@ async fn a_slower_machine_is_quarantined_until_it_is_released(mut bed: Bed) {
     bed.start().await;
     bed.wait_for_agent(1, |agent| agent.connected).await;
     let why = bed.agent(1).await.unwrap().quarantine.unwrap();
-    assert!(why.reason.contains("10.0 GB/s, 50 % of the usual 20.0"), "{}", why.reason);
+    assert!(
+        why.reason.contains("10.0 GB/s, 50 % of the usual 20.0"),
+        "{}",
+        why.reason
+    );
     assert_eq!(bed.run(&second).await.n_queued, 7);
 
     let agent = agent_id(1);
@@ -320,7 +325,8 @@ async fn a_slower_machine_is_quarantined_until_it_is_released(mut bed: Bed) {
     let mut agent = working.stop().await;
     agent.on_machine(|machine| machine.kernel = "Linux 7".to_owned());
     let working = bed.work(agent);
-    bed.wait_for_agent(1, |agent| agent.quarantine.is_some()).await;
+    bed.wait_for_agent(1, |agent| agent.quarantine.is_some())
+        .await;
     let why = bed.agent(1).await.unwrap().quarantine.unwrap();
     assert!(why.reason.contains("is Linux 7"), "{}", why.reason);
     working.stop().await;
@@ -338,12 +344,27 @@ async fn an_agent_that_is_told_to_leave_ends_after_its_job(mut bed: Bed) {
     let request = wire::DrainAgentRequest {
         agent: "machine-1".to_owned(),
     };
-    let answer = bed.control().await.drain_agent(request.clone()).await.unwrap();
-    assert!(answer.into_inner().running.is_some(), "it has a job in hand");
+    let answer = bed
+        .control()
+        .await
+        .drain_agent(request.clone())
+        .await
+        .unwrap();
+    assert!(
+        answer.into_inner().running.is_some(),
+        "it has a job in hand"
+    );
     // It ends by itself.
-    let agent = tokio::time::timeout(PATIENCE, working.task).await.unwrap().unwrap();
+    let agent = tokio::time::timeout(PATIENCE, working.task)
+        .await
+        .unwrap()
+        .unwrap();
     let run = bed.wait(&id, |run| run.n_running == 0).await;
-    assert_eq!((run.n_succeeded, run.n_queued, run.n_failed), (1, 9, 0), "{run:?}");
+    assert_eq!(
+        (run.n_succeeded, run.n_queued, run.n_failed),
+        (1, 9, 0),
+        "{run:?}"
+    );
     bed.wait_for_agent(1, |agent| !agent.connected).await;
     let refusal = bed.control().await.drain_agent(request).await.unwrap_err();
     assert!(refusal.message().contains("is not connected"), "{refusal}");
@@ -355,27 +376,40 @@ async fn an_agent_that_is_told_to_leave_ends_after_its_job(mut bed: Bed) {
 }
 
 async fn a_dry_run_knows_who_fits_and_how_long_such_jobs_took(mut bed: Bed) {
-    let ask = async |bed: &Bed, selector: &str| {
+    let ask = async |bed: &Bed| {
         let request = wire::SubmitPlanRequest {
-            plan_toml: format!("{}{selector}", plan("asked", 10)),
+            plan_toml: plan("asked", 10),
             plan_name: "asked".to_owned(),
             base_dir: "/".to_owned(),
             ..wire::SubmitPlanRequest::default()
         };
-        bed.control().await.dry_run(request).await.unwrap().into_inner()
+        bed.control()
+            .await
+            .dry_run(request)
+            .await
+            .unwrap()
+            .into_inner()
     };
-    let before = ask(&bed, "").await;
+    let before = ask(&bed).await;
     assert_eq!(before.jobs.len(), 10);
-    assert!(before.jobs.iter().all(|job| job.agent_id.is_none() && job.estimate.is_none()));
+    assert!(
+        before
+            .jobs
+            .iter()
+            .all(|job| job.agent_id.is_none() && job.estimate.is_none())
+    );
 
     let working = bed.work(light(1, QUICK));
     let done = bed.submit("done", 0, "").await;
     bed.wait(&done, has_ended).await;
-    let known = ask(&bed, "").await;
+    let known = ask(&bed).await;
     for job in &known.jobs {
         assert_eq!(job.hostname.as_deref(), Some("machine-1"));
         let estimate = job.estimate.as_ref().unwrap();
-        assert!(estimate.same_machine && estimate.n_jobs == 1, "{estimate:?}");
+        assert!(
+            estimate.same_machine && estimate.n_jobs == 1,
+            "{estimate:?}"
+        );
     }
     let took: BTreeMap<u32, i64> = bed
         .jobs(&done)
@@ -391,10 +425,20 @@ async fn a_dry_run_knows_who_fits_and_how_long_such_jobs_took(mut bed: Bed) {
         first.estimate.as_ref().unwrap().median_ns,
         took[&0].cast_unsigned()
     );
-    assert_eq!(bed.control().await.list_runs(wire::ListRunsRequest {}).await.unwrap().into_inner().runs.len(), 1);
+    assert_eq!(
+        bed.control()
+            .await
+            .list_runs(wire::ListRunsRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .runs
+            .len(),
+        1
+    );
     working.stop().await;
     bed.wait_for_agent(1, |agent| !agent.connected).await;
-    let away = ask(&bed, "").await;
+    let away = ask(&bed).await;
     assert_eq!(away.jobs[0].refusals, ["1 agent: away"]);
     assert!(!away.jobs[0].estimate.as_ref().unwrap().same_machine);
     bed.stop().await;

@@ -21,8 +21,9 @@ async fn drain(args: AgentsOne) -> Outcome {
     let mut client = Client::connect(&args.target).await?;
     let wire::DrainAgentResponse { agent_id, running } = client.drain_agent(&args.agent).await?;
     if args.print.json {
-        let running = running
-            .map(|at| json!({ "run_id": at.run_id, "job_index": at.job_index, "attempt": at.attempt }));
+        let running = running.map(
+            |at| json!({ "run_id": at.run_id, "job_index": at.job_index, "attempt": at.attempt }),
+        );
         out::json(&json!({ "agent_id": agent_id, "running": running }))?;
     } else {
         out::line(&match running {

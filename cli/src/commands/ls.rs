@@ -51,7 +51,14 @@ async fn runs(args: LsRemote) -> Outcome {
         .collect();
     out::table(
         &[
-            "run", "name", "submitted", "took", "done", "failed", "expired", "priority",
+            "run",
+            "name",
+            "submitted",
+            "took",
+            "done",
+            "failed",
+            "expired",
+            "priority",
         ],
         rows,
     )?;

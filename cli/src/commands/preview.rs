@@ -23,7 +23,10 @@ pub(super) fn print(preview: &wire::DryRunResponse, as_json: bool) -> Outcome<()
                 job.kernel,
                 job.threads.to_string(),
                 suite_label(job.suite.as_ref()),
-                preview.hostname.clone().unwrap_or_else(|| "nobody".to_owned()),
+                preview
+                    .hostname
+                    .clone()
+                    .unwrap_or_else(|| "nobody".to_owned()),
                 preview.n_fitting.to_string(),
                 estimate(preview.estimate.as_ref()),
             ]
@@ -31,7 +34,14 @@ pub(super) fn print(preview: &wire::DryRunResponse, as_json: bool) -> Outcome<()
         .collect();
     out::table(
         &[
-            "job", "model", "kernel", "threads", "suite", "would go to", "fitting", "estimate",
+            "job",
+            "model",
+            "kernel",
+            "threads",
+            "suite",
+            "would go to",
+            "fitting",
+            "estimate",
         ],
         rows,
     )?;
@@ -48,7 +58,11 @@ fn estimate(estimate: Option<&wire::JobEstimate>) -> String {
             "{} ({} earlier{})",
             out::seconds(i64::try_from(estimate.median_ns).unwrap_or(i64::MAX)),
             estimate.n_jobs,
-            if estimate.same_machine { "" } else { ", elsewhere" },
+            if estimate.same_machine {
+                ""
+            } else {
+                ", elsewhere"
+            },
         ),
     }
 }
@@ -87,7 +101,9 @@ fn remarks(preview: &wire::DryRunResponse) -> Vec<String> {
     let longest = out::seconds(i64::try_from(longest).unwrap_or(i64::MAX));
     let n_agents = busy_ns.len();
     lines.push(match n_known {
-        0 => format!("{n_jobs} jobs; how long they take is not known: none like them has been done"),
+        0 => {
+            format!("{n_jobs} jobs; how long they take is not known: none like them has been done")
+        }
         n if n == n_jobs => format!("{n_jobs} jobs; about {longest} on {n_agents} idle agents"),
         n => format!(
             "{n_jobs} jobs; at least {longest} on {n_agents} idle agents for the {n} of which \
@@ -95,7 +111,10 @@ fn remarks(preview: &wire::DryRunResponse) -> Vec<String> {
         ),
     });
     if let Some(at) = preview.expires_unix_ns {
-        lines.push(format!("what is queued still expires at {}", out::moment(at)));
+        lines.push(format!(
+            "what is queued still expires at {}",
+            out::moment(at)
+        ));
     }
     lines
 }
@@ -182,9 +201,7 @@ mod tests {
         let lines = remarks_of(vec![job(Some("a"), Some((10, true))), job(Some("a"), None)]);
         assert_eq!(
             lines,
-            [
-                "2 jobs; at least 10.0 s on 1 idle agents for the 1 of which something is known"
-            ]
+            ["2 jobs; at least 10.0 s on 1 idle agents for the 1 of which something is known"]
         );
         let lines = remarks_of(vec![job(Some("a"), None)]);
         assert_eq!(
@@ -203,6 +220,9 @@ mod tests {
             "2 jobs fit no agent: 2 agents: its CPU has no avx2"
         );
         let lines = remarks_of(vec![job(None, None)]);
-        assert_eq!(lines[0], "1 jobs fit no agent: no agent has ever registered");
+        assert_eq!(
+            lines[0],
+            "1 jobs fit no agent: no agent has ever registered"
+        );
     }
 }

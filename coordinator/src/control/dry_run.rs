@@ -109,7 +109,9 @@ fn took(job: &StoredJob) -> Option<(&str, u64)> {
     let [attempt] = &job.attempts[..] else {
         return None;
     };
-    let took = attempt.ended_unix_ns?.checked_sub(attempt.started_unix_ns)?;
+    let took = attempt
+        .ended_unix_ns?
+        .checked_sub(attempt.started_unix_ns)?;
     let is_done = job.state == JobState::Succeeded;
     let took = u64::try_from(took).ok().filter(|_| is_done)?;
     Some((&attempt.machine_id, took))

@@ -53,12 +53,21 @@ fn each_limit_is_held_and_named() {
         Some("memory read bandwidth is 35.9 GB/s, 90 % of the usual 40.0 (median of 3)"),
     );
     check(|it| it.int8_ops_per_s = 811e9, None);
-    check(|it| it.int8_ops_per_s = 450e9, Some("int8 peak is 450.0 Gop/s, 50 %"));
+    check(
+        |it| it.int8_ops_per_s = 450e9,
+        Some("int8 peak is 450.0 Gop/s, 50 %"),
+    );
     check(|it| it.noise = 0.099, None);
-    check(|it| it.noise = 0.101, Some("noise is 10.1 %, usually 2.0 %"));
+    check(
+        |it| it.noise = 0.101,
+        Some("noise is 10.1 %, usually 2.0 %"),
+    );
     // Far from 1, but the interval does not say so; or it does, but it is little.
     check(|it| (it.aa_ratio, it.aa_high) = (1.05, 1.2), None);
-    check(|it| (it.aa_ratio, it.aa_low, it.aa_high) = (1.01, 1.005, 1.02), None);
+    check(
+        |it| (it.aa_ratio, it.aa_low, it.aa_high) = (1.01, 1.005, 1.02),
+        None,
+    );
     check(
         |it| (it.aa_ratio, it.aa_low, it.aa_high) = (1.03, 1.02, 1.04),
         Some("ratio 1.030 (99 % interval 1.020 to 1.040, 40 pairs)"),
@@ -73,10 +82,7 @@ fn noise_of_a_noisy_machine_is_held_to_its_own() {
     };
     let history = vec![noisy.clone(); 2];
     let limits = Limits::default();
-    let with = |noise| Calibration {
-        noise,
-        ..usual()
-    };
+    let with = |noise| Calibration { noise, ..usual() };
     assert_eq!(judge(&with(0.59), &history, &limits), Ok(()));
     assert!(judge(&with(0.61), &history, &limits).is_err());
 }

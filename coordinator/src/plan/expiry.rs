@@ -87,7 +87,17 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused_and_shown() {
-        for text in ["", "s", "5", "0h", "-1h", "1.5h", "4000d", "tomorrow", "99999999999999999999d"] {
+        for text in [
+            "",
+            "s",
+            "5",
+            "0h",
+            "-1h",
+            "1.5h",
+            "4000d",
+            "tomorrow",
+            "99999999999999999999d",
+        ] {
             let refusal = text.parse::<Expiry>().unwrap_err().to_string();
             assert!(refusal.contains(&format!("`{text}`")), "{refusal}");
         }

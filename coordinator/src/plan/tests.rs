@@ -847,15 +847,17 @@ fn a_document() -> impl Strategy<Value = Document> {
         suites,
         selectors,
     )
-        .prop_map(|(name, priority, expires, models, suites, select)| Document {
-            name: name.map(spanned),
-            priority: priority.map(spanned),
-            expires: expires.map(spanned),
-            defaults: Defaults::default(),
-            models: spanned(models.into_iter().map(spanned).collect()),
-            suites: spanned(suites),
-            select,
-        })
+        .prop_map(
+            |(name, priority, expires, models, suites, select)| Document {
+                name: name.map(spanned),
+                priority: priority.map(spanned),
+                expires: expires.map(spanned),
+                defaults: Defaults::default(),
+                models: spanned(models.into_iter().map(spanned).collect()),
+                suites: spanned(suites),
+                select,
+            },
+        )
 }
 
 #[test]
@@ -872,7 +874,10 @@ fn a_plan_says_what_goes_first_and_until_when_it_is_wanted() {
         "line 1, key `priority`: the priority 1001 is not between -1000 and 1000"
     );
     let why = refusal("\nexpires = \"soon\"");
-    assert!(why.starts_with("line 2, key `expires`: `soon` is neither"), "{why}");
+    assert!(
+        why.starts_with("line 2, key `expires`: `soon` is neither"),
+        "{why}"
+    );
 }
 
 proptest! {

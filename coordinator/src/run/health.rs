@@ -90,10 +90,9 @@ impl State {
         now: i64,
     ) -> Result<(), StoreError> {
         self.calibrations.forget(agent_id);
-        let (Some(every), Some(agent)) = (
-            self.timing.calibrate_every,
-            self.agents.get_mut(agent_id),
-        ) else {
+        let (Some(every), Some(agent)) =
+            (self.timing.calibrate_every, self.agents.get_mut(agent_id))
+        else {
             return Ok(());
         };
         agent.boot_id.clone_from(&boot_id);
@@ -274,7 +273,11 @@ impl State {
             (None, _) => Err(format!("there is no agent `{name}`")),
             (Some(one), Some(other)) => Err(format!(
                 "several agents are on `{name}`, name one by its id: {one}, {other}{}",
-                if of_host.next().is_some() { ", …" } else { "" }
+                if of_host.next().is_some() {
+                    ", …"
+                } else {
+                    ""
+                }
             )),
         }
     }

@@ -185,7 +185,12 @@ impl Run {
         let n_attempts = |index: u32| self.jobs[index as usize].stored.attempts.len();
         ready
             .chain(delayed)
-            .map(|index| (*index, u32::try_from(n_attempts(*index)).unwrap_or(u32::MAX)))
+            .map(|index| {
+                (
+                    *index,
+                    u32::try_from(n_attempts(*index)).unwrap_or(u32::MAX),
+                )
+            })
             .collect()
     }
 

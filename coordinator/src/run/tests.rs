@@ -125,7 +125,7 @@ impl Bench {
                 agent: Box::new(agent),
                 running,
                 boot_id: None,
-            to_agent,
+                to_agent,
                 link: link.clone(),
                 reply,
             })

@@ -260,13 +260,7 @@ mod tests {
                 is_same_machine,
             })
         };
-        assert_eq!(
-            experience.estimate(&one, Some("a")),
-            estimate(11, 3, true)
-        );
-        assert_eq!(
-            experience.estimate(&one, Some("c")),
-            estimate(30, 4, false)
-        );
+        assert_eq!(experience.estimate(&one, Some("a")), estimate(11, 3, true));
+        assert_eq!(experience.estimate(&one, Some("c")), estimate(30, 4, false));
     }
 }

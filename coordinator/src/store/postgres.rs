@@ -20,8 +20,8 @@ use tritmark_proto::{
 use uuid::Uuid;
 
 use super::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, Store,
+    StoreError, StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
     location::without_secrets,
     migrations,
     rows::{self, Columns as _, database},
@@ -583,13 +583,14 @@ impl Store for PostgresStore {
     }
 
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
-        let found =
-            sqlx::query("SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
-                 WHERE run = $1 GROUP BY state")
-                .bind(run.0)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(database("count jobs"))?;
+        let found = sqlx::query(
+            "SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
+                 WHERE run = $1 GROUP BY state",
+        )
+        .bind(run.0)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(database("count jobs"))?;
         let mut counts = JobCounts::default();
         for row in &found {
             let n = u32::try_from(row.number("n")?).unwrap_or(u32::MAX);
@@ -615,24 +616,24 @@ impl Store for PostgresStore {
             "SELECT id, coordinator, last_seen_unix_ns, quarantined_unix_ns, drain_unix_ns \
              FROM agents ORDER BY id",
         )
-            .fetch_all(&self.pool)
-            .await
-            .map_err(database("read agents"))?
-            .iter()
-            .map(|row| {
-                let coordinator: Option<Uuid> = row
-                    .try_get("coordinator")
-                    .map_err(|error| rows::damaged("an agent", &error))?;
-                Ok(AgentLink {
-                    agent_id: row.text("id")?.to_owned(),
-                    coordinator,
-                    is_here: coordinator == Some(self.coordinator),
-                    last_seen_unix_ns: row.number("last_seen_unix_ns")?,
-                    quarantined_unix_ns: row.number_if_any("quarantined_unix_ns")?,
-                    drain_unix_ns: row.number_if_any("drain_unix_ns")?,
-                })
+        .fetch_all(&self.pool)
+        .await
+        .map_err(database("read agents"))?
+        .iter()
+        .map(|row| {
+            let coordinator: Option<Uuid> = row
+                .try_get("coordinator")
+                .map_err(|error| rows::damaged("an agent", &error))?;
+            Ok(AgentLink {
+                agent_id: row.text("id")?.to_owned(),
+                coordinator,
+                is_here: coordinator == Some(self.coordinator),
+                last_seen_unix_ns: row.number("last_seen_unix_ns")?,
+                quarantined_unix_ns: row.number_if_any("quarantined_unix_ns")?,
+                drain_unix_ns: row.number_if_any("drain_unix_ns")?,
             })
-            .collect()
+        })
+        .collect()
     }
 
     async fn touch_agents(&self, seen: &[(String, i64)]) -> Result<(), StoreError> {

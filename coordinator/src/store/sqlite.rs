@@ -234,12 +234,13 @@ impl Store for SqliteStore {
         let mut found = Vec::new();
         let wanted: std::collections::BTreeSet<JobId> = jobs.iter().copied().collect();
         for job in wanted {
-            let row = sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = ? AND job = ?")
-                .bind(job.run.to_string())
-                .bind(job.index)
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(database("read jobs"))?;
+            let row =
+                sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = ? AND job = ?")
+                    .bind(job.run.to_string())
+                    .bind(job.index)
+                    .fetch_optional(&self.readers)
+                    .await
+                    .map_err(database("read jobs"))?;
             let Some(row) = row else { continue };
             let mut stored = [rows::job(job.run, &row)?];
             let attempts =
@@ -704,13 +705,14 @@ impl Store for SqliteStore {
     }
 
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
-        let rows =
-            sqlx::query("SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
-                 WHERE run = ? GROUP BY state")
-                .bind(run.to_string())
-                .fetch_all(&self.readers)
-                .await
-                .map_err(database("count jobs"))?;
+        let rows = sqlx::query(
+            "SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
+                 WHERE run = ? GROUP BY state",
+        )
+        .bind(run.to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("count jobs"))?;
         let mut counts = JobCounts::default();
         for row in &rows {
             *counts.of_state(rows::job_state(row.text("state")?)?) = row.get("n");

@@ -20,8 +20,8 @@ use super::{
     spans::{self, Course, JobNames},
 };
 use crate::store::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, Store,
+    StoreError, StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
 };
 
 /// Runs that are remembered; of older ones the store knows.

@@ -516,7 +516,7 @@ async fn what_a_person_asks_of_one_coordinator_another_does() {
     let stored = one.store.agents().await.unwrap().swap_remove(0);
     assert_eq!(stored.drain_unix_ns, None);
 
-    let why = crate::store::Quarantine {
+    let why = Quarantine {
         since_unix_ns: 5,
         reason: "int8 peak is low".to_owned(),
     };

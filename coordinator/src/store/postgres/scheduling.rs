@@ -150,10 +150,7 @@ pub(super) async fn quarantine(
 }
 
 /// Takes an agent out of quarantine; see the trait.
-pub(super) async fn release_agent(
-    store: &PostgresStore,
-    agent_id: &str,
-) -> Result<(), StoreError> {
+pub(super) async fn release_agent(store: &PostgresStore, agent_id: &str) -> Result<(), StoreError> {
     let release = database("release an agent");
     let mut tx = store.begin().await?;
     sqlx::query(

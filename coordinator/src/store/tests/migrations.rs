@@ -131,7 +131,11 @@ async fn check_scheduling(store: &dyn Store, is_there: bool) {
     let calibrations = store.calibrations(&agent.machine.id, 10).await.unwrap();
     if !is_there {
         assert_eq!(
-            (runs[0].priority, runs[0].expires_unix_ns, runs[0].paused_unix_ns),
+            (
+                runs[0].priority,
+                runs[0].expires_unix_ns,
+                runs[0].paused_unix_ns
+            ),
             (0, None, None)
         );
         assert_eq!((agent.quarantine, agent.drain_unix_ns), (None, None));
