@@ -227,6 +227,9 @@ impl SimulatedAgent {
                         worker.is_stopped = true;
                     }
                 }
+                Action::Leave => self.desk.drain(),
+                // It does not offer to.
+                Action::Calibrate(_) => {}
             }
         }
         self.note_lengths();

@@ -36,11 +36,6 @@ struct Asked {
 }
 
 impl Calibrations {
-    /// Tells whether an agent was asked and has not answered.
-    pub(super) fn is_asked(&self, agent_id: &str) -> bool {
-        self.asked.contains_key(agent_id)
-    }
-
     /// Tells whether a machine is being calibrated.
     pub(super) fn has_machine(&self, machine_id: &str) -> bool {
         // Nearly always empty, never long.
