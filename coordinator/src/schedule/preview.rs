@@ -235,8 +235,8 @@ mod tests {
             [
                 ("away".to_owned(), 1),
                 ("in quarantine: int8 peak is low".to_owned(), 1),
-                ("its build has no suite latency".to_owned(), 1),
                 ("its CPU has no avx2".to_owned(), 2),
+                ("its build has no suite latency".to_owned(), 1),
             ]
         );
     }
