@@ -108,8 +108,9 @@ impl Bed {
     }
 
     async fn run(&self, id: &str) -> wire::RunSummary {
-        let runs = self.control().await.list_runs(wire::ListRunsRequest {});
-        let mut runs = runs.await.unwrap().into_inner().runs.into_iter();
+        let mut control = self.control().await;
+        let runs = control.list_runs(wire::ListRunsRequest {}).await.unwrap();
+        let mut runs = runs.into_inner().runs.into_iter();
         runs.find(|run| run.run_id == id).unwrap()
     }
 
@@ -134,7 +135,8 @@ impl Bed {
     }
 
     async fn agent(&self, number: u32) -> Option<wire::AgentInfo> {
-        let agents = self.control().await.list_agents(wire::ListAgentsRequest {});
+        let mut control = self.control().await;
+        let agents = control.list_agents(wire::ListAgentsRequest {});
         let mut agents = agents.await.unwrap().into_inner().agents.into_iter();
         agents.find(|agent| agent.agent_id == agent_id(number))
     }
