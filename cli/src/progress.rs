@@ -155,7 +155,7 @@ impl Progress {
             (_, wire::JobState::Succeeded) => {
                 format!("[{n_final}/{n_jobs}] {label} done{}", took(info))
             }
-            (_, state) => format!("[{n_final}/{n_jobs}] {label} {}", job_state(info)),
+            _ => format!("[{n_final}/{n_jobs}] {label} {}", job_state(info)),
         };
         self.say(&text);
     }
