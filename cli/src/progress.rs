@@ -145,7 +145,7 @@ impl Progress {
                 Show::Bars { .. } => return,
                 _ => format!("[{n_final}/{n_jobs}] {label} started on {}", agent(info)),
             },
-            (Some(failure), wire::JobState::Failed) => {
+            (Some(failure), wire::JobState::Failed) if info.attempt > 0 => {
                 format!(
                     "[{n_final}/{n_jobs}] {label} failed after attempt {}: {}",
                     info.attempt,
