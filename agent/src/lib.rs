@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the whole agent. It dials the coordinator and holds one stream (`link`); what it
 //! knows and decides is in `desk`; each job is a child process (`worker`) that has the machine
-//! by [`lock`]; what it finds out lies in the [`spool`] until the coordinator has stored it.
+//! by [`lock`], with files of models and data from `artefacts`; what it finds out lies in the [`spool`] until the coordinator has stored it.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tritmark_proto::{identity::Token, job::SuiteSpec};
 use tritmark_suites::{accuracy::cache::ItemCache, chain};
 
+mod artefacts;
 mod backoff;
 mod desk;
 mod endpoint;
@@ -34,10 +35,12 @@ mod state;
 mod testing;
 mod worker;
 
+pub use artefacts::{NoSize, Size};
 pub use endpoint::{EndpointError, endpoint};
 pub use state::StateError;
 pub use worker::WorkerCommand;
 
+use artefacts::{Cache, Fetcher};
 use desk::{Desk, Identity};
 use endpoint::Dialer;
 use identity::{Credentials, IdentityError};
@@ -54,6 +57,9 @@ const SAID: usize = 256;
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
 /// Some hundred thousand items.
 pub const ITEM_CACHE_MAX_BYTES: u64 = 1 << 30;
+
+/// Files of models and data: some large models.
+pub const FILE_CACHE_MAX_BYTES: u64 = 200 << 30;
 
 /// How often it is looked whether the certificate has to be renewed, and tried again.
 const RENEWAL_PERIOD: Duration = Duration::from_mins(10);
@@ -76,6 +82,12 @@ pub struct AgentConfig {
     /// Bytes that items kept between runs may take, in `items` of the state folder; `None` keeps
     /// none, whatever plans ask for.
     pub item_cache_max_bytes: Option<u64>,
+    /// Bytes that models and data from the coordinator may take, in `files` of the state folder.
+    pub file_cache_max_bytes: u64,
+    /// Whether jobs that name paths of this machine are refused.
+    pub only_sent_files: bool,
+    /// How long it is tried to fetch a file of which no byte comes.
+    pub fetch_patience: Duration,
     /// Root of `/proc`, `/sys` and `/etc`; `/` outside tests.
     pub sysfs_root: PathBuf,
     /// The lock all agents of the machine share.
@@ -102,6 +114,9 @@ impl AgentConfig {
             lock_path: lock::default_path(),
             spool_max_bytes: SPOOL_MAX_BYTES,
             item_cache_max_bytes: Some(ITEM_CACHE_MAX_BYTES),
+            file_cache_max_bytes: FILE_CACHE_MAX_BYTES,
+            only_sent_files: false,
+            fetch_patience: artefacts::PATIENCE,
             ca_file: None,
             insecure: false,
         })
@@ -136,6 +151,9 @@ pub enum AgentError {
     /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The folder of models and data cannot be used.
+    #[error("cannot keep files of models and data")]
+    Cache(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Runs an agent until `drain` is cancelled and the job in hand is done.
@@ -162,6 +180,9 @@ pub async fn run_until(
         worker,
         cache_dir,
         item_cache_max_bytes,
+        file_cache_max_bytes,
+        only_sent_files,
+        fetch_patience,
         sysfs_root,
         lock_path,
         spool_max_bytes,
@@ -170,6 +191,7 @@ pub async fn run_until(
     } = config;
     let identity_dir = state_dir.join(identity::FOLDER);
     let dialer = Dialer::new(coordinator, ca_file, insecure, identity_dir.clone())?;
+    let dialer = Arc::new(dialer);
     let state = State::open(&state_dir)?;
     let spool = Spool::open(&state.folder, spool_max_bytes)?;
     let mut identity = who(&state, &sysfs_root, labels);
@@ -184,7 +206,11 @@ pub async fn run_until(
     let desk = Desk::new(identity, spool, link::now_unix_ns());
     let (said, hears) = mpsc::channel(SAID);
     let lock = MachineLock::new(lock_path);
+    let cache = Cache::open(state.folder.join("files"), file_cache_max_bytes)
+        .map_err(|source| AgentError::Cache(Box::new(source)))?;
     let place = Place {
+        fetcher: Fetcher::new(cache, Arc::clone(&dialer), fetch_patience)
+            .refusing_paths(only_sent_files),
         cache_dir,
         sysfs_root,
         machine_id,

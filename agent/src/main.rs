@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use tritmark_agent::{AgentConfig, AgentError, StateError, default_state_dir, run_until};
+use tritmark_agent::{AgentConfig, AgentError, Size, StateError, default_state_dir, run_until};
 use tritmark_suites::{chain, sandbox, worker::worker_main};
 
 /// One machine of the fleet: takes jobs from a coordinator and measures.
@@ -37,6 +37,17 @@ struct Args {
         default_value_t = 1024
     )]
     item_cache_mib: u32,
+    /// Room for models and data that the coordinator sends; what was not used for longest goes first.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "TRITMARK_CACHE_SIZE",
+        default_value = "200GiB"
+    )]
+    cache_size: Size,
+    /// Refuse jobs that name paths of this machine: open only what the coordinator sent.
+    #[arg(long, env = "TRITMARK_ONLY_SENT", value_parser = clap::builder::FalseyValueParser::new())]
+    only_sent: bool,
     /// PEM file of certificates to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -96,6 +107,8 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
         state,
         labels,
         item_cache_mib,
+        cache_size,
+        only_sent,
         ca,
         insecure,
         launcher,
@@ -114,6 +127,8 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
     let mut config = AgentConfig::new(coordinator, state)?;
     config.labels = labels.into_iter().collect();
     config.item_cache_max_bytes = (item_cache_mib > 0).then_some(u64::from(item_cache_mib) << 20);
+    config.file_cache_max_bytes = cache_size.0;
+    config.only_sent_files = only_sent;
     config.ca_file = ca;
     config.insecure = insecure;
     if let Some(launcher) = launcher {

@@ -16,7 +16,8 @@ use tritmark_suites::{
 };
 
 use crate::{
-    lock::{Hold, MachineLock},
+    artefacts::{FETCHING, Fetcher, InUse},
+    lock::{Hold, MachineGuard, MachineLock},
     worker::{self, Worker, WorkerCommand, infrastructure},
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct Place {
     pub(crate) sysfs_root: PathBuf,
     pub(crate) machine_id: String,
     pub(crate) item_cache: Option<ItemCache>,
+    /// Gets jobs the files they name by their contents.
+    pub(crate) fetcher: Fetcher,
 }
 
 /// Starts and stops workers, one at a time.
@@ -97,6 +100,7 @@ impl Runner {
             sysfs_root,
             machine_id,
             item_cache,
+            fetcher,
         } = self.place.clone();
         let stop = CancellationToken::new();
         let hold = if job.suite.is_exclusive() {
@@ -108,6 +112,7 @@ impl Runner {
             attempt,
             self.lock.clone(),
             hold,
+            fetcher,
             self.command.clone(),
             WorkerRequest {
                 job,
@@ -135,17 +140,25 @@ impl Runner {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "what one attempt consists of")]
 async fn perform(
     attempt: AttemptId,
     lock: MachineLock,
     hold: Hold,
+    fetcher: Fetcher,
     command: WorkerCommand,
     request: WorkerRequest,
     said: mpsc::Sender<Said>,
     stop: CancellationToken,
 ) {
-    let work = work(attempt, &lock, hold, command, request, &said, &stop);
-    let outcome = work.await;
+    let getting_ready = ready(attempt, &lock, hold, &fetcher, request, &said);
+    let outcome = tokio::select! {
+        ready = getting_ready => match ready {
+            Ok((request, keep)) => work(attempt, command, request, keep, &said, &stop).await,
+            Err(failure) => Err(failure),
+        },
+        () = stop.cancelled() => Err(stopped()),
+    };
     match &outcome {
         Ok(()) => tracing::info!(job = %attempt.job, "done"),
         Err(failure) => tracing::warn!(job = %attempt.job, reason = failure.message, "failed"),
@@ -155,28 +168,53 @@ async fn perform(
     let _ = said.send(Said { attempt, news }).await;
 }
 
-async fn work(
+/// Waits until a job has its files and the machine; returns what is let go when it has ended.
+async fn ready(
     attempt: AttemptId,
     lock: &MachineLock,
     hold: Hold,
+    fetcher: &Fetcher,
+    mut request: WorkerRequest,
+    said: &mpsc::Sender<Said>,
+) -> Result<(WorkerRequest, (MachineGuard, Option<InUse>)), Failure> {
+    // Only for show: a full channel may lose it.
+    let show = |news| {
+        let _ = said.try_send(Said { attempt, news });
+    };
+    let acquire = async |hold| {
+        let guard = lock.acquire(hold, || show(News::Waiting)).await;
+        guard.map_err(|error| infrastructure(chain(&error)))
+    };
+    // What comes over the network and goes to the disk would disturb who measures here.
+    let shared = if fetcher.lacks_files(&request.job) {
+        Some(acquire(Hold::Shared).await?)
+    } else {
+        None
+    };
+    let progress = |done, total| {
+        show(News::Progress(WorkerProgress {
+            stage: FETCHING.to_owned(),
+            done,
+            total,
+        }));
+    };
+    let (job, in_use) = fetcher.prepare(attempt, request.job, progress).await?;
+    request.job = job;
+    drop(shared);
+    let guard = acquire(hold).await?;
+    Ok((request, (guard, in_use)))
+}
+
+async fn work(
+    attempt: AttemptId,
     command: WorkerCommand,
     request: WorkerRequest,
+    keep: impl Send + 'static,
     said: &mpsc::Sender<Said>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let on_wait = || {
-        let news = News::Waiting;
-        // Only for show: a full channel may lose it.
-        let _ = said.try_send(Said { attempt, news });
-    };
-    let guard = tokio::select! {
-        guard = lock.acquire(hold, on_wait) => {
-            guard.map_err(|error| infrastructure(chain(&error)))?
-        }
-        () = stop.cancelled() => return Err(stopped()),
-    };
     let heard = said.clone();
-    let mut worker = Worker::start(command, request, guard, move |news| {
+    let mut worker = Worker::start(command, request, keep, move |news| {
         let news = match news {
             worker::News::Started => News::Started,
             worker::News::Record(record) => News::Record(record),

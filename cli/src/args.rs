@@ -11,6 +11,7 @@ mod model;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
+use tritmark_agent::Size;
 
 pub(crate) use comparison::{
     Compare, ComparisonFormat, ExportRun, ForeignFormat, Import, ImportFiles, ImportRun,
@@ -68,9 +69,9 @@ pub(crate) enum Command {
     Verify(VerifyRun),
     /// Set one model's answers against another's, item by item, with a verdict.
     Compare(Compare),
-    /// Write a run's items as lm-evaluation-harness or EvalPlus would.
+    /// Write a run's items as lm-evaluation-harness or EvalPlus would, or all of it as one file.
     Export(ExportRun),
-    /// Make a bundle of another program's results, or a definition of its task.
+    /// Make a bundle of one file or of another program's results, or a definition of its task.
     Import(ImportRun),
     /// Say what this machine can measure, and how to make it measure more.
     Doctor(Doctor),
@@ -161,6 +162,20 @@ pub(crate) enum CoordinatorCommand {
         /// The agents see this machine's files: refuse a plan that names a missing one.
         #[arg(long, env = "TRITMARK_LOCAL_FILES", value_parser = FalseyValueParser::new())]
         local_files: bool,
+        /// Where models, data and bundles are kept [default: `objects` in the state folder]:
+        /// `file:///folder`, `s3://bucket/prefix`, `gs://…` or `az://…`, set up by the variables those
+        /// clouds' own tools read.
+        #[arg(long, env = "TRITMARK_OBJECTS", value_name = "URL")]
+        objects: Option<String>,
+        /// Folder from which models and data that a plan names are handed to agents; may be given more
+        /// than once.
+        #[arg(
+            long = "files-from",
+            env = "TRITMARK_FILES_FROM",
+            value_delimiter = ',',
+            value_name = "DIR"
+        )]
+        files_from: Vec<PathBuf>,
         /// Address to serve /metrics (OpenMetrics), /livez and /readyz on, over HTTP.
         #[arg(long, env = "TRITMARK_METRICS", value_name = "ADDR")]
         metrics: Option<SocketAddr>,
@@ -235,6 +250,17 @@ pub(crate) struct AgentUp {
         value_name = "MIB"
     )]
     pub(crate) item_cache_mib: u32,
+    /// Room for models and data that the coordinator sends; what was not used for longest goes first.
+    #[arg(
+        long,
+        env = "TRITMARK_CACHE_SIZE",
+        default_value = "200GiB",
+        value_name = "SIZE"
+    )]
+    pub(crate) cache_size: Size,
+    /// Refuse jobs that name paths of this machine: open only what the coordinator sent.
+    #[arg(long, env = "TRITMARK_ONLY_SENT", value_parser = FalseyValueParser::new())]
+    pub(crate) only_sent: bool,
     /// Whom to trust.
     #[command(flatten)]
     pub(crate) trust: Trust,
@@ -284,6 +310,10 @@ pub(crate) struct Submit {
     /// The plan file.
     #[arg(value_name = "PLAN")]
     pub(crate) plan: PathBuf,
+    /// Send the models and data that the plan names, as far as the coordinator lacks them; then agents
+    /// need none of its paths.
+    #[arg(long, env = "TRITMARK_UPLOAD", value_parser = FalseyValueParser::new())]
+    pub(crate) upload: bool,
     /// Stay and follow the run.
     #[arg(long)]
     pub(crate) watch: bool,

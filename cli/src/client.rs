@@ -13,7 +13,7 @@ use tritmark_agent::identity::Credentials;
 use tritmark_proto::{
     bundle,
     job::RunId,
-    wire::{self, control_client::ControlClient},
+    wire::{self, artefacts_client::ArtefactsClient, control_client::ControlClient},
 };
 
 use crate::{
@@ -22,16 +22,6 @@ use crate::{
     exit::{Exit, Fault, OrExit as _, Outcome},
 };
 
-/// Files of a bundle and no others are taken from a coordinator.
-const BUNDLE_FILES: [&str; 6] = [
-    bundle::MANIFEST,
-    bundle::EVIDENCE,
-    bundle::MEASUREMENTS,
-    bundle::ITEMS,
-    bundle::SCORES,
-    bundle::TOKENS,
-];
-
 /// Largest message a coordinator may send: a long list of jobs or one chunk of a file.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
@@ -39,6 +29,7 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 #[derive(Clone)]
 pub(crate) struct Client {
     control: ControlClient<Channel>,
+    artefacts: ArtefactsClient<Channel>,
 }
 
 impl Client {
@@ -66,16 +57,32 @@ impl Client {
             format!("cannot reach the coordinator at {url}")
         })?;
         Ok(Self {
+            artefacts: ArtefactsClient::new(channel.clone()),
             control: ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
         })
     }
 
+    /// Returns what takes files.
+    pub(crate) fn artefacts(&mut self) -> &mut ArtefactsClient<Channel> {
+        &mut self.artefacts
+    }
+
     /// Hands over the plan file at `path`.
     pub(crate) async fn submit(&mut self, plan: &PlanFile) -> Outcome<wire::SubmitPlanResponse> {
+        self.submit_with(plan, Vec::new()).await
+    }
+
+    /// Hands over the plan file at `path`, with files that were sent before in place of its paths.
+    pub(crate) async fn submit_with(
+        &mut self,
+        plan: &PlanFile,
+        registered: Vec<wire::RegisteredFiles>,
+    ) -> Outcome<wire::SubmitPlanResponse> {
         let request = wire::SubmitPlanRequest {
             plan_toml: plan.text.clone(),
             plan_name: plan.name.clone(),
             base_dir: plan.base_dir.to_string_lossy().into_owned(),
+            registered,
         };
         match self.control.submit_plan(request).await {
             Ok(response) => Ok(response.into_inner()),
@@ -178,7 +185,8 @@ impl Client {
                     .into());
                 }
                 None => {
-                    if !BUNDLE_FILES.contains(&name.as_str()) {
+                    // These and no others are taken from a coordinator.
+                    if !bundle::FILES.contains(&name.as_str()) {
                         return Err(anyhow::anyhow!(
                             "the coordinator sent `{name}`, which is no file of a bundle"
                         )

@@ -3,6 +3,7 @@
 mod agent;
 mod agree;
 mod bench;
+mod bundle_file;
 mod bundles;
 mod cancel;
 mod compare;

@@ -1,6 +1,6 @@
 //! The people's end: `tritmark.v1.Control`.
 
-use std::{path::Path, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -13,7 +13,8 @@ use tritmark_proto::{
 };
 
 use crate::{
-    bundle,
+    archive,
+    artefacts::{self, RegisterError, Shelf},
     link::{internal, shutting_down},
     plan::{CheckContext, KnownAgent, Plan},
     run::{self, Command, LoopHandle, Watch, job_info, now_unix_ns},
@@ -35,6 +36,7 @@ pub(crate) struct ControlService {
     run_loop: LoopHandle,
     local_files: bool,
     scorer: Option<Arc<dyn Scorer>>,
+    shelf: Option<Arc<Shelf>>,
     stop: CancellationToken,
 }
 
@@ -46,6 +48,7 @@ impl ControlService {
         run_loop: LoopHandle,
         local_files: bool,
         scorer: Option<Arc<dyn Scorer>>,
+        shelf: Option<Arc<Shelf>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -53,8 +56,36 @@ impl ControlService {
             run_loop,
             local_files,
             scorer,
+            shelf,
             stop,
         }
+    }
+
+    /// Puts files in place of a plan's paths: those its submitter has sent, and those that lie where
+    /// this coordinator may read.
+    async fn with_files(
+        &self,
+        plan: Plan,
+        registered: Vec<wire::RegisteredFiles>,
+    ) -> Result<Plan, Status> {
+        let Some(shelf) = &self.shelf else {
+            return if registered.is_empty() {
+                Ok(plan)
+            } else {
+                Err(Status::failed_precondition(
+                    "this coordinator was started without a place for files",
+                ))
+            };
+        };
+        let sent: Result<BTreeMap<_, _>, _> =
+            registered.into_iter().map(TryFrom::try_from).collect();
+        let sent = sent.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let files = match shelf.register(plan.paths(), sent).await {
+            Ok(files) => files,
+            Err(RegisterError::Objects(error)) => return Err(artefacts::status_of(&error)),
+            Err(error) => return Err(Status::failed_precondition(chain(&error))),
+        };
+        Ok(plan.with_files(&files))
     }
 
     async fn ask<T>(
@@ -145,6 +176,7 @@ impl Control for ControlService {
             plan_toml,
             plan_name,
             base_dir,
+            registered,
         } = request.into_inner();
         if !Path::new(&base_dir).is_absolute() {
             return Err(Status::invalid_argument(format!(
@@ -153,6 +185,7 @@ impl Control for ControlService {
         }
         let invalid = |error: crate::plan::PlanError| Status::invalid_argument(error.to_string());
         let plan = Plan::parse(&plan_toml, &plan_name, Path::new(&base_dir)).map_err(invalid)?;
+        let plan = self.with_files(plan, registered).await?;
         let agents: Vec<KnownAgent> = self
             .ask(|reply| Command::Agents { reply })
             .await?
@@ -299,7 +332,8 @@ impl Control for ControlService {
         request: Request<wire::FetchResultsRequest>,
     ) -> Result<Response<Self::FetchResultsStream>, Status> {
         let run = self.run(&request.into_inner().run_id).await?;
-        let files = bundle::files(&*self.store, run)
+        let objects = self.shelf.as_ref().map(|shelf| &shelf.objects);
+        let files = archive::files(&*self.store, objects, run)
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
         let (to_client, out) = mpsc::channel(TO_CLIENT);
@@ -322,6 +356,12 @@ impl Control for ControlService {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
     }
+}
+
+/// Returns an error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Returns an answer with what the audit log shall say of the call.

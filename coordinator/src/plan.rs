@@ -4,9 +4,14 @@
 //! with the text alone, [`Plan::check`] what does not fit the files and agents at hand. Every error
 //! names the key and the line.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use tritmark_proto::{
+    artefact::FileSet,
     job::{Job, Model, Numerics, RunId, Selector, SuiteSpec},
     machine::Machine,
 };
@@ -14,6 +19,7 @@ use tritmark_proto::{
 mod check;
 mod document;
 mod expand;
+mod files;
 mod locate;
 pub mod names;
 #[cfg(test)]
@@ -151,6 +157,17 @@ impl Plan {
     /// Tells whether the coordinator is to score programs.
     pub fn is_scored_by_coordinator(&self) -> bool {
         self.suites.iter().any(|suite| suite.score_on_at.is_some())
+    }
+
+    /// Returns the paths of models and of tasks' data, each once, sorted.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        files::paths(self)
+    }
+
+    /// Puts files in place of paths; the other paths stay.
+    #[must_use]
+    pub fn with_files(self, registered: &BTreeMap<PathBuf, FileSet>) -> Self {
+        files::put(self, registered)
     }
 
     /// Finds what does not fit the files and agents at hand.

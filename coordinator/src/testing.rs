@@ -89,6 +89,7 @@ pub(crate) fn accuracy() -> SuiteSpec {
         evalplus_compat: false,
         score_on: ScoreOn::Agent,
         cache: false,
+        data: None,
     })
 }
 

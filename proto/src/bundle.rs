@@ -32,6 +32,9 @@ pub const TOKENS: &str = "tokens.parquet";
 /// `tritmark/v1/signature.proto`, each after its length. Bundles of older versions have none.
 pub const EVIDENCE: &str = "evidence.pb";
 
+/// Every file of a bundle, the manifest first.
+pub const FILES: [&str; 6] = [MANIFEST, EVIDENCE, MEASUREMENTS, ITEMS, SCORES, TOKENS];
+
 /// Columns of [`MEASUREMENTS`].
 ///
 /// `job_index`, `attempt`: u32; `sequence`: u64; `at_unix_ns`: i64; `suite`, `metric`, `unit`: str;

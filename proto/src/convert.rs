@@ -2,6 +2,7 @@
 //!
 //! Every conversion takes its source apart, so that a new field is a compile error here.
 
+mod artefact;
 mod item;
 mod record;
 
@@ -311,6 +312,7 @@ impl From<Model> for wire::Model {
                 format,
                 seed,
             }),
+            ModelSource::Files(files) => wire::model::Source::Files(files.into()),
         };
         Self {
             id,
@@ -341,6 +343,7 @@ impl TryFrom<wire::Model> for Model {
                 format,
                 seed,
             }),
+            wire::model::Source::Files(files) => ModelSource::Files(files.try_into()?),
         };
         Ok(Self {
             id,
@@ -429,6 +432,7 @@ impl From<SuiteSpec> for wire::Suite {
                 evalplus_compat,
                 score_on,
                 cache,
+                data,
             }) => Kind::Accuracy(wire::Accuracy {
                 task,
                 data_dir: data_dir.to_string_lossy().into_owned(),
@@ -454,6 +458,7 @@ impl From<SuiteSpec> for wire::Suite {
                 evalplus_compat,
                 score_on: score_on.name().to_owned(),
                 cache,
+                data: data.map(Into::into),
             }),
         };
         Self { kind: Some(kind) }
@@ -503,6 +508,7 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 evalplus_compat,
                 score_on: place,
                 cache,
+                data,
             }) => Self::Accuracy(AccuracySpec {
                 task,
                 data_dir: data_dir.into(),
@@ -531,6 +537,7 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 evalplus_compat,
                 score_on: score_on(&place)?,
                 cache,
+                data: data.map(TryInto::try_into).transpose()?,
             }),
         })
     }

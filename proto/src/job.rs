@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, str::FromS
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::artefact::FileSet;
+
 /// Names a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -160,6 +162,8 @@ pub enum ModelSource {
     Path(PathBuf),
     /// Random weights of a published shape, made on the agent.
     Synth(Synth),
+    /// Files that the agent fetches from the coordinator.
+    Files(FileSet),
 }
 
 /// Random weights of a published shape.
@@ -340,6 +344,10 @@ pub struct AccuracySpec {
     /// Whether items that were evaluated before, in just this way, are taken from the agent's cache.
     #[serde(default)]
     pub cache: bool,
+    /// The task's folder as files that the agent fetches from the coordinator; `data_dir` is not
+    /// read then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<FileSet>,
 }
 
 impl AccuracySpec {
@@ -360,6 +368,7 @@ impl AccuracySpec {
             evalplus_compat: false,
             score_on: ScoreOn::Agent,
             cache: false,
+            data: None,
         }
     }
 }

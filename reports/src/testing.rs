@@ -375,6 +375,7 @@ impl Fixture {
                 evalplus_compat: false,
                 score_on: ScoreOn::Agent,
                 cache: false,
+                data: None,
             }),
         );
         let outcome = self.bundle.manifest.jobs.last_mut().expect("a job");

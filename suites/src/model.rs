@@ -49,6 +49,7 @@ impl Opened {
         let path = match &job.model.source {
             ModelSource::Path(path) => path.clone(),
             ModelSource::Synth(synth) => cached(synth, &context.cache_dir, sink)?,
+            ModelSource::Files(files) => return Err(SuiteError::NotFetched(files.to_string())),
         };
         let start_ns = context.clock.now_ns();
         let mut loaded =

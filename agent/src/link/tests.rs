@@ -250,6 +250,9 @@ fn agent(folder: &Path, name: &str, address: SocketAddr) -> Running {
         lock_path: folder.join("machine.lock"),
         spool_max_bytes: 1 << 20,
         item_cache_max_bytes: None,
+        file_cache_max_bytes: 1 << 20,
+        only_sent_files: false,
+        fetch_patience: PATIENCE,
         ca_file: None,
         insecure: false,
     };

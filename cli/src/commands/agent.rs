@@ -23,6 +23,8 @@ async fn up(args: AgentUp) -> Outcome {
         labels,
         launcher,
         item_cache_mib,
+        cache_size,
+        only_sent,
         trust: Trust { ca, insecure },
     } = args;
     let mut config = AgentConfig::new(coordinator, state).or_exit(
@@ -31,6 +33,8 @@ async fn up(args: AgentUp) -> Outcome {
     )?;
     config.labels = labels.into_iter().collect();
     config.item_cache_max_bytes = (item_cache_mib > 0).then_some(u64::from(item_cache_mib) << 20);
+    config.file_cache_max_bytes = cache_size.0;
+    config.only_sent_files = only_sent;
     config.ca_file = ca;
     config.insecure = insecure;
     if let Some(launcher) = launcher {

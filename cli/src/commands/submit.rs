@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+mod upload;
+
 use crate::{
     args::Submit,
     client::{Client, PlanFile, run_id},
@@ -13,7 +15,12 @@ use crate::{
 pub(crate) async fn exec(args: Submit) -> Outcome {
     let plan = PlanFile::read(&args.plan)?;
     let mut client = Client::connect(&args.target).await?;
-    let submitted = client.submit(&plan).await?;
+    let registered = if args.upload {
+        upload::files(&mut client, &plan).await?
+    } else {
+        Vec::new()
+    };
+    let submitted = client.submit_with(&plan, registered).await?;
     if !args.watch {
         if args.print.json {
             out::json(&json!({ "run_id": submitted.run_id, "n_jobs": submitted.n_jobs }))?;

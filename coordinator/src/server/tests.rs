@@ -80,6 +80,7 @@ impl Bench {
             plan_toml: plan_toml.into(),
             plan_name: "a-plan".into(),
             base_dir: "/plans".into(),
+            registered: Vec::new(),
         };
         Ok(self.control().submit_plan(request).await?.into_inner())
     }

@@ -81,7 +81,7 @@ pub struct Job {
     #[prost(string, tag = "8")]
     pub numerics: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Model {
     /// the plan's name for it
     #[prost(string, tag = "1")]
@@ -89,19 +89,46 @@ pub struct Model {
     /// id of the full-precision model it is compared with
     #[prost(string, optional, tag = "4")]
     pub baseline: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(oneof = "model::Source", tags = "2, 3")]
+    #[prost(oneof = "model::Source", tags = "2, 3, 5")]
     pub source: ::core::option::Option<model::Source>,
 }
 /// Nested message and enum types in `Model`.
 pub mod model {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Source {
         /// a GGUF file or a Hugging Face folder on the agent
         #[prost(string, tag = "2")]
         Path(::prost::alloc::string::String),
         #[prost(message, tag = "3")]
         Synth(super::Synth),
+        /// fetched from the coordinator
+        #[prost(message, tag = "5")]
+        Files(super::FileSet),
     }
+}
+/// Files by what is in them, and the names under which a worker finds them. No name leads anywhere:
+/// each is one plain name, without separators and not beginning with a dot.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FileSet {
+    /// of the folder they lie in
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// what is meant is the one file and not the folder
+    #[prost(bool, tag = "2")]
+    pub single: bool,
+    /// at least 1, at most 512, sorted by name, none twice
+    #[prost(message, repeated, tag = "3")]
+    pub files: ::prost::alloc::vec::Vec<NamedFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedFile {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// blake3 of the contents, 32 bytes
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub size_bytes: u64,
 }
 /// Random weights of a published shape; see `tritmark model synth`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -187,12 +214,12 @@ pub struct Energy {
     #[prost(double, tag = "4")]
     pub window_seconds: f64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Accuracy {
     /// "arc_challenge", "gsm8k", ...; the name in `definition` where there is one
     #[prost(string, tag = "1")]
     pub task: ::prost::alloc::string::String,
-    /// folder with a folder for each task
+    /// folder with a folder for each task; not read where there is `data`
     #[prost(string, tag = "2")]
     pub data_dir: ::prost::alloc::string::String,
     /// first items only
@@ -226,6 +253,9 @@ pub struct Accuracy {
     /// items that were evaluated before, in just this way, are taken from the agent's cache
     #[prost(bool, tag = "13")]
     pub cache: bool,
+    /// the task's folder, fetched from the coordinator
+    #[prost(message, optional, tag = "14")]
+    pub data: ::core::option::Option<FileSet>,
 }
 /// The question as one turn of a chat, by the model's own template.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1106,7 +1136,7 @@ pub mod agent_link_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitPlanRequest {
     #[prost(string, tag = "1")]
     pub plan_toml: ::prost::alloc::string::String,
@@ -1116,6 +1146,18 @@ pub struct SubmitPlanRequest {
     /// absolute folder that relative paths in the plan start from
     #[prost(string, tag = "3")]
     pub base_dir: ::prost::alloc::string::String,
+    /// what stands for paths that only the submitter has
+    #[prost(message, repeated, tag = "5")]
+    pub registered: ::prost::alloc::vec::Vec<RegisteredFiles>,
+}
+/// The files behind a path of a plan. They are in the coordinator's store already; see Artefacts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RegisteredFiles {
+    /// absolute: a model's, or a task's folder in the data folder
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub files: ::core::option::Option<FileSet>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitPlanResponse {
@@ -3002,6 +3044,524 @@ pub mod identities_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "tritmark.v1.Identities";
     impl<T> tonic::server::NamedService for IdentitiesServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Piece {
+    /// of the first byte, in the file
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// at most 1 MiB
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingRequest {
+    /// at most 4096
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MissingResponse {
+    /// what is there in full is left out
+    #[prost(message, repeated, tag = "1")]
+    pub missing: ::prost::alloc::vec::Vec<Partial>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Partial {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub have_bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadPiece {
+    /// in the first message, and in no other
+    #[prost(message, optional, tag = "1")]
+    pub begin: ::core::option::Option<UploadBegin>,
+    /// at most 1 MiB
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadBegin {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
+    /// of the first byte that is sent
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadResponse {}
+/// Generated client implementations.
+pub mod artefacts_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Files by their contents: what a plan's models and data are, for agents that do not have them.
+    ///
+    /// A hash is blake3 over a file's bytes, 32 bytes. Knowing one is what entitles an agent to the file:
+    /// it learns them from its jobs.
+    #[derive(Debug, Clone)]
+    pub struct ArtefactsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ArtefactsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ArtefactsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ArtefactsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ArtefactsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sends a file from an offset on, for agents. After a cut, the next call goes on where that ended.
+        /// NOT_FOUND: it is not there. OUT_OF_RANGE: it is shorter than that. UNAVAILABLE: later.
+        pub async fn fetch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Piece>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Artefacts/Fetch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Artefacts", "Fetch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Tells a submitter which of some files are not there yet, and how much of each has come.
+        pub async fn missing(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MissingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MissingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Artefacts/Missing",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Artefacts", "Missing"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes one file, which becomes visible when it is whole and its hash is right. After a cut, Missing
+        /// tells where to go on. ABORTED: somebody else sends it, or the offset is not where it ended.
+        pub async fn upload(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::UploadPiece>,
+        ) -> std::result::Result<tonic::Response<super::UploadResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Artefacts/Upload",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Artefacts", "Upload"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod artefacts_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ArtefactsServer.
+    #[async_trait]
+    pub trait Artefacts: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Fetch method.
+        type FetchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Piece, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sends a file from an offset on, for agents. After a cut, the next call goes on where that ended.
+        /// NOT_FOUND: it is not there. OUT_OF_RANGE: it is shorter than that. UNAVAILABLE: later.
+        async fn fetch(
+            &self,
+            request: tonic::Request<super::FetchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::FetchStream>, tonic::Status>;
+        /// Tells a submitter which of some files are not there yet, and how much of each has come.
+        async fn missing(
+            &self,
+            request: tonic::Request<super::MissingRequest>,
+        ) -> std::result::Result<tonic::Response<super::MissingResponse>, tonic::Status>;
+        /// Takes one file, which becomes visible when it is whole and its hash is right. After a cut, Missing
+        /// tells where to go on. ABORTED: somebody else sends it, or the offset is not where it ended.
+        async fn upload(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::UploadPiece>>,
+        ) -> std::result::Result<tonic::Response<super::UploadResponse>, tonic::Status>;
+    }
+    /// Files by their contents: what a plan's models and data are, for agents that do not have them.
+    ///
+    /// A hash is blake3 over a file's bytes, 32 bytes. Knowing one is what entitles an agent to the file:
+    /// it learns them from its jobs.
+    #[derive(Debug)]
+    pub struct ArtefactsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ArtefactsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ArtefactsServer<T>
+    where
+        T: Artefacts,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tritmark.v1.Artefacts/Fetch" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchSvc<T: Artefacts>(pub Arc<T>);
+                    impl<
+                        T: Artefacts,
+                    > tonic::server::ServerStreamingService<super::FetchRequest>
+                    for FetchSvc<T> {
+                        type Response = super::Piece;
+                        type ResponseStream = T::FetchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FetchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Artefacts>::fetch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Artefacts/Missing" => {
+                    #[allow(non_camel_case_types)]
+                    struct MissingSvc<T: Artefacts>(pub Arc<T>);
+                    impl<T: Artefacts> tonic::server::UnaryService<super::MissingRequest>
+                    for MissingSvc<T> {
+                        type Response = super::MissingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MissingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Artefacts>::missing(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MissingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Artefacts/Upload" => {
+                    #[allow(non_camel_case_types)]
+                    struct UploadSvc<T: Artefacts>(pub Arc<T>);
+                    impl<
+                        T: Artefacts,
+                    > tonic::server::ClientStreamingService<super::UploadPiece>
+                    for UploadSvc<T> {
+                        type Response = super::UploadResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::UploadPiece>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Artefacts>::upload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UploadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ArtefactsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tritmark.v1.Artefacts";
+    impl<T> tonic::server::NamedService for ArtefactsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
