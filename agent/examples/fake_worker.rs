@@ -15,11 +15,33 @@ use tritmark_proto::{
     bundle::FailureClass,
     record::{Grade, Measurement, Metric, Outcome, Reading, Record, RecordBody},
 };
-use tritmark_suites::worker::{
-    WorkerEvent, WorkerFailed, WorkerFinished, WorkerProgress, WorkerRequest,
+use tritmark_suites::{
+    calibration::Calibration,
+    worker::{WorkerEvent, WorkerFailed, WorkerFinished, WorkerProgress, WorkerRequest},
 };
 
+/// What it says of a machine whose memory, in bytes, it is told.
+fn calibration() -> Calibration {
+    let memory_bytes = std::env::args().nth(2).expect("the machine's memory");
+    Calibration {
+        kernel: "fake".to_owned(),
+        threads: 3,
+        memory_read_bytes_per_s: memory_bytes.parse().expect("a number of bytes"),
+        int8_ops_per_s: 2.0,
+        noise: 0.5,
+        aa_ratio: 1.0,
+        aa_low: 0.9,
+        aa_high: 1.1,
+        aa_pairs: 4,
+    }
+}
+
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("calibrate") {
+        let mut line = serde_json::to_string(&calibration()).expect("JSON");
+        line.push('\n');
+        return put(line.as_bytes());
+    }
     let mut line = String::new();
     io::stdin()
         .read_line(&mut line)

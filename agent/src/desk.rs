@@ -39,6 +39,8 @@ pub(crate) struct Identity {
     pub(crate) suites: Vec<String>,
     /// Signs what was measured.
     pub(crate) signer: Option<Arc<Signer>>,
+    /// Which start of the machine this is, if the coordinator may ask what that can do.
+    pub(crate) boot_id: Option<String>,
 }
 
 /// What the desk wants done.
@@ -48,6 +50,10 @@ pub(crate) enum Action {
     Start(Box<Assignment>),
     /// Kill the worker of this attempt; its end is awaited.
     Stop(AttemptId),
+    /// Take no further job, and leave when the one in hand is done.
+    Leave,
+    /// Measure what the machine can do; whatever is being measured is not wanted any more.
+    Calibrate(u64),
 }
 
 /// Why a job is stopped, and what is said of it at the end.
@@ -80,6 +86,8 @@ pub(crate) struct Desk {
     /// The attempt named in the last `Register`.
     announced: Option<AttemptId>,
     progress: Option<wire::Progress>,
+    /// What the machine can do, to be said.
+    calibration: Option<wire::Calibration>,
     is_draining: bool,
     is_draining_said: bool,
 }
@@ -123,6 +131,7 @@ impl Desk {
             next: None,
             announced: None,
             progress: None,
+            calibration: None,
             is_draining: false,
             is_draining_said: false,
         }
@@ -134,6 +143,8 @@ impl Desk {
             held.rewind();
         }
         self.is_draining_said = false;
+        // It is asked again.
+        self.calibration = None;
         self.announced = self.running();
         let Identity {
             agent_id,
@@ -142,6 +153,7 @@ impl Desk {
             labels,
             suites,
             signer: _,
+            boot_id,
         } = self.identity.clone();
         message(agent_message::Kind::Register(wire::Register {
             agent_id,
@@ -150,6 +162,8 @@ impl Desk {
             labels,
             running: self.announced.map(Into::into),
             suites,
+            calibrates: boot_id.is_some(),
+            boot_id: boot_id.unwrap_or_default(),
         }))
     }
 
@@ -191,6 +205,10 @@ impl Desk {
             Some(coordinator_message::Kind::Assign(assign)) => self.assign(assign, now_unix_ns),
             Some(coordinator_message::Kind::Ack(ack)) => self.acknowledge(ack),
             Some(coordinator_message::Kind::Cancel(cancel)) => self.cancel(cancel, now_unix_ns),
+            Some(coordinator_message::Kind::Drain(wire::Drain {})) => vec![Action::Leave],
+            Some(coordinator_message::Kind::Calibrate(wire::Calibrate { number })) => {
+                vec![Action::Calibrate(number)]
+            }
             Some(coordinator_message::Kind::Registered(_)) | None => {
                 tracing::warn!("a message that is not due or not known");
                 Vec::new()
@@ -507,7 +525,9 @@ impl Desk {
 
     /// Tells whether [`Self::next_message`] has one.
     pub(crate) fn has_message(&self) -> bool {
-        (self.is_draining && !self.is_draining_said) || self.held.iter().any(Held::has_message)
+        (self.is_draining && !self.is_draining_said)
+            || self.calibration.is_some()
+            || self.held.iter().any(Held::has_message)
     }
 
     /// Returns the next message that must not be lost.
@@ -517,6 +537,9 @@ impl Desk {
         if self.is_draining && !self.is_draining_said {
             self.is_draining_said = true;
             return Some(message(agent_message::Kind::Draining(wire::Draining {})));
+        }
+        if let Some(calibration) = self.calibration.take() {
+            return Some(message(agent_message::Kind::Calibration(calibration)));
         }
         let held = self.held.iter_mut().find(|held| held.has_message())?;
         let attempt = held.attempt;
@@ -552,6 +575,11 @@ impl Desk {
         self.progress
             .take()
             .map(|progress| message(agent_message::Kind::Progress(progress)))
+    }
+
+    /// Takes what the machine can do.
+    pub(crate) fn calibrated(&mut self, calibration: wire::Calibration) {
+        self.calibration = Some(calibration);
     }
 
     /// Takes no further job.

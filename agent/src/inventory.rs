@@ -51,6 +51,7 @@ pub fn inventory(root: &Path) -> Inventory {
         has_hypervisor_flag,
         online,
         identity: _,
+        microcode,
     } = cpu;
     let machine = Machine {
         id,
@@ -70,6 +71,8 @@ pub fn inventory(root: &Path) -> Inventory {
         transparent_huge_pages: tree
             .line("sys/kernel/mm/transparent_hugepage/enabled")
             .and_then(|line| bracketed(&line).map(str::to_owned)),
+        firmware: firmware(&tree),
+        microcode,
     };
     Inventory { machine, notes }
 }
@@ -192,6 +195,22 @@ fn kernel(tree: &Tree) -> String {
         || "unknown".to_owned(),
         |release| format!("{name} {release}"),
     )
+}
+
+/// Returns what tells one start of the machine from another; empty where the kernel does not say.
+pub fn boot_id(root: &Path) -> String {
+    let tree = Tree(root.to_owned());
+    tree.line("proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+}
+
+/// Vendor, version and date of the BIOS or UEFI, as DMI names them.
+fn firmware(tree: &Tree) -> Option<String> {
+    let parts: Vec<String> = ["bios_vendor", "bios_version", "bios_date"]
+        .into_iter()
+        .filter_map(|name| tree.line(&format!("sys/class/dmi/id/{name}")))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
 }
 
 /// The governors of all CPUs, each once, joined by a comma.

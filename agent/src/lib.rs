@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the whole agent. It dials the coordinator and holds one stream (`link`); what it
 //! knows and decides is in `desk`; each job is a child process (`worker`) that has the machine
-//! by [`lock`]; what it finds out lies in the [`spool`] until the coordinator has stored it.
+//! by [`lock`], with files of models and data from `artefacts`; what it finds out lies in the [`spool`] until the coordinator has stored it.
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tritmark_proto::{identity::Token, job::SuiteSpec};
 use tritmark_suites::{accuracy::cache::ItemCache, chain};
 
+mod artefacts;
 mod backoff;
+mod calibrate;
 mod desk;
+mod drain;
 mod endpoint;
 pub mod identity;
 pub mod inventory;
@@ -34,10 +37,13 @@ mod state;
 mod testing;
 mod worker;
 
+pub use artefacts::{NoSize, Size};
+pub use drain::{DrainError, Leaving, drain_agent};
 pub use endpoint::{EndpointError, endpoint};
 pub use state::StateError;
 pub use worker::WorkerCommand;
 
+use artefacts::{Cache, Fetcher};
 use desk::{Desk, Identity};
 use endpoint::Dialer;
 use identity::{Credentials, IdentityError};
@@ -54,6 +60,9 @@ const SAID: usize = 256;
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
 /// Some hundred thousand items.
 pub const ITEM_CACHE_MAX_BYTES: u64 = 1 << 30;
+
+/// Files of models and data: some large models.
+pub const FILE_CACHE_MAX_BYTES: u64 = 200 << 30;
 
 /// How often it is looked whether the certificate has to be renewed, and tried again.
 const RENEWAL_PERIOD: Duration = Duration::from_mins(10);
@@ -76,12 +85,21 @@ pub struct AgentConfig {
     /// Bytes that items kept between runs may take, in `items` of the state folder; `None` keeps
     /// none, whatever plans ask for.
     pub item_cache_max_bytes: Option<u64>,
+    /// Bytes that models and data from the coordinator may take, in `files` of the state folder.
+    pub file_cache_max_bytes: u64,
+    /// Whether jobs that name paths of this machine are refused.
+    pub only_sent_files: bool,
+    /// How long it is tried to fetch a file of which no byte comes.
+    pub fetch_patience: Duration,
     /// Root of `/proc`, `/sys` and `/etc`; `/` outside tests.
     pub sysfs_root: PathBuf,
     /// The lock all agents of the machine share.
     pub lock_path: PathBuf,
     /// Bytes that may wait for the coordinator.
     pub spool_max_bytes: u64,
+    /// Whether the coordinator may ask what the machine can do. The worker's program must then know the
+    /// argument `calibrate`; see [`tritmark_suites::calibration`].
+    pub calibrates: bool,
     /// PEM file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Allows plain text to another machine.
@@ -102,6 +120,10 @@ impl AgentConfig {
             lock_path: lock::default_path(),
             spool_max_bytes: SPOOL_MAX_BYTES,
             item_cache_max_bytes: Some(ITEM_CACHE_MAX_BYTES),
+            calibrates: false,
+            file_cache_max_bytes: FILE_CACHE_MAX_BYTES,
+            only_sent_files: false,
+            fetch_patience: artefacts::PATIENCE,
             ca_file: None,
             insecure: false,
         })
@@ -136,6 +158,12 @@ pub enum AgentError {
     /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// It could not be told to leave.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// The folder of models and data cannot be used.
+    #[error("cannot keep files of models and data")]
+    Cache(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Runs an agent until `drain` is cancelled and the job in hand is done.
@@ -162,14 +190,22 @@ pub async fn run_until(
         worker,
         cache_dir,
         item_cache_max_bytes,
+        file_cache_max_bytes,
+        only_sent_files,
+        fetch_patience,
         sysfs_root,
         lock_path,
         spool_max_bytes,
+        calibrates,
         ca_file,
         insecure,
     } = config;
+    // Who tells the agent to leave does not tell its caller, who may still abort.
+    let leave = drain.child_token();
+    let told_to_leave = drain::listen(leave.clone()).map_err(AgentError::Signals)?;
     let identity_dir = state_dir.join(identity::FOLDER);
     let dialer = Dialer::new(coordinator, ca_file, insecure, identity_dir.clone())?;
+    let dialer = Arc::new(dialer);
     let state = State::open(&state_dir)?;
     let spool = Spool::open(&state.folder, spool_max_bytes)?;
     let mut identity = who(&state, &sysfs_root, labels);
@@ -180,23 +216,33 @@ pub async fn run_until(
         &identity.agent_id,
         &identity.version,
     )?));
+    if calibrates {
+        identity.boot_id = Some(inventory::boot_id(&sysfs_root));
+    }
     let machine_id = identity.machine.id.clone();
+    let memory_bytes = identity.machine.memory_bytes;
     let desk = Desk::new(identity, spool, link::now_unix_ns());
     let (said, hears) = mpsc::channel(SAID);
     let lock = MachineLock::new(lock_path);
+    let cache = Cache::open(state.folder.join("files"), file_cache_max_bytes)
+        .map_err(|source| AgentError::Cache(Box::new(source)))?;
     let place = Place {
+        fetcher: Fetcher::new(cache, Arc::clone(&dialer), fetch_patience)
+            .refusing_paths(only_sent_files),
         cache_dir,
         sysfs_root,
         machine_id,
+        memory_bytes,
         item_cache: item_cache_max_bytes.map(|max_bytes| ItemCache {
             folder: state.folder.join("items"),
             max_bytes,
         }),
     };
     let runner = Runner::new(lock, worker, place, said);
-    let agent = Agent::new(desk, runner, hears, drain, abort);
+    let agent = Agent::new(desk, runner, hears, leave, abort);
     tokio::select! {
         () = agent.run(&dialer) => {}
+        never = told_to_leave => match never {},
         never = renewals(&dialer, &identity_dir) => match never {},
     }
     // Held until here, so that no second agent works on the same folder.
@@ -262,5 +308,6 @@ fn who(state: &State, sysfs_root: &Path, labels: BTreeMap<String, String>) -> Id
         labels: labels.into_iter().collect(),
         suites: SuiteSpec::NAMES.map(str::to_owned).to_vec(),
         signer: None,
+        boot_id: None,
     }
 }

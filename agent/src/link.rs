@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{
     Status, Streaming,
     transport::{Channel, Endpoint},
@@ -24,7 +24,7 @@ use tonic::{
 use tritmark_proto::{
     job::AttemptId,
     wire::{
-        AgentMessage, CoordinatorMessage, Registered, agent_link_client::AgentLinkClient,
+        self, AgentMessage, CoordinatorMessage, Registered, agent_link_client::AgentLinkClient,
         coordinator_message::Kind,
     },
 };
@@ -50,6 +50,8 @@ const OUTGOING: usize = 16;
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a leaving agent waits for what it has sent to be acknowledged; it stays in the spool.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a leaving agent waits for its last word to be read.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// A stream that lasted so long was a good one.
 const GOOD_STREAM: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,7 @@ enum Local {
     Said(Said),
     FlushDue,
     Flushed(AttemptId, Result<Flushed, SpoolError>),
+    Calibrated(wire::Calibration),
     Drain,
     Abort,
     SettleTimeout,
@@ -97,6 +100,7 @@ pub(crate) struct Agent {
     said: mpsc::Receiver<Said>,
     flush_at: Option<Instant>,
     flushing: Option<(AttemptId, JoinHandle<Result<Flushed, SpoolError>>)>,
+    calibrating: Option<AbortOnDropHandle<wire::Calibration>>,
     drain: CancellationToken,
     abort: CancellationToken,
     is_draining: bool,
@@ -119,6 +123,7 @@ impl Agent {
             said,
             flush_at: None,
             flushing: None,
+            calibrating: None,
             drain,
             abort,
             is_draining: false,
@@ -211,10 +216,12 @@ impl Agent {
         let actions = self.desk.registered(&registered);
         self.act(actions);
         loop {
-            if self.is_draining && (self.desk.is_clear() || self.is_settled) {
+            let has_message = self.desk.has_message();
+            if self.is_draining && (self.is_settled || (self.desk.is_clear() && !has_message)) {
+                drop(outgoing);
+                farewell(incoming).await;
                 return None;
             }
-            let has_message = self.desk.has_message();
             let has_progress = self.desk.has_progress();
             tokio::select! {
                 local = self.local() => self.on_local(local),
@@ -258,6 +265,10 @@ impl Agent {
                 self.flushing = None;
                 Local::Flushed(attempt, flushed)
             }
+            calibration = calibrated(&mut self.calibrating) => {
+                self.calibrating = None;
+                Local::Calibrated(calibration)
+            }
             () = self.drain.cancelled(), if !self.is_draining => Local::Drain,
             () = self.abort.cancelled(), if !self.is_aborting => Local::Abort,
             () = at(self.settle_until), if !self.is_settled => Local::SettleTimeout,
@@ -280,6 +291,7 @@ impl Agent {
                 let actions = self.desk.on_flushed(attempt, &flushed);
                 self.act(actions);
             }
+            Local::Calibrated(calibration) => self.desk.calibrated(calibration),
             Local::Drain => {
                 self.is_draining = true;
                 self.desk.drain();
@@ -321,6 +333,11 @@ impl Agent {
             match action {
                 Action::Start(assignment) => self.runner.start(*assignment),
                 Action::Stop(attempt) => self.runner.stop(attempt),
+                Action::Leave => self.drain.cancel(),
+                Action::Calibrate(number) => {
+                    let task = tokio::spawn(self.runner.calibrate(number));
+                    self.calibrating = Some(AbortOnDropHandle::new(task));
+                }
             }
         }
         self.plan_flush();
@@ -356,6 +373,13 @@ async fn open(channel: Channel, register: AgentMessage) -> Result<Stream, LinkEr
     }
 }
 
+/// Lets the coordinator read the last word: it closes its side then.
+async fn farewell(mut incoming: Streaming<CoordinatorMessage>) {
+    let close = async { while let Ok(Some(_)) = incoming.message().await {} };
+    // Nobody is waited for: whatever matters has been acknowledged.
+    let _ = timeout(FAREWELL, close).await;
+}
+
 fn heartbeat_period(registered: &Registered) -> Duration {
     let seconds = match registered.heartbeat_seconds {
         0 => 10,
@@ -378,6 +402,16 @@ async fn flushed(
 ) -> (AttemptId, Result<Flushed, SpoolError>) {
     match flushing {
         Some((attempt, task)) => (*attempt, task.await.expect("a flush does not panic")),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the calibration in hand, or for ever where there is none. Cancel-safe.
+async fn calibrated(
+    calibrating: &mut Option<AbortOnDropHandle<wire::Calibration>>,
+) -> wire::Calibration {
+    match calibrating {
+        Some(task) => task.await.expect("a calibration does not panic"),
         None => std::future::pending().await,
     }
 }

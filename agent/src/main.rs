@@ -2,12 +2,15 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::FalseyValueParser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use tritmark_agent::{AgentConfig, AgentError, StateError, default_state_dir, run_until};
-use tritmark_suites::{chain, sandbox, worker::worker_main};
+use tritmark_agent::{
+    AgentConfig, AgentError, DrainError, Size, StateError, default_state_dir, drain_agent,
+    run_until,
+};
+use tritmark_suites::{calibration::calibration_main, chain, sandbox, worker::worker_main};
 
 /// One machine of the fleet: takes jobs from a coordinator and measures.
 ///
@@ -37,12 +40,26 @@ struct Args {
         default_value_t = 1024
     )]
     item_cache_mib: u32,
+    /// Room for models and data that the coordinator sends; what was not used for longest goes first.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "TRITMARK_CACHE_SIZE",
+        default_value = "200GiB"
+    )]
+    cache_size: Size,
+    /// Refuse jobs that name paths of this machine: open only what the coordinator sent.
+    #[arg(long, env = "TRITMARK_ONLY_SENT", value_parser = clap::builder::FalseyValueParser::new())]
+    only_sent: bool,
     /// PEM file of certificates to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Allow plain text to another machine.
     #[arg(long)]
     insecure: bool,
+    /// Do not measure for a few seconds what the machine can do when the coordinator asks.
+    #[arg(long, env = "TRITMARK_NO_CALIBRATION", value_parser = FalseyValueParser::new())]
+    no_calibration: bool,
     /// Command that starts the processes of jobs, e.g. `numactl --membind=0`.
     #[arg(long, value_name = "COMMAND", env = "TRITMARK_LAUNCHER")]
     launcher: Option<String>,
@@ -55,6 +72,21 @@ enum Command {
     /// Do one job: a request on stdin, events on stdout. The agent starts this.
     #[command(hide = true)]
     Worker,
+    /// Measure what the machine can do. The agent starts this.
+    #[command(hide = true)]
+    Calibrate {
+        /// Bytes of memory the machine has.
+        memory_bytes: u64,
+    },
+    /// Tell the agent of a state folder to finish its job and leave, and wait until it has.
+    Drain {
+        /// The agent's state folder.
+        #[arg(long, value_name = "DIR", env = "TRITMARK_STATE")]
+        state: Option<PathBuf>,
+        /// Do not wait.
+        #[arg(long)]
+        no_wait: bool,
+    },
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -69,10 +101,15 @@ fn main() -> ExitCode {
         return code;
     }
     let args = Args::parse();
-    if let Some(Command::Worker) = args.command {
-        return worker_main(io::stdin().lock(), io::stdout().lock());
-    }
-    match agent(args) {
+    let done = match args.command {
+        Some(Command::Worker) => return worker_main(io::stdin().lock(), io::stdout().lock()),
+        Some(Command::Calibrate { memory_bytes }) => {
+            return calibration_main(memory_bytes, io::stdout().lock());
+        }
+        Some(Command::Drain { state, no_wait }) => drain(state, no_wait),
+        None => agent(args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tritmark-agent: {}", chain(error.as_ref()));
@@ -81,13 +118,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// 2: the set-up is wrong; 75: another agent is in the way, later may help; 70: anything else.
+/// 2: the set-up is wrong; 4: there is no agent to tell to leave; 75: another agent is in the way, later may help; 70: anything else.
 fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
+    if let Some(DrainError::NotRunning(_)) = error.downcast_ref() {
+        return ExitCode::from(4);
+    }
     ExitCode::from(match error.downcast_ref() {
         Some(AgentError::Endpoint(_)) => 2,
         Some(AgentError::State(StateError::InUse(_))) => 75,
         _ => 70,
     })
+}
+
+fn drain(state: Option<PathBuf>, no_wait: bool) -> Result<(), Box<dyn Error>> {
+    let state = state
+        .or_else(default_state_dir)
+        .ok_or("there is no home folder: give --state DIR")?;
+    let leaving = drain_agent(&state)?;
+    if !no_wait {
+        leaving.wait()?;
+    }
+    Ok(())
 }
 
 fn agent(args: Args) -> Result<(), Box<dyn Error>> {
@@ -96,6 +147,9 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
         state,
         labels,
         item_cache_mib,
+        no_calibration,
+        cache_size,
+        only_sent,
         ca,
         insecure,
         launcher,
@@ -114,6 +168,9 @@ fn agent(args: Args) -> Result<(), Box<dyn Error>> {
     let mut config = AgentConfig::new(coordinator, state)?;
     config.labels = labels.into_iter().collect();
     config.item_cache_max_bytes = (item_cache_mib > 0).then_some(u64::from(item_cache_mib) << 20);
+    config.calibrates = !no_calibration;
+    config.file_cache_max_bytes = cache_size.0;
+    config.only_sent_files = only_sent;
     config.ca_file = ca;
     config.insecure = insecure;
     if let Some(launcher) = launcher {

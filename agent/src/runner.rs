@@ -8,6 +8,7 @@ use tritmark_proto::{
     bundle::{Failure, FailureClass},
     job::{AttemptId, Job},
     record::Record,
+    wire,
 };
 use tritmark_suites::{
     accuracy::cache::ItemCache,
@@ -16,7 +17,9 @@ use tritmark_suites::{
 };
 
 use crate::{
-    lock::{Hold, MachineLock},
+    artefacts::{FETCHING, Fetcher, InUse},
+    calibrate::calibrate,
+    lock::{Hold, MachineGuard, MachineLock},
     worker::{self, Worker, WorkerCommand, infrastructure},
 };
 
@@ -55,7 +58,10 @@ pub(crate) struct Place {
     pub(crate) cache_dir: PathBuf,
     pub(crate) sysfs_root: PathBuf,
     pub(crate) machine_id: String,
+    pub(crate) memory_bytes: u64,
     pub(crate) item_cache: Option<ItemCache>,
+    /// Gets jobs the files they name by their contents.
+    pub(crate) fetcher: Fetcher,
 }
 
 /// Starts and stops workers, one at a time.
@@ -96,7 +102,9 @@ impl Runner {
             cache_dir,
             sysfs_root,
             machine_id,
+            memory_bytes: _,
             item_cache,
+            fetcher,
         } = self.place.clone();
         let stop = CancellationToken::new();
         let hold = if job.suite.is_exclusive() {
@@ -108,6 +116,7 @@ impl Runner {
             attempt,
             self.lock.clone(),
             hold,
+            fetcher,
             self.command.clone(),
             WorkerRequest {
                 job,
@@ -125,6 +134,16 @@ impl Runner {
         self.running = Some((attempt, stop, AbortOnDropHandle::new(task)));
     }
 
+    /// Begins to measure what the machine can do. It waits for the worker there is.
+    pub(crate) fn calibrate(&self, number: u64) -> impl Future<Output = wire::Calibration> + use<> {
+        calibrate(
+            number,
+            self.command.clone(),
+            self.lock.clone(),
+            self.place.memory_bytes,
+        )
+    }
+
     /// Kills the worker of the attempt; its end will be said.
     pub(crate) fn stop(&self, attempt: AttemptId) {
         if let Some((running, stop, _)) = &self.running
@@ -135,17 +154,25 @@ impl Runner {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "what one attempt consists of")]
 async fn perform(
     attempt: AttemptId,
     lock: MachineLock,
     hold: Hold,
+    fetcher: Fetcher,
     command: WorkerCommand,
     request: WorkerRequest,
     said: mpsc::Sender<Said>,
     stop: CancellationToken,
 ) {
-    let work = work(attempt, &lock, hold, command, request, &said, &stop);
-    let outcome = work.await;
+    let getting_ready = ready(attempt, &lock, hold, &fetcher, request, &said);
+    let outcome = tokio::select! {
+        ready = getting_ready => match ready {
+            Ok((request, keep)) => work(attempt, command, request, keep, &said, &stop).await,
+            Err(failure) => Err(failure),
+        },
+        () = stop.cancelled() => Err(stopped()),
+    };
     match &outcome {
         Ok(()) => tracing::info!(job = %attempt.job, "done"),
         Err(failure) => tracing::warn!(job = %attempt.job, reason = failure.message, "failed"),
@@ -155,28 +182,53 @@ async fn perform(
     let _ = said.send(Said { attempt, news }).await;
 }
 
-async fn work(
+/// Waits until a job has its files and the machine; returns what is let go when it has ended.
+async fn ready(
     attempt: AttemptId,
     lock: &MachineLock,
     hold: Hold,
+    fetcher: &Fetcher,
+    mut request: WorkerRequest,
+    said: &mpsc::Sender<Said>,
+) -> Result<(WorkerRequest, (MachineGuard, Option<InUse>)), Failure> {
+    // Only for show: a full channel may lose it.
+    let show = |news| {
+        let _ = said.try_send(Said { attempt, news });
+    };
+    let acquire = async |hold| {
+        let guard = lock.acquire(hold, || show(News::Waiting)).await;
+        guard.map_err(|error| infrastructure(chain(&error)))
+    };
+    // What comes over the network and goes to the disk would disturb who measures here.
+    let shared = if fetcher.lacks_files(&request.job) {
+        Some(acquire(Hold::Shared).await?)
+    } else {
+        None
+    };
+    let progress = |done, total| {
+        show(News::Progress(WorkerProgress {
+            stage: FETCHING.to_owned(),
+            done,
+            total,
+        }));
+    };
+    let (job, in_use) = fetcher.prepare(attempt, request.job, progress).await?;
+    request.job = job;
+    drop(shared);
+    let guard = acquire(hold).await?;
+    Ok((request, (guard, in_use)))
+}
+
+async fn work(
+    attempt: AttemptId,
     command: WorkerCommand,
     request: WorkerRequest,
+    keep: impl Send + 'static,
     said: &mpsc::Sender<Said>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let on_wait = || {
-        let news = News::Waiting;
-        // Only for show: a full channel may lose it.
-        let _ = said.try_send(Said { attempt, news });
-    };
-    let guard = tokio::select! {
-        guard = lock.acquire(hold, on_wait) => {
-            guard.map_err(|error| infrastructure(chain(&error)))?
-        }
-        () = stop.cancelled() => return Err(stopped()),
-    };
     let heard = said.clone();
-    let mut worker = Worker::start(command, request, guard, move |news| {
+    let mut worker = Worker::start(command, request, keep, move |news| {
         let news = match news {
             worker::News::Started => News::Started,
             worker::News::Record(record) => News::Record(record),

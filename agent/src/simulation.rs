@@ -62,6 +62,7 @@ impl SimulatedAgent {
             labels: HashMap::new(),
             suites: Vec::new(),
             signer: None,
+            boot_id: None,
         };
         let spool = Spool::open(state_dir, spool_max_bytes)?;
         let mut agent = Self {
@@ -226,6 +227,9 @@ impl SimulatedAgent {
                         worker.is_stopped = true;
                     }
                 }
+                Action::Leave => self.desk.drain(),
+                // It does not offer to.
+                Action::Calibrate(_) => {}
             }
         }
         self.note_lengths();

@@ -16,7 +16,7 @@ use rustix::{
 use uuid::Uuid;
 
 const ID_FILE: &str = "agent_id";
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
@@ -82,6 +82,11 @@ impl State {
                 Err(error) => return Err(failed("lock", &lock_path)(error.into())),
             }
         }
+        // Whoever wants this agent to leave finds it by this.
+        let named = lock
+            .set_len(0)
+            .and_then(|()| writeln!(&lock, "{}", std::process::id()));
+        named.map_err(failed("write", &lock_path))?;
         Ok(Self {
             folder: folder.to_owned(),
             agent_id: agent_id(folder)?,

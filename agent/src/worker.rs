@@ -57,6 +57,15 @@ impl WorkerCommand {
         })
     }
 
+    /// The command that measures the machine: the same with `calibrate` and the machine's memory
+    /// instead of its last argument.
+    pub(crate) fn for_calibration(mut self, memory_bytes: u64) -> Self {
+        self.args.pop();
+        self.args.push("calibrate".into());
+        self.args.push(memory_bytes.to_string().into());
+        self
+    }
+
     /// The same command, started by another program: the first of the blank-separated words of
     /// `launcher`, with the rest before the command's own (`numactl --membind=0`, an emulator).
     #[must_use]

@@ -3,6 +3,8 @@
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -81,4 +83,49 @@ fn a_worker_without_a_request_fails() {
         .output()
         .unwrap();
     assert!(!output.status.success());
+}
+
+#[test]
+fn an_agent_is_told_to_leave_by_its_state_folder() {
+    let folder = TempDir::new().expect("a folder");
+    let none = agent(folder.path(), &["drain"]);
+    assert_eq!(none.status.code(), Some(4), "{none:?}");
+    let stderr = String::from_utf8(none.stderr).expect("text");
+    assert!(
+        stderr.contains("no agent uses the state folder"),
+        "{stderr}"
+    );
+
+    // Nobody listens there, so it dials for ever.
+    let mut running = program()
+        .args(["--coordinator", "http://127.0.0.1:1", "--state"])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let since = Instant::now();
+    let told = loop {
+        let told = agent(folder.path(), &["drain"]);
+        if told.status.success() {
+            break told;
+        }
+        assert!(since.elapsed() < Duration::from_mins(1), "{told:?}");
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert!(told.stdout.is_empty());
+    assert_eq!(running.wait().expect("it has left").code(), Some(0));
+}
+
+#[test]
+fn a_machine_is_measured_by_a_process_of_its_own() {
+    let output = program()
+        .args(["calibrate", "67108864"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    let found: tritmark_suites::calibration::Calibration =
+        serde_json::from_slice(&output.stdout).expect("a calibration");
+    assert!(found.memory_read_bytes_per_s > 0.0 && found.int8_ops_per_s > 0.0);
 }

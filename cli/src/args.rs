@@ -11,6 +11,7 @@ mod model;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
+use tritmark_agent::Size;
 
 pub(crate) use comparison::{
     Compare, ComparisonFormat, ExportRun, ForeignFormat, Import, ImportFiles, ImportRun,
@@ -62,15 +63,21 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Cancel a run; what is measured stays.
     Cancel(Cancel),
+    /// Let a run's queued jobs wait; those that agents have in hand are finished.
+    Pause(Cancel),
+    /// Let a paused run go on.
+    Resume(Cancel),
+    /// Let an agent leave, or take it out of quarantine.
+    Agents(Agents),
     /// Write the report of a run or of a bundle folder.
     Report(Report),
     /// Check that a run's results are what its agents signed.
     Verify(VerifyRun),
     /// Set one model's answers against another's, item by item, with a verdict.
     Compare(Compare),
-    /// Write a run's items as lm-evaluation-harness or EvalPlus would.
+    /// Write a run's items as lm-evaluation-harness or EvalPlus would, or all of it as one file.
     Export(ExportRun),
-    /// Make a bundle of another program's results, or a definition of its task.
+    /// Make a bundle of one file or of another program's results, or a definition of its task.
     Import(ImportRun),
     /// Say what this machine can measure, and how to make it measure more.
     Doctor(Doctor),
@@ -91,6 +98,12 @@ pub(crate) enum Command {
     /// One job in a fresh process; started by an agent.
     #[command(hide = true)]
     Worker,
+    /// What the machine can do; started by an agent.
+    #[command(hide = true)]
+    Calibrate {
+        /// Bytes of memory the machine has.
+        memory_bytes: u64,
+    },
 }
 
 /// `tritmark run`.
@@ -112,6 +125,9 @@ pub(crate) struct Run {
     /// Evaluate every item, even where the plan has `cache = true`.
     #[arg(long, env = "TRITMARK_NO_CACHE", value_parser = FalseyValueParser::new())]
     pub(crate) no_cache: bool,
+    /// Print the jobs and what is known of how long they take, and measure nothing.
+    #[arg(long = "dry-run")]
+    pub(crate) is_dry: bool,
     /// Print the run's summary as JSON instead of a table.
     #[arg(long, env = "TRITMARK_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
@@ -161,9 +177,32 @@ pub(crate) enum CoordinatorCommand {
         /// The agents see this machine's files: refuse a plan that names a missing one.
         #[arg(long, env = "TRITMARK_LOCAL_FILES", value_parser = FalseyValueParser::new())]
         local_files: bool,
+        /// Where models, data and bundles are kept [default: `objects` in the state folder]:
+        /// `file:///folder`, `s3://bucket/prefix`, `gs://…` or `az://…`, set up by the variables those
+        /// clouds' own tools read.
+        #[arg(long, env = "TRITMARK_OBJECTS", value_name = "URL")]
+        objects: Option<String>,
+        /// Folder from which models and data that a plan names are handed to agents; may be given more
+        /// than once.
+        #[arg(
+            long = "files-from",
+            env = "TRITMARK_FILES_FROM",
+            value_delimiter = ',',
+            value_name = "DIR"
+        )]
+        files_from: Vec<PathBuf>,
         /// Address to serve /metrics (OpenMetrics), /livez and /readyz on, over HTTP.
         #[arg(long, env = "TRITMARK_METRICS", value_name = "ADDR")]
         metrics: Option<SocketAddr>,
+        /// Hours after which machines are calibrated again, besides when they join and after each of
+        /// their starts; 0 calibrates none and quarantines nobody.
+        #[arg(
+            long,
+            env = "TRITMARK_CALIBRATE_HOURS",
+            default_value_t = 24,
+            value_name = "HOURS"
+        )]
+        calibrate_hours: u32,
         /// Collector to send every job's way to as a trace: OTLP over gRPC.
         #[arg(
             long,
@@ -199,6 +238,55 @@ pub(crate) enum AgentCommand {
     Up(AgentUp),
     /// Get a certificate with a token; the key is made here and stays here.
     Enroll(AgentEnroll),
+    /// Tell the agent of a state folder to finish its job and leave, and wait until it has.
+    Drain(AgentDrain),
+}
+
+/// `tritmark agent drain`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentDrain {
+    /// The agent's state folder.
+    #[arg(
+        long,
+        env = "TRITMARK_STATE",
+        default_value = "tritmark-agent",
+        value_name = "DIR"
+    )]
+    pub(crate) state: PathBuf,
+    /// Do not wait.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// `tritmark agents`.
+#[derive(Debug, Args)]
+pub(crate) struct Agents {
+    /// What shall become of them.
+    #[command(subcommand)]
+    pub(crate) command: AgentsCommand,
+}
+
+/// `tritmark agents …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// Let an agent finish its job and leave.
+    Drain(AgentsOne),
+    /// Take an agent out of quarantine: its machine is as it shall be.
+    Release(AgentsOne),
+}
+
+/// One agent of a coordinator.
+#[derive(Debug, Args)]
+pub(crate) struct AgentsOne {
+    /// The agent's id, or its machine's host name if no other agent has it.
+    #[arg(value_name = "NAME")]
+    pub(crate) agent: String,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) print: Print,
+    /// Whom to tell.
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 /// `tritmark agent up`.
@@ -235,6 +323,20 @@ pub(crate) struct AgentUp {
         value_name = "MIB"
     )]
     pub(crate) item_cache_mib: u32,
+    /// Do not measure for a few seconds what the machine can do when the coordinator asks.
+    #[arg(long, env = "TRITMARK_NO_CALIBRATION", value_parser = FalseyValueParser::new())]
+    pub(crate) no_calibration: bool,
+    /// Room for models and data that the coordinator sends; what was not used for longest goes first.
+    #[arg(
+        long,
+        env = "TRITMARK_CACHE_SIZE",
+        default_value = "200GiB",
+        value_name = "SIZE"
+    )]
+    pub(crate) cache_size: Size,
+    /// Refuse jobs that name paths of this machine: open only what the coordinator sent.
+    #[arg(long, env = "TRITMARK_ONLY_SENT", value_parser = FalseyValueParser::new())]
+    pub(crate) only_sent: bool,
     /// Whom to trust.
     #[command(flatten)]
     pub(crate) trust: Trust,
@@ -284,9 +386,28 @@ pub(crate) struct Submit {
     /// The plan file.
     #[arg(value_name = "PLAN")]
     pub(crate) plan: PathBuf,
+    /// Send the models and data that the plan names, as far as the coordinator lacks them; then agents
+    /// need none of its paths.
+    #[arg(long, env = "TRITMARK_UPLOAD", value_parser = FalseyValueParser::new())]
+    pub(crate) upload: bool,
     /// Stay and follow the run.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Higher goes first, from -1000 to 1000, instead of what the plan says.
+    #[arg(
+        long,
+        env = "TRITMARK_PRIORITY",
+        allow_negative_numbers = true,
+        value_name = "N"
+    )]
+    pub(crate) priority: Option<i32>,
+    /// When what is queued still is given up: after 90s, 45m, 12h or 3d, or at an RFC 3339 time,
+    /// instead of what the plan says.
+    #[arg(long, env = "TRITMARK_EXPIRES", value_name = "WHEN")]
+    pub(crate) expires: Option<String>,
+    /// Print the jobs, where each would go and what is known of how long it takes, and submit nothing.
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) dry_run: bool,
     /// How to print.
     #[command(flatten)]
     pub(crate) print: Print,
@@ -356,7 +477,7 @@ pub(crate) struct LsJobs {
     pub(crate) list: LsRemote,
 }
 
-/// `tritmark cancel`.
+/// `tritmark cancel`, `pause` and `resume`.
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
     /// The run's id.

@@ -13,7 +13,7 @@ use tritmark_agent::identity::Credentials;
 use tritmark_proto::{
     bundle,
     job::RunId,
-    wire::{self, control_client::ControlClient},
+    wire::{self, artefacts_client::ArtefactsClient, control_client::ControlClient},
 };
 
 use crate::{
@@ -22,16 +22,6 @@ use crate::{
     exit::{Exit, Fault, OrExit as _, Outcome},
 };
 
-/// Files of a bundle and no others are taken from a coordinator.
-const BUNDLE_FILES: [&str; 6] = [
-    bundle::MANIFEST,
-    bundle::EVIDENCE,
-    bundle::MEASUREMENTS,
-    bundle::ITEMS,
-    bundle::SCORES,
-    bundle::TOKENS,
-];
-
 /// Largest message a coordinator may send: a long list of jobs or one chunk of a file.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
@@ -39,6 +29,7 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 #[derive(Clone)]
 pub(crate) struct Client {
     control: ControlClient<Channel>,
+    artefacts: ArtefactsClient<Channel>,
 }
 
 impl Client {
@@ -66,16 +57,35 @@ impl Client {
             format!("cannot reach the coordinator at {url}")
         })?;
         Ok(Self {
+            artefacts: ArtefactsClient::new(channel.clone()),
             control: ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
         })
     }
 
+    /// Returns what takes files.
+    pub(crate) fn artefacts(&mut self) -> &mut ArtefactsClient<Channel> {
+        &mut self.artefacts
+    }
+
     /// Hands over the plan file at `path`.
-    pub(crate) async fn submit(&mut self, plan: &PlanFile) -> Outcome<wire::SubmitPlanResponse> {
+    pub(crate) async fn submit(
+        &mut self,
+        plan: &PlanFile,
+        wishes: &Wishes,
+    ) -> Outcome<wire::SubmitPlanResponse> {
+        self.submit_with(plan, wishes, Vec::new()).await
+    }
+
+    /// Hands over the plan file at `path`, with files that were sent before in place of its paths.
+    pub(crate) async fn submit_with(
+        &mut self,
+        plan: &PlanFile,
+        wishes: &Wishes,
+        registered: Vec<wire::RegisteredFiles>,
+    ) -> Outcome<wire::SubmitPlanResponse> {
         let request = wire::SubmitPlanRequest {
-            plan_toml: plan.text.clone(),
-            plan_name: plan.name.clone(),
-            base_dir: plan.base_dir.to_string_lossy().into_owned(),
+            registered,
+            ..request(plan, wishes)
         };
         match self.control.submit_plan(request).await {
             Ok(response) => Ok(response.into_inner()),
@@ -84,6 +94,66 @@ impl Client {
                 &format!("{} was refused", plan.path.display()),
             )),
         }
+    }
+
+    /// Asks what would become of a plan.
+    pub(crate) async fn dry_run(
+        &mut self,
+        plan: &PlanFile,
+        wishes: &Wishes,
+    ) -> Outcome<wire::DryRunResponse> {
+        match self.control.dry_run(request(plan, wishes)).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(fault(
+                &status,
+                &format!("{} was refused", plan.path.display()),
+            )),
+        }
+    }
+
+    /// Pauses a run or lets it go on; returns how many of its jobs are queued.
+    pub(crate) async fn pause(&mut self, run: RunId, is_paused: bool) -> Outcome<u32> {
+        let run_id = run.to_string();
+        if is_paused {
+            let response = self.control.pause_run(wire::PauseRunRequest { run_id });
+            let response = response.await;
+            Ok(response
+                .map_err(|status| fault(&status, &format!("cannot pause run {run}")))?
+                .into_inner()
+                .n_queued)
+        } else {
+            let response = self.control.resume_run(wire::ResumeRunRequest { run_id });
+            let response = response.await;
+            Ok(response
+                .map_err(|status| fault(&status, &format!("cannot resume run {run}")))?
+                .into_inner()
+                .n_queued)
+        }
+    }
+
+    /// Tells an agent to leave.
+    pub(crate) async fn drain_agent(&mut self, agent: &str) -> Outcome<wire::DrainAgentResponse> {
+        let request = wire::DrainAgentRequest {
+            agent: agent.to_owned(),
+        };
+        let response = self.control.drain_agent(request).await;
+        Ok(response
+            .map_err(|status| fault(&status, "cannot let the agent leave"))?
+            .into_inner())
+    }
+
+    /// Takes an agent out of quarantine.
+    pub(crate) async fn release_agent(
+        &mut self,
+        agent: &str,
+    ) -> Outcome<wire::ReleaseAgentResponse> {
+        let request = wire::ReleaseAgentRequest {
+            agent: agent.to_owned(),
+        };
+        let response = self.control.release_agent(request).await;
+        Ok(response
+            .map_err(|status| fault(&status, "cannot release the agent"))?
+            .into_inner())
     }
 
     /// Returns the events of a run: its state first, then everything until it has ended.
@@ -178,7 +248,8 @@ impl Client {
                     .into());
                 }
                 None => {
-                    if !BUNDLE_FILES.contains(&name.as_str()) {
+                    // These and no others are taken from a coordinator.
+                    if !bundle::FILES.contains(&name.as_str()) {
                         return Err(anyhow::anyhow!(
                             "the coordinator sent `{name}`, which is no file of a bundle"
                         )
@@ -204,6 +275,26 @@ impl Client {
                 "{name} ended before it was whole"
             ))),
         }
+    }
+}
+
+/// What is wanted of a submission besides what its plan says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes {
+    /// Instead of the plan's.
+    pub(crate) priority: Option<i32>,
+    /// Instead of the plan's.
+    pub(crate) expires: Option<String>,
+}
+
+fn request(plan: &PlanFile, wishes: &Wishes) -> wire::SubmitPlanRequest {
+    wire::SubmitPlanRequest {
+        plan_toml: plan.text.clone(),
+        plan_name: plan.name.clone(),
+        base_dir: plan.base_dir.to_string_lossy().into_owned(),
+        priority: wishes.priority,
+        expires: wishes.expires.clone().unwrap_or_default(),
+        registered: Vec::new(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! One file a command: options in, an exit code out.
 
 mod agent;
+mod agents;
 mod agree;
 mod bench;
+mod bundle_file;
 mod bundles;
 mod cancel;
 mod compare;
@@ -18,7 +20,9 @@ mod inventory;
 mod json;
 mod ls;
 mod model;
+mod pause;
 mod plan;
+mod preview;
 mod report;
 mod run;
 mod scorer;
@@ -46,6 +50,9 @@ pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Watch(args) => block_on(watch::exec(args)),
         Command::Ls(args) => ls::exec(args),
         Command::Cancel(args) => block_on(cancel::exec(args)),
+        Command::Pause(args) => block_on(pause::exec(args, true)),
+        Command::Resume(args) => block_on(pause::exec(args, false)),
+        Command::Agents(args) => block_on(agents::exec(args)),
         Command::Report(args) => report::exec(args),
         Command::Verify(args) => verify::exec(&args),
         Command::Compare(args) => compare::exec(&args),
@@ -60,6 +67,7 @@ pub(crate) fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Plan(args) => plan::exec(&args),
         Command::Completions(args) => completions::exec(&args),
         Command::Worker => return Ok(worker::exec()),
+        Command::Calibrate { memory_bytes } => return Ok(worker::calibrate(memory_bytes)),
     };
     exit.map(ExitCode::from)
 }

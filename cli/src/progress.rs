@@ -145,7 +145,7 @@ impl Progress {
                 Show::Bars { .. } => return,
                 _ => format!("[{n_final}/{n_jobs}] {label} started on {}", agent(info)),
             },
-            (Some(failure), wire::JobState::Failed) => {
+            (Some(failure), wire::JobState::Failed) if info.attempt > 0 => {
                 format!(
                     "[{n_final}/{n_jobs}] {label} failed after attempt {}: {}",
                     info.attempt,
@@ -155,7 +155,7 @@ impl Progress {
             (_, wire::JobState::Succeeded) => {
                 format!("[{n_final}/{n_jobs}] {label} done{}", took(info))
             }
-            (_, state) => format!("[{n_final}/{n_jobs}] {label} {}", state_name(state)),
+            _ => format!("[{n_final}/{n_jobs}] {label} {}", job_state(info)),
         };
         self.say(&text);
     }
@@ -246,6 +246,15 @@ pub(crate) fn suite_label(suite: Option<&wire::Suite>) -> String {
             format!("accuracy {}{shots}", accuracy.task)
         }
         None => "?".to_owned(),
+    }
+}
+
+/// Returns the word for how a job stands; one that nobody began in time has its own.
+pub(crate) fn job_state(info: &wire::JobInfo) -> &'static str {
+    let class = info.failure.as_ref().map(wire::Failure::class);
+    match (info.state(), class) {
+        (wire::JobState::Failed, Some(wire::failure::Class::Expired)) => "expired",
+        (state, _) => state_name(state),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 /// Workspace crates each workspace crate may use.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("tritmark-proto", &[]),
     ("tritmark-engine", &[]),
     ("tritmark-suites", &["tritmark-engine", "tritmark-proto"]),
@@ -36,6 +36,8 @@ const ALLOWED: [(&str, &[&str]); 8] = [
             "tritmark-suites",
         ],
     ),
+    // No part of a product either.
+    ("xtask", &[]),
 ];
 
 /// Crates that must not be anywhere below a workspace crate.

@@ -16,6 +16,9 @@ fn help_names_every_command_and_the_exit_codes() {
         "watch",
         "ls",
         "cancel",
+        "pause",
+        "resume",
+        "agents",
         "report",
         "verify",
         "compare",
@@ -41,6 +44,7 @@ fn help_names_every_command_and_the_exit_codes() {
         help.stdout
     );
     assert!(!help.stdout.contains("worker"), "{}", help.stdout);
+    assert!(!help.stdout.contains("calibrate "), "{}", help.stdout);
     assert_eq!(help.stderr, "");
 }
 

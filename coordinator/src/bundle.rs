@@ -323,6 +323,9 @@ fn outcome(
 
 /// Returns why a job failed: what it wrote could not be had, or not be scored.
 fn why_not(stored: &StoredJob, chosen: Option<&StoredAttempt>) -> Option<Failure> {
+    if stored.failure.is_some() {
+        return stored.failure.clone();
+    }
     let scoring = stored.attempts.last().filter(|last| is_scoring(last));
     scoring
         .filter(|_| stored.state != JobState::Succeeded)

@@ -1,6 +1,6 @@
 //! The people's end: `tritmark.v1.Control`.
 
-use std::{path::Path, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -13,14 +13,17 @@ use tritmark_proto::{
 };
 
 use crate::{
-    bundle,
+    archive,
+    artefacts::{self, RegisterError, Shelf},
     link::{internal, shutting_down},
-    plan::{CheckContext, KnownAgent, Plan},
+    plan::{CheckContext, Expiry, KnownAgent, MAX_PRIORITY, Plan},
     run::{self, Command, LoopHandle, Watch, job_info, now_unix_ns},
     scoring::Scorer,
     server::AuditNote,
-    store::{Store, StoredRun, plan_hash},
+    store::{Quarantine, Store, StoredRun, plan_hash},
 };
+
+mod dry_run;
 
 /// Bytes of a bundle's file in one message.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -35,6 +38,7 @@ pub(crate) struct ControlService {
     run_loop: LoopHandle,
     local_files: bool,
     scorer: Option<Arc<dyn Scorer>>,
+    shelf: Option<Arc<Shelf>>,
     stop: CancellationToken,
 }
 
@@ -46,6 +50,7 @@ impl ControlService {
         run_loop: LoopHandle,
         local_files: bool,
         scorer: Option<Arc<dyn Scorer>>,
+        shelf: Option<Arc<Shelf>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -53,8 +58,36 @@ impl ControlService {
             run_loop,
             local_files,
             scorer,
+            shelf,
             stop,
         }
+    }
+
+    /// Puts files in place of a plan's paths: those its submitter has sent, and those that lie where
+    /// this coordinator may read.
+    async fn with_files(
+        &self,
+        plan: Plan,
+        registered: Vec<wire::RegisteredFiles>,
+    ) -> Result<Plan, Status> {
+        let Some(held) = &self.shelf else {
+            return if registered.is_empty() {
+                Ok(plan)
+            } else {
+                Err(Status::failed_precondition(
+                    "this coordinator was started without a place for files",
+                ))
+            };
+        };
+        let sent: Result<BTreeMap<_, _>, _> =
+            registered.into_iter().map(TryFrom::try_from).collect();
+        let sent = sent.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let files = match held.register(plan.paths(), sent).await {
+            Ok(files) => files,
+            Err(RegisterError::Objects(error)) => return Err(artefacts::status_of(&error)),
+            Err(error) => return Err(Status::failed_precondition(chain(&error))),
+        };
+        Ok(plan.with_files(&files))
     }
 
     async fn ask<T>(
@@ -75,6 +108,80 @@ impl ControlService {
             .await
             .map_err(|error| internal(&error))?
             .ok_or_else(|| no_run(run))
+    }
+
+    /// Reads and checks a submission.
+    async fn checked(&self, request: wire::SubmitPlanRequest) -> Result<Submission, Status> {
+        let wire::SubmitPlanRequest {
+            plan_toml,
+            plan_name,
+            base_dir,
+            priority,
+            expires,
+            registered,
+        } = request;
+        if !Path::new(&base_dir).is_absolute() {
+            return Err(Status::invalid_argument(format!(
+                "field `base_dir` must be an absolute path, it is `{base_dir}`"
+            )));
+        }
+        let invalid = |error: crate::plan::PlanError| Status::invalid_argument(error.to_string());
+        let plan = Plan::parse(&plan_toml, &plan_name, Path::new(&base_dir)).map_err(invalid)?;
+        let plan = self.with_files(plan, registered).await?;
+        let priority = priority.unwrap_or(plan.priority());
+        if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
+            return Err(Status::invalid_argument(format!(
+                "the priority {priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}"
+            )));
+        }
+        let expires: Option<Expiry> = if expires.is_empty() {
+            plan.expires()
+        } else {
+            let read = expires.parse();
+            Some(read.map_err(|error: crate::plan::NoExpiry| {
+                Status::invalid_argument(format!("field `expires`: {error}"))
+            })?)
+        };
+        let agents: Vec<KnownAgent> = self
+            .ask(|reply| Command::Agents { reply })
+            .await?
+            .into_iter()
+            .map(|view| KnownAgent {
+                machine: view.agent.machine,
+                labels: view.agent.labels,
+            })
+            .collect();
+        let unscored = if plan.is_scored_by_coordinator() {
+            match &self.scorer {
+                Some(scorer) => scorer.check().await.err(),
+                None => Some("it was started without a scorer".to_owned()),
+            }
+        } else {
+            None
+        };
+        plan.check(&CheckContext {
+            local_files: self.local_files,
+            agents: &agents,
+            unscored: unscored.as_deref(),
+        })
+        .map_err(invalid)?;
+        Ok(Submission {
+            plan,
+            base_dir,
+            priority,
+            expires,
+        })
+    }
+
+    async fn pause(&self, run: RunId, is_paused: bool) -> Result<u32, Status> {
+        self.ask(|reply| Command::Pause {
+            run,
+            is_paused,
+            reply,
+        })
+        .await?
+        .map_err(|error| internal(&error))?
+        .ok_or_else(|| no_run(run))
     }
 
     async fn follow(&self, run: RunId) -> Result<Watch, Status> {
@@ -141,60 +248,33 @@ impl Control for ControlService {
         &self,
         request: Request<wire::SubmitPlanRequest>,
     ) -> Result<Response<wire::SubmitPlanResponse>, Status> {
-        let wire::SubmitPlanRequest {
-            plan_toml,
-            plan_name,
+        let Submission {
+            plan,
             base_dir,
-        } = request.into_inner();
-        if !Path::new(&base_dir).is_absolute() {
-            return Err(Status::invalid_argument(format!(
-                "field `base_dir` must be an absolute path, it is `{base_dir}`"
-            )));
-        }
-        let invalid = |error: crate::plan::PlanError| Status::invalid_argument(error.to_string());
-        let plan = Plan::parse(&plan_toml, &plan_name, Path::new(&base_dir)).map_err(invalid)?;
-        let agents: Vec<KnownAgent> = self
-            .ask(|reply| Command::Agents { reply })
-            .await?
-            .into_iter()
-            .map(|view| KnownAgent {
-                machine: view.agent.machine,
-                labels: view.agent.labels,
-            })
-            .collect();
-        let unscored = if plan.is_scored_by_coordinator() {
-            match &self.scorer {
-                Some(scorer) => scorer.check().await.err(),
-                None => Some("it was started without a scorer".to_owned()),
-            }
-        } else {
-            None
-        };
-        plan.check(&CheckContext {
-            local_files: self.local_files,
-            agents: &agents,
-            unscored: unscored.as_deref(),
-        })
-        .map_err(invalid)?;
+            priority,
+            expires,
+        } = self.checked(request.into_inner()).await?;
+        let plan_toml = plan.text().to_owned();
         let id = RunId::generate();
         let jobs = plan.jobs(id);
         let n_jobs = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        let submitted_unix_ns = now_unix_ns();
         let run = StoredRun {
             id,
             name: plan.name().to_owned(),
             plan_hash: plan_hash(&plan_toml, &base_dir),
             plan_toml,
-            submitted_unix_ns: now_unix_ns(),
+            submitted_unix_ns,
             ended_unix_ns: None,
             tritmark_version: env!("CARGO_PKG_VERSION").to_owned(),
+            priority,
+            expires_unix_ns: expires.map(|expires| expires.unix_ns(submitted_unix_ns)),
+            paused_unix_ns: None,
         };
-        self.ask(|reply| Command::Submit {
-            run: Box::new(run),
-            jobs,
-            reply,
-        })
-        .await?
-        .map_err(|error| internal(&error))?;
+        run::submit(&*self.store, &self.run_loop, run, jobs)
+            .await
+            .map_err(|_| shutting_down())?
+            .map_err(|error| internal(&error))?;
         Ok(noted(
             wire::SubmitPlanResponse {
                 run_id: id.to_string(),
@@ -255,6 +335,9 @@ impl Control for ControlService {
                 connected: view.is_connected,
                 last_seen_unix_ns: view.agent.last_seen_unix_ns,
                 running: view.running.map(Into::into),
+                draining: view.is_draining,
+                quarantine: view.agent.quarantine.map(quarantine),
+                calibrating: view.is_calibrating,
             })
             .collect();
         Ok(Response::new(wire::ListAgentsResponse { agents }))
@@ -292,6 +375,67 @@ impl Control for ControlService {
         ))
     }
 
+    async fn dry_run(
+        &self,
+        request: Request<wire::SubmitPlanRequest>,
+    ) -> Result<Response<wire::DryRunResponse>, Status> {
+        self.preview(request.into_inner()).await
+    }
+
+    async fn pause_run(
+        &self,
+        request: Request<wire::PauseRunRequest>,
+    ) -> Result<Response<wire::PauseRunResponse>, Status> {
+        let run = run_id(&request.into_inner().run_id)?;
+        let n_queued = self.pause(run, true).await?;
+        Ok(noted(
+            wire::PauseRunResponse { n_queued },
+            format!("run {run}, {n_queued} jobs queued"),
+        ))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<wire::ResumeRunRequest>,
+    ) -> Result<Response<wire::ResumeRunResponse>, Status> {
+        let run = run_id(&request.into_inner().run_id)?;
+        let n_queued = self.pause(run, false).await?;
+        Ok(noted(
+            wire::ResumeRunResponse { n_queued },
+            format!("run {run}, {n_queued} jobs queued"),
+        ))
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<wire::DrainAgentRequest>,
+    ) -> Result<Response<wire::DrainAgentResponse>, Status> {
+        let wire::DrainAgentRequest { agent } = request.into_inner();
+        let (agent_id, running) = self
+            .ask(|reply| Command::DrainAgent { agent, reply })
+            .await?
+            .map_err(|error| internal(&error))?
+            .map_err(Status::failed_precondition)?;
+        let note = format!("agent {agent_id}");
+        let running = running.map(Into::into);
+        Ok(noted(wire::DrainAgentResponse { agent_id, running }, note))
+    }
+
+    async fn release_agent(
+        &self,
+        request: Request<wire::ReleaseAgentRequest>,
+    ) -> Result<Response<wire::ReleaseAgentResponse>, Status> {
+        let wire::ReleaseAgentRequest { agent } = request.into_inner();
+        let (agent_id, was) = self
+            .ask(|reply| Command::ReleaseAgent { agent, reply })
+            .await?
+            .map_err(|error| internal(&error))?
+            .map_err(Status::failed_precondition)?;
+        let note = format!("agent {agent_id}, quarantined as {}", was.reason);
+        let was = Some(quarantine(was));
+        Ok(noted(wire::ReleaseAgentResponse { agent_id, was }, note))
+    }
+
     type FetchResultsStream = Answers<wire::FileChunk>;
 
     async fn fetch_results(
@@ -299,7 +443,8 @@ impl Control for ControlService {
         request: Request<wire::FetchResultsRequest>,
     ) -> Result<Response<Self::FetchResultsStream>, Status> {
         let run = self.run(&request.into_inner().run_id).await?;
-        let files = bundle::files(&*self.store, run)
+        let objects = self.shelf.as_ref().map(|held| &held.objects);
+        let files = archive::files(&*self.store, objects, run)
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
         let (to_client, out) = mpsc::channel(TO_CLIENT);
@@ -322,6 +467,31 @@ impl Control for ControlService {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
     }
+}
+
+/// A plan as it was submitted, with what was said besides.
+struct Submission {
+    plan: Plan,
+    base_dir: String,
+    priority: i32,
+    expires: Option<Expiry>,
+}
+
+fn quarantine(why: Quarantine) -> wire::Quarantine {
+    let Quarantine {
+        since_unix_ns,
+        reason,
+    } = why;
+    wire::Quarantine {
+        since_unix_ns,
+        reason,
+    }
+}
+
+/// Returns an error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Returns an answer with what the audit log shall say of the call.

@@ -31,6 +31,9 @@ use crate::{
 
 #[cfg(test)]
 mod tests;
+mod together;
+
+use together::Together;
 
 /// Messages to an agent that may wait; one that lets them pile up is cut.
 pub(crate) const TO_AGENT: usize = 64;
@@ -48,6 +51,7 @@ const MAX_SIGNATURE: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct LinkService {
     store: Arc<dyn Store>,
+    records: Arc<Together>,
     run_loop: LoopHandle,
     stop: CancellationToken,
     /// How long an agent may say nothing: beyond its lease, its attempt is another's already.
@@ -67,6 +71,7 @@ impl LinkService {
         identities: Option<Arc<dyn IdentityStore>>,
     ) -> Self {
         Self {
+            records: Arc::new(Together::new(Arc::clone(&store))),
             store,
             run_loop,
             stop,
@@ -161,6 +166,9 @@ impl LinkService {
         to_agent: mpsc::Sender<wire::CoordinatorMessage>,
         identity: Option<Identity>,
     ) -> Result<Link<'_>, Status> {
+        let boot_id = register
+            .calibrates
+            .then(|| register.boot_id.chars().take(MAX_TEXT).collect());
         let (mut agent, running) = registered(register)?;
         if let Some(identities) = &self.identities {
             enrolled(&mut agent, identity.as_ref(), &**identities).await?;
@@ -175,6 +183,7 @@ impl LinkService {
             .ask(|reply| Command::Connect {
                 agent: Box::new(agent),
                 running,
+                boot_id,
                 to_agent: to_agent.clone(),
                 link: cut.clone(),
                 reply,
@@ -330,6 +339,14 @@ impl Link<'_> {
                 }
                 self.finished(attempt, n_records, failure).await
             }
+            FromAgent::Calibration(calibration) => {
+                self.tell(Command::Calibrated {
+                    agent_id,
+                    connection,
+                    calibration: Box::new(calibration),
+                })
+                .await
+            }
             FromAgent::Draining(wire::Draining {}) => {
                 self.tell(Command::Draining {
                     agent_id,
@@ -347,20 +364,23 @@ impl Link<'_> {
             // Sending it again would not mend it, so the attempt ends here.
             Err(error) => return self.refuse(attempt, senseless("record", &error)).await,
         };
-        match self.store.add_records(attempt, &records).await {
-            Ok(appended) => {
-                if appended.n_new > 0 {
-                    self.tell(Command::Appended { attempt }).await?;
-                }
-                self.acknowledge(attempt, appended.stored_below, appended.finished)
-                    .await
+        let appended = match self.service.records.append(attempt, records).await {
+            Ok(appended) => appended,
+            Err(error) => {
+                return match &*error {
+                    StoreError::Stale { .. } => self.drop_stale(attempt, &error).await,
+                    StoreError::OutOfRange { .. } => {
+                        self.refuse(attempt, senseless("record", &*error)).await
+                    }
+                    _ => Err(internal(&error)),
+                };
             }
-            Err(error @ StoreError::Stale { .. }) => self.drop_stale(attempt, &error).await,
-            Err(error @ StoreError::OutOfRange { .. }) => {
-                self.refuse(attempt, senseless("record", &error)).await
-            }
-            Err(error) => Err(internal(&error)),
+        };
+        if appended.n_new > 0 {
+            self.tell(Command::Appended { attempt }).await?;
         }
+        self.acknowledge(attempt, appended.stored_below, appended.finished)
+            .await
     }
 
     /// Keeps the agent's word for its records; it is checked by whoever reads it.
@@ -512,6 +532,8 @@ fn registered(register: wire::Register) -> Result<(StoredAgent, Option<AttemptId
         labels,
         running,
         suites,
+        calibrates: _,
+        boot_id: _,
     } = register;
     let invalid = |problem: String| Status::invalid_argument(format!("Register: {problem}"));
     let agent_id: uuid::Uuid = agent_id
@@ -539,6 +561,8 @@ fn registered(register: wire::Register) -> Result<(StoredAgent, Option<AttemptId
         labels,
         suites,
         last_seen_unix_ns: now_unix_ns(),
+        quarantine: None,
+        drain_unix_ns: None,
     };
     Ok((agent, running.map(attempt_id).transpose()?))
 }

@@ -4,9 +4,14 @@
 //! with the text alone, [`Plan::check`] what does not fit the files and agents at hand. Every error
 //! names the key and the line.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use tritmark_proto::{
+    artefact::FileSet,
     job::{Head, Job, KvType, Model, Numerics, RunId, Selector, SuiteSpec},
     machine::Machine,
 };
@@ -14,11 +19,15 @@ use tritmark_proto::{
 mod check;
 mod document;
 mod expand;
+mod expiry;
+mod files;
 mod locate;
 pub mod names;
 #[cfg(test)]
 mod tests;
 mod validate;
+
+pub use expiry::{Expiry, NoExpiry};
 
 use locate::Locator;
 
@@ -32,6 +41,9 @@ pub const MAX_PLAN_BYTES: usize = 1 << 20;
 /// by recursion, and a few kilobytes of tables in tables are more than a thread's stack holds.
 const MAX_NESTING: usize = 8;
 
+/// Highest priority, and with a minus the lowest.
+pub const MAX_PRIORITY: i32 = 1000;
+
 /// Most jobs of one plan.
 pub const MAX_JOBS: u64 = 10_000;
 
@@ -39,6 +51,8 @@ pub const MAX_JOBS: u64 = 10_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     name: String,
+    priority: i32,
+    expires: Option<Expiry>,
     text: String,
     models: Vec<PlanModel>,
     suites: Vec<PlanSuite>,
@@ -151,6 +165,16 @@ impl Plan {
         &self.name
     }
 
+    /// Returns how much it goes before others: higher first, 0 where nothing is said.
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Returns until when it is wanted.
+    pub fn expires(&self) -> Option<Expiry> {
+        self.expires
+    }
+
     /// Returns the text it was read from.
     pub fn text(&self) -> &str {
         &self.text
@@ -159,6 +183,17 @@ impl Plan {
     /// Tells whether the coordinator is to score programs.
     pub fn is_scored_by_coordinator(&self) -> bool {
         self.suites.iter().any(|suite| suite.score_on_at.is_some())
+    }
+
+    /// Returns the paths of models and of tasks' data, each once, sorted.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        files::paths(self)
+    }
+
+    /// Puts files in place of paths; the other paths stay.
+    #[must_use]
+    pub fn with_files(self, registered: &BTreeMap<PathBuf, FileSet>) -> Self {
+        files::put(self, registered)
     }
 
     /// Finds what does not fit the files and agents at hand.

@@ -1,7 +1,7 @@
 //! The loop: the one task that owns who does what. Everything else sends it [`Command`]s.
 //!
 //! It decides through `schedule.rs`, writes each decision to the store before it acts on it, and
-//! tells the watchers. Records do not pass through it: the link stores them itself.
+//! tells the watchers. Records do not pass through it: the links store them, those of many at once.
 
 use std::{
     sync::{
@@ -27,14 +27,17 @@ use tritmark_proto::{
 use crate::{
     schedule::Policy,
     scoring::Scorer,
-    store::{Change, Store, StoreError, StoredAgent, StoredRun},
+    store::{Change, Quarantine, Store, StoreError, StoredAgent, StoredRun},
 };
 
 mod agents;
 mod assign;
 mod attempts;
+mod drain;
+mod health;
 mod leases;
 mod lists;
+mod order;
 mod scoring;
 mod shared;
 mod state;
@@ -42,6 +45,7 @@ mod state;
 mod tests;
 mod watch;
 
+use lists::Run;
 pub(crate) use scoring::Scoring;
 pub(crate) use state::State;
 pub(crate) use watch::{job_info, summary};
@@ -70,6 +74,9 @@ pub struct Timing {
     pub reclaim: Duration,
     /// Tries and pins.
     pub policy: Policy,
+    /// How often machines are calibrated besides when they join and after each of their starts; `None`:
+    /// never at all, and nobody is quarantined.
+    pub calibrate_every: Option<Duration>,
 }
 
 impl Default for Timing {
@@ -79,6 +86,7 @@ impl Default for Timing {
             heartbeat: Duration::from_secs(5),
             reclaim: Duration::from_secs(2),
             policy: Policy::default(),
+            calibrate_every: None,
         }
     }
 }
@@ -93,6 +101,8 @@ pub(crate) enum Command {
     Connect {
         agent: Box<StoredAgent>,
         running: Option<AttemptId>,
+        /// Which start of its machine this is, if it answers when asked what that can do.
+        boot_id: Option<String>,
         to_agent: ToAgent,
         /// Cancelled when the connection is replaced or given up.
         link: CancellationToken,
@@ -108,6 +118,12 @@ pub(crate) enum Command {
     },
     /// An agent takes nothing more.
     Draining { agent_id: String, connection: u64 },
+    /// An agent says what its machine can do.
+    Calibrated {
+        agent_id: String,
+        connection: u64,
+        calibration: Box<wire::Calibration>,
+    },
     /// An agent gives news of an attempt.
     Progress {
         attempt: AttemptId,
@@ -127,11 +143,10 @@ pub(crate) enum Command {
         attempt: AttemptId,
         outcome: Result<u64, Failure>,
     },
-    /// A plan was submitted.
-    Submit {
-        run: Box<StoredRun>,
-        jobs: Vec<Job>,
-        reply: oneshot::Sender<Result<(), StoreError>>,
+    /// A run was stored; see [`submit`].
+    Open {
+        run: Box<Run>,
+        reply: oneshot::Sender<()>,
     },
     /// Somebody wants to follow a run.
     Watch {
@@ -143,6 +158,22 @@ pub(crate) enum Command {
         run: RunId,
         reply: oneshot::Sender<Result<Option<u32>, StoreError>>,
     },
+    /// A person pauses a run or lets it go on. The reply is the number of queued jobs, or `None`.
+    Pause {
+        run: RunId,
+        is_paused: bool,
+        reply: oneshot::Sender<Result<Option<u32>, StoreError>>,
+    },
+    /// A person tells an agent to leave. The reply is which and what it does first, or why not.
+    DrainAgent {
+        agent: String,
+        reply: oneshot::Sender<Answer<(String, Option<AttemptId>)>>,
+    },
+    /// A person takes an agent out of quarantine. The reply is which and why it was in it, or why not.
+    ReleaseAgent {
+        agent: String,
+        reply: oneshot::Sender<Answer<(String, Quarantine)>>,
+    },
     /// Who is there?
     Agents {
         reply: oneshot::Sender<Vec<AgentView>>,
@@ -150,6 +181,9 @@ pub(crate) enum Command {
     /// Another coordinator has changed something.
     Changed(Change),
 }
+
+/// What was done, or why it cannot be.
+type Answer<T> = Result<Result<T, String>, StoreError>;
 
 /// Takes the answer to [`Command::Finished`].
 type FinishedReply = oneshot::Sender<Result<Finished, StoreError>>;
@@ -200,6 +234,8 @@ pub(crate) struct Watch {
 pub(crate) struct AgentView {
     pub(crate) agent: StoredAgent,
     pub(crate) is_connected: bool,
+    pub(crate) is_draining: bool,
+    pub(crate) is_calibrating: bool,
     pub(crate) running: Option<AttemptId>,
 }
 
@@ -301,6 +337,26 @@ impl Clock {
 /// Returns a duration as the store counts it.
 fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Stores a run and has the loop take it. Neither writing thousands of jobs nor sorting them keeps the
+/// loop from anything; should this coordinator die between the two, the store has the run.
+pub(crate) async fn submit(
+    store: &dyn Store,
+    run_loop: &LoopHandle,
+    run: StoredRun,
+    jobs: Vec<Job>,
+) -> Result<Result<(), StoreError>, Stopped> {
+    // A write may have been done although its answer was lost.
+    if let Err(error) = store.add_run(&run, &jobs).await
+        && !matches!(store.run(run.id).await, Ok(Some(_)))
+    {
+        return Ok(Err(error));
+    }
+    info!(run = %run.id, name = run.name, jobs = jobs.len(), "submitted");
+    let run = Box::new(Run::submitted(run, jobs));
+    run_loop.ask(|reply| Command::Open { run, reply }).await?;
+    Ok(Ok(()))
 }
 
 /// Reads what is open from the store and starts the loop; it ends when `stop` is cancelled.

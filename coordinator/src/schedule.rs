@@ -12,6 +12,7 @@ use tritmark_proto::{
     machine::Machine,
 };
 
+pub mod preview;
 #[cfg(test)]
 mod tests;
 
@@ -86,6 +87,8 @@ pub struct Idle<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Suites it can run; any if empty.
     pub suites: &'a [String],
+    /// Whether it takes no performance jobs.
+    pub is_quarantined: bool,
     /// What the machine is doing already.
     pub load: Load,
 }
@@ -139,7 +142,8 @@ impl Pins {
 
 /// Returns the first job, in order, that the agent may begin now.
 ///
-/// `is_away` tells of a machine that nobody has heard of for [`Policy::forget_machine_after`].
+/// `is_away` tells of a machine that nobody has heard of for [`Policy::forget_machine_after`], or that
+/// is in quarantine.
 pub fn next<'a>(
     waiting: impl IntoIterator<Item = Waiting<'a>>,
     agent: &Idle<'_>,
@@ -155,6 +159,7 @@ pub fn next<'a>(
         let is_allowed = waiting.not_before_unix_ns <= now_unix_ns
             && (agent.suites.is_empty()
                 || agent.suites.iter().any(|suite| suite == job.suite.name()))
+            && !(agent.is_quarantined && job.suite.is_exclusive())
             && job.selector.matches(agent.machine, agent.labels);
         if !is_allowed {
             continue;
@@ -178,7 +183,7 @@ pub fn next<'a>(
 /// Returns a job's state after an attempt failed, the `n_counted`th that counts.
 pub fn after_failure(class: FailureClass, n_counted: u32, policy: &Policy) -> JobState {
     match class {
-        FailureClass::Permanent => JobState::Failed,
+        FailureClass::Permanent | FailureClass::Expired => JobState::Failed,
         FailureClass::Transient | FailureClass::Infrastructure => {
             if n_counted < policy.max_attempts {
                 JobState::Queued

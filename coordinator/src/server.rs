@@ -21,11 +21,14 @@ use tonic::transport::{
 use tower::layer::util::{Identity as NoLayer, Stack};
 use tracing::{error, info, warn};
 use tritmark_proto::wire::{
-    FILE_DESCRIPTOR_SET, agent_link_server::AgentLinkServer, control_server::ControlServer,
-    enrollment_server::EnrollmentServer, identities_server::IdentitiesServer,
+    FILE_DESCRIPTOR_SET, agent_link_server::AgentLinkServer, artefacts_server::ArtefactsServer,
+    control_server::ControlServer, enrollment_server::EnrollmentServer,
+    identities_server::IdentitiesServer,
 };
 
 use crate::{
+    archive,
+    artefacts::{ArtefactsConfig, ArtefactsService, ScorerWithData, Shelf},
     control::ControlService,
     identity::{EnrollmentService, IdentitiesService, IdentityError, Office, now_unix_s},
     link::LinkService,
@@ -69,6 +72,9 @@ const MAX_CONTROL_MESSAGE: usize = 4 << 20;
 /// Largest message from somebody who enrolls: a certificate request and a key.
 const MAX_IDENTITY_MESSAGE: usize = 64 << 10;
 
+/// Largest message from somebody who sends a file: a piece of it.
+const MAX_PIECE_MESSAGE: usize = 2 << 20;
+
 /// Largest list of headers of a request.
 const MAX_HEADERS: u32 = 16 << 10;
 
@@ -102,6 +108,8 @@ pub struct Config {
     pub otlp: Option<String>,
     /// Scores programs of plans that want it done here; without it such plans are refused.
     pub scorer: Option<Arc<dyn Scorer>>,
+    /// Where models, data and bundles are kept; without it agents find models and data themselves.
+    pub artefacts: Option<ArtefactsConfig>,
     /// Folder of the authority: with one, TLS and certificates are asked of everybody.
     pub identity: Option<PathBuf>,
     /// What one peer may ask for, where there is an authority.
@@ -118,6 +126,7 @@ impl Config {
             timing: Timing::default(),
             otlp: None,
             scorer: None,
+            artefacts: None,
             identity: None,
             limits: Limits::default(),
         }
@@ -154,6 +163,9 @@ pub enum CoordinatorError {
     /// The figures cannot be served.
     #[error("cannot serve metrics")]
     Metrics(#[source] std::io::Error),
+    /// Files that come in part cannot be kept.
+    #[error("cannot use the folder for files that come in part")]
+    Staging(#[source] std::io::Error),
     /// Reflection cannot be set up.
     #[error("cannot describe the services")]
     Reflection(#[source] tonic_reflection::server::Error),
@@ -165,6 +177,7 @@ pub struct Coordinator {
     config: Config,
     store: Arc<dyn Store>,
     office: Option<Arc<Office>>,
+    shelf: Option<Arc<Shelf>>,
     run_loop: LoopHandle,
     loop_task: JoinHandle<()>,
     stop: CancellationToken,
@@ -189,17 +202,26 @@ impl Coordinator {
         let store = store::open(&config.store).await?;
         let (store, metrics) = telemetry::observe(store, traces);
         let stop = CancellationToken::new();
-        let (run_loop, loop_task) = run::start(
-            Arc::clone(&store),
-            config.timing,
-            config.scorer.clone(),
-            stop.clone(),
-        )
-        .await?;
+        let shelf = config.artefacts.clone().map(Shelf::open).transpose();
+        let shelf = shelf.map_err(CoordinatorError::Staging)?.map(Arc::new);
+        let scorer = match (config.scorer.clone(), &shelf) {
+            (Some(scorer), Some(shelf)) => Some(Arc::new(ScorerWithData {
+                scorer,
+                shelf: Arc::clone(shelf),
+            }) as Arc<dyn Scorer>),
+            (scorer, _) => scorer,
+        };
+        let (run_loop, loop_task) =
+            run::start(Arc::clone(&store), config.timing, scorer, stop.clone()).await?;
+        if let Some(shelf) = &shelf {
+            let keeping = archive::keep_ended(Arc::clone(&store), shelf.objects.clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(keeping));
+        }
         Ok(Self {
             config,
             store,
             office,
+            shelf,
             run_loop,
             loop_task,
             stop,
@@ -315,10 +337,14 @@ impl Coordinator {
             self.run_loop.clone(),
             self.config.local_files,
             self.config.scorer.clone(),
+            self.shelf.clone(),
             self.stop.clone(),
         ))
         .max_decoding_message_size(MAX_CONTROL_MESSAGE)
         .max_encoding_message_size(MAX_ANSWER);
+        let artefacts =
+            ArtefactsServer::new(ArtefactsService::new(self.shelf.clone(), self.stop.clone()))
+                .max_decoding_message_size(MAX_PIECE_MESSAGE);
         let enrollment = office.map(|office| {
             EnrollmentServer::new(EnrollmentService(Arc::clone(office)))
                 .max_decoding_message_size(MAX_IDENTITY_MESSAGE)
@@ -342,6 +368,7 @@ impl Coordinator {
             .add_service(reflection)
             .add_service(link)
             .add_service(control)
+            .add_service(artefacts)
             .add_optional_service(enrollment)
             .add_optional_service(identities))
     }

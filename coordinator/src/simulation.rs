@@ -16,13 +16,14 @@ use tritmark_proto::{
 
 use crate::{
     link::{Link, LinkService, TO_AGENT},
-    run::{Command, LoopHandle, Scoring, State, Timing},
+    run::{Command, LoopHandle, Scoring, State, Timing, submit},
     store::{Store, StoreError, StoredRun},
 };
 
 /// A coordinator at work.
 #[derive(Debug)]
 pub struct SimulatedCoordinator {
+    store: Arc<dyn Store>,
     state: State,
     run_loop: LoopHandle,
     commands: mpsc::Receiver<Command>,
@@ -52,13 +53,14 @@ impl SimulatedCoordinator {
         let nobody = Scoring::new(None, run_loop.commands().downgrade());
         let state = State::load(Arc::clone(&store), timing, nobody, now_unix_ns).await?;
         let service = LinkService::new(
-            store,
+            Arc::clone(&store),
             run_loop.clone(),
             CancellationToken::new(),
             &timing,
             None,
         );
         let coordinator = Self {
+            store,
             state,
             run_loop,
             commands,
@@ -77,11 +79,8 @@ impl SimulatedCoordinator {
         now_unix_ns: i64,
     ) -> Result<(), StoreError> {
         let run_loop = self.run_loop.clone();
-        let asked = run_loop.ask(|reply| Command::Submit {
-            run: Box::new(run),
-            jobs,
-            reply,
-        });
+        let store = Arc::clone(&self.store);
+        let asked = submit(&*store, &run_loop, run, jobs);
         self.serve(asked, now_unix_ns)
             .await
             .expect("the loop is here")

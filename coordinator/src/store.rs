@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, stream::BoxStream};
 use tritmark_proto::{
-    bundle::{Failure, JobState},
+    bundle::{Failure, FailureClass, JobState},
     job::{AttemptId, Job, JobId, RunId},
     machine::Machine,
     record::{ModelFacts, Record},
 };
 use uuid::Uuid;
+
+use crate::health::Calibration;
 
 mod location;
 pub(crate) mod migrations;
@@ -97,15 +99,31 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn renew_leases(&self, leases: &[(AttemptId, i64)])
     -> Result<Vec<AttemptId>, StoreError>;
 
-    /// Stores records of a running attempt. What is stored already is left as it is.
+    /// Stores records of running attempts. What is stored already is left as it is.
+    ///
+    /// Many links' records go into one transaction: what a commit costs is shared. Each batch has an
+    /// answer of its own, as in [`Self::start_attempts`].
     ///
     /// # Errors
-    /// [`StoreError::Stale`] if the attempt is superseded, lost or cancelled.
+    /// Of one: [`StoreError::Stale`] if the attempt is superseded, lost or cancelled,
+    /// [`StoreError::OutOfRange`] if a record is not to be stored anywhere.
+    async fn append(
+        &self,
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError>;
+
+    /// Stores records of one attempt; see [`Self::append`].
     async fn add_records(
         &self,
         attempt: AttemptId,
         records: &[Record],
-    ) -> Result<Appended, StoreError>;
+    ) -> Result<Appended, StoreError> {
+        let batch = RecordBatch {
+            attempt,
+            records: records.to_vec(),
+        };
+        only(self.append(&[batch]).await?)
+    }
 
     /// Tells of attempts what [`Self::add_records`] of no records would.
     async fn standings(
@@ -130,15 +148,65 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         only(self.end_attempts(&[(attempt, end.clone())]).await?)
     }
 
+    /// Pauses a run from a time on, or lets it go on; an ended one is left as it is. Of a paused run
+    /// no attempt begins.
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        at_unix_ns: i64,
+    ) -> Result<(), StoreError>;
+
+    /// Gives up jobs of a run that are queued still and have had no more attempts than given, since it
+    /// has expired; ends the run if those were its last. Returns the positions of those given up.
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError>;
+
+    /// Notes that an agent was told to leave, or that it has heard.
+    async fn ask_drain(&self, agent_id: &str, since_unix_ns: Option<i64>)
+    -> Result<(), StoreError>;
+
+    /// Keeps performance jobs from an agent. The first reason stays.
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError>;
+
+    /// Takes an agent out of quarantine. Of its machine's calibrations only the latest counts from now
+    /// on, as who does this says that the machine is as it shall be.
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError>;
+
+    /// Adds a calibration. The same one again is harmless.
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError>;
+
+    /// Returns a machine's latest calibrations, the newest first.
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError>;
+
     /// Cancels every job of a run that is not final, and the attempts that run.
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError>;
 
-    /// Returns how many leading items of an accuracy job are stored, over its attempts that are
-    /// not void.
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError>;
+    /// Returns of accuracy jobs how many leading items are stored, over the attempts that are not
+    /// void; one number for each job asked for.
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError>;
 
-    /// Returns what each attempt of a job says it ran; attempts that said nothing are left out.
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError>;
+    /// Returns how many leading items of one job are stored; see [`Self::items_done_of`].
+    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
+        Ok(one(self.items_done_of(&[job]).await?))
+    }
+
+    /// Returns what each attempt of jobs says it ran, with the attempt's count; attempts that said
+    /// nothing are left out. One list for each job asked for.
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError>;
+
+    /// Returns what each attempt of one job says it ran; see [`Self::facts_of`].
+    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
+        Ok(one(self.facts_of(&[job]).await?))
+    }
 
     /// Returns every record of a job with its attempt, by attempt and sequence.
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError>;
@@ -199,10 +267,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 }
 
 fn only<T>(answers: Vec<Result<T, StoreError>>) -> Result<T, StoreError> {
+    one(answers)
+}
+
+fn one<T>(answers: Vec<T>) -> T {
     answers
         .into_iter()
         .next()
         .expect("a store answers each of its questions")
+}
+
+/// Records of one attempt that are stored together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordBatch {
+    /// Whose they are.
+    pub attempt: AttemptId,
+    /// The records, in any order.
+    pub records: Vec<Record>,
 }
 
 /// What another coordinator has changed.
@@ -230,6 +311,18 @@ pub struct AgentLink {
     pub is_here: bool,
     /// When it was last heard of.
     pub last_seen_unix_ns: i64,
+    /// Since when it takes no performance jobs.
+    pub quarantined_unix_ns: Option<i64>,
+    /// When it was told to leave, if it has not heard yet.
+    pub drain_unix_ns: Option<i64>,
+}
+
+impl AgentLink {
+    /// Tells whether what people and calibrations said of the agent is what is known of it.
+    pub(crate) fn is_as_known(&self, known: &StoredAgent) -> bool {
+        let quarantined = known.quarantine.as_ref().map(|why| why.since_unix_ns);
+        quarantined == self.quarantined_unix_ns && known.drain_unix_ns == self.drain_unix_ns
+    }
 }
 
 /// A run.
@@ -249,6 +342,12 @@ pub struct StoredRun {
     pub ended_unix_ns: Option<i64>,
     /// Version of the coordinator that took it.
     pub tritmark_version: String,
+    /// Runs with a higher one go first.
+    pub priority: i32,
+    /// When its jobs that are queued still are given up.
+    pub expires_unix_ns: Option<i64>,
+    /// Since when none of its jobs begins.
+    pub paused_unix_ns: Option<i64>,
 }
 
 /// A job.
@@ -260,6 +359,41 @@ pub struct StoredJob {
     pub state: JobState,
     /// Its attempts from the first.
     pub attempts: Vec<StoredAttempt>,
+    /// Why it was given up, where no attempt tells.
+    pub failure: Option<Failure>,
+}
+
+impl StoredJob {
+    /// Returns a job that waits for its first attempt.
+    pub fn queued(job: Job) -> Self {
+        Self {
+            job,
+            state: JobState::Queued,
+            attempts: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Tells whether it was given up since its run had expired.
+    pub fn is_expired(&self) -> bool {
+        self.state == JobState::Failed && self.failure.is_some()
+    }
+
+    /// Returns why it failed, if it did, or why its latest attempt did.
+    pub fn why_not(&self) -> Option<&Failure> {
+        let latest = self.attempts.last();
+        let of_attempt = latest.and_then(|attempt| attempt.failure.as_ref());
+        self.failure.as_ref().or(of_attempt)
+    }
+}
+
+/// Returns what is said of a job that nobody has begun in time.
+pub fn expiry() -> Failure {
+    Failure {
+        class: FailureClass::Expired,
+        message: "the run expired before the job was begun".to_owned(),
+        stderr: String::new(),
+    }
 }
 
 /// An attempt.
@@ -339,6 +473,36 @@ pub struct StoredAgent {
     pub suites: Vec<String>,
     /// When it was last heard of.
     pub last_seen_unix_ns: i64,
+    /// Why it takes no performance jobs; not [`Store::put_agent`]'s business.
+    pub quarantine: Option<Quarantine>,
+    /// When it was told to leave, if it has not heard yet; not [`Store::put_agent`]'s business either.
+    pub drain_unix_ns: Option<i64>,
+}
+
+/// Why an agent takes no performance jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Since when.
+    pub since_unix_ns: i64,
+    /// In a reader's words.
+    pub reason: String,
+}
+
+/// A calibration as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredCalibration {
+    /// Whose.
+    pub machine_id: String,
+    /// When the coordinator had it.
+    pub at_unix_ns: i64,
+    /// Who measured it.
+    pub agent_id: String,
+    /// Since which start of the machine.
+    pub boot_id: String,
+    /// Whether later ones are held to it.
+    pub counts: bool,
+    /// What was measured.
+    pub calibration: Calibration,
 }
 
 /// What an attempt begins with.
@@ -403,14 +567,17 @@ pub struct JobCounts {
     pub failed: u32,
     /// Cancelled by a person.
     pub cancelled: u32,
+    /// Of those given up: nobody began them in time.
+    pub expired: u32,
 }
 
 impl JobCounts {
     /// Counts jobs by their states.
-    pub fn of(states: impl IntoIterator<Item = JobState>) -> Self {
+    pub fn of<'a>(jobs: impl IntoIterator<Item = &'a StoredJob>) -> Self {
         let mut counts = Self::default();
-        for state in states {
-            *counts.of_state(state) += 1;
+        for job in jobs {
+            *counts.of_state(job.state) += 1;
+            counts.expired += u32::from(job.is_expired());
         }
         counts
     }
@@ -423,6 +590,7 @@ impl JobCounts {
             succeeded,
             failed,
             cancelled,
+            expired: _,
         } = self;
         queued + running + succeeded + failed + cancelled
     }
@@ -513,6 +681,12 @@ pub enum StoreError {
         what: &'static str,
         /// The value.
         value: u64,
+    },
+    /// Whoever was doing it for several was stopped: it may be done or not.
+    #[error("cannot {operation}: it was given up half-way")]
+    GivenUp {
+        /// What was tried.
+        operation: &'static str,
     },
     /// The attempt is not the one that counts.
     #[error("attempt {attempt} of job {job} is {why}")]

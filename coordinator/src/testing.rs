@@ -43,6 +43,8 @@ pub(crate) fn machine(id: &str) -> Machine {
         governor: None,
         hypervisor: Some("kvm".into()),
         transparent_huge_pages: None,
+        firmware: None,
+        microcode: None,
     }
 }
 
@@ -59,6 +61,8 @@ pub(crate) fn agent_on(n: u32, machine_id: &str) -> StoredAgent {
         labels: BTreeMap::new(),
         suites: Vec::new(),
         last_seen_unix_ns: 0,
+        quarantine: None,
+        drain_unix_ns: None,
     }
 }
 
@@ -89,6 +93,7 @@ pub(crate) fn accuracy() -> SuiteSpec {
         evalplus_compat: false,
         score_on: ScoreOn::Agent,
         cache: false,
+        data: None,
     })
 }
 
@@ -126,6 +131,9 @@ pub(crate) fn run(name: &str) -> StoredRun {
         submitted_unix_ns: 1_000,
         ended_unix_ns: None,
         tritmark_version: "0.1.0".into(),
+        priority: 0,
+        expires_unix_ns: None,
+        paused_unix_ns: None,
     }
 }
 

@@ -29,7 +29,8 @@ impl Probe {
         Self::with_memory(options, MEMORY)
     }
 
-    fn with_memory(options: &EngineOptions, bytes: usize) -> Result<Self, EngineError> {
+    /// The same with so many bytes to read, for machines that have little.
+    pub fn with_memory(options: &EngineOptions, bytes: usize) -> Result<Self, EngineError> {
         let threads = options.threads;
         let kernel = options.kernel.kernel()?;
         let pool = ThreadPool::new(threads, options.pin)

@@ -54,6 +54,21 @@ pub(crate) struct State {
     delta: Vec<f32>,
 }
 
+impl State {
+    /// Makes room for the tokens that have places.
+    fn resize(&mut self, config: &ModelConfig) {
+        let n = self.places.len();
+        let kv_width = config.n_kv_heads * config.head_dim;
+        self.x.resize(n * config.hidden_size, 0.0);
+        self.q.resize(n * config.n_heads * config.head_dim, 0.0);
+        self.k.resize(n * kv_width, 0.0);
+        self.v.resize(n * kv_width, 0.0);
+        self.gate.resize(n * config.ffn_size, 0.0);
+        self.up.resize(n * config.ffn_size, 0.0);
+        self.delta.resize(n * config.hidden_size, 0.0);
+    }
+}
+
 /// Sends up to [`MICRO_BATCH`] tokens, of one sequence or of several, through all layers.
 ///
 /// All of them meet a layer's weights at once; attention sees each sequence alone. Their keys and
@@ -71,7 +86,8 @@ pub(crate) fn forward(
 ) {
     let hidden = config.hidden_size;
     let q_width = config.n_heads * config.head_dim;
-    let kv_width = config.n_kv_heads * config.head_dim;
+    place(batch, ropes, &mut state.places);
+    state.resize(config);
     let State {
         places,
         x,
@@ -84,15 +100,6 @@ pub(crate) fn forward(
         up,
         delta,
     } = state;
-    place(batch, ropes, places);
-    let n = places.len();
-    x.resize(n * hidden, 0.0);
-    q.resize(n * q_width, 0.0);
-    k.resize(n * kv_width, 0.0);
-    v.resize(n * kv_width, 0.0);
-    gate.resize(n * config.ffn_size, 0.0);
-    up.resize(n * config.ffn_size, 0.0);
-    delta.resize(n * hidden, 0.0);
 
     embed(config, weights, batch, x);
     delta.fill(0.0);

@@ -91,7 +91,7 @@ impl AlignedBytes {
     const LARGE_WEIGHTS: usize = 64 << 10;
 
     /// Returns no bytes.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             memory: Memory::Heap(Vec::new()),
             len: 0,

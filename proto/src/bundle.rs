@@ -15,7 +15,8 @@ use crate::{
 /// Version of everything in this module; a reader refuses a newer one.
 ///
 /// 2: answers that are no choice, and [`SCORES`]. 3: items from caches, and scores that are pending.
-pub const FORMAT_VERSION: u32 = 3;
+/// 4: jobs that expired.
+pub const FORMAT_VERSION: u32 = 4;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "run.json";
@@ -31,6 +32,9 @@ pub const TOKENS: &str = "tokens.parquet";
 /// Every record as its agent sent it, with the agents' signatures: `AttemptEvidence` messages of
 /// `tritmark/v1/signature.proto`, each after its length. Bundles of older versions have none.
 pub const EVIDENCE: &str = "evidence.pb";
+
+/// Every file of a bundle, the manifest first.
+pub const FILES: [&str; 6] = [MANIFEST, EVIDENCE, MEASUREMENTS, ITEMS, SCORES, TOKENS];
 
 /// Columns of [`MEASUREMENTS`].
 ///
@@ -252,4 +256,18 @@ pub enum FailureClass {
     Permanent,
     /// The agent or its machine, not the job.
     Infrastructure,
+    /// Nobody began it before its run expired.
+    Expired,
+}
+
+impl FailureClass {
+    /// Returns the name used everywhere.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::Infrastructure => "infrastructure",
+            Self::Expired => "expired",
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every conversion takes its source apart, so that a new field is a compile error here.
 
+mod artefact;
 mod item;
 mod record;
 
@@ -118,6 +119,8 @@ impl From<Machine> for wire::Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         } = machine;
         let caches = caches
             .into_iter()
@@ -153,6 +156,8 @@ impl From<Machine> for wire::Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         }
     }
 }
@@ -177,6 +182,8 @@ impl TryFrom<wire::Machine> for Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         } = machine;
         if id.is_empty() {
             return Err(invalid("Machine.id", "is empty"));
@@ -215,6 +222,8 @@ impl TryFrom<wire::Machine> for Machine {
             governor,
             hypervisor,
             transparent_huge_pages,
+            firmware,
+            microcode,
         })
     }
 }
@@ -339,6 +348,7 @@ impl From<Model> for wire::Model {
                 format,
                 seed,
             }),
+            ModelSource::Files(files) => wire::model::Source::Files(files.into()),
         };
         Self {
             id,
@@ -369,6 +379,7 @@ impl TryFrom<wire::Model> for Model {
                 format,
                 seed,
             }),
+            wire::model::Source::Files(files) => ModelSource::Files(files.try_into()?),
         };
         Ok(Self {
             id,
@@ -457,6 +468,7 @@ impl From<SuiteSpec> for wire::Suite {
                 evalplus_compat,
                 score_on,
                 cache,
+                data,
             }) => Kind::Accuracy(wire::Accuracy {
                 task,
                 data_dir: data_dir.to_string_lossy().into_owned(),
@@ -482,6 +494,7 @@ impl From<SuiteSpec> for wire::Suite {
                 evalplus_compat,
                 score_on: score_on.name().to_owned(),
                 cache,
+                data: data.map(Into::into),
             }),
         };
         Self { kind: Some(kind) }
@@ -531,6 +544,7 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 evalplus_compat,
                 score_on: place,
                 cache,
+                data,
             }) => Self::Accuracy(AccuracySpec {
                 task,
                 data_dir: data_dir.into(),
@@ -559,6 +573,7 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 evalplus_compat,
                 score_on: score_on(&place)?,
                 cache,
+                data: data.map(TryInto::try_into).transpose()?,
             }),
         })
     }
@@ -624,6 +639,7 @@ impl From<Failure> for wire::Failure {
             FailureClass::Transient => wire::failure::Class::Transient,
             FailureClass::Permanent => wire::failure::Class::Permanent,
             FailureClass::Infrastructure => wire::failure::Class::Infrastructure,
+            FailureClass::Expired => wire::failure::Class::Expired,
         };
         Self {
             class: class.into(),
@@ -641,6 +657,7 @@ impl TryFrom<wire::Failure> for Failure {
             wire::failure::Class::Transient => FailureClass::Transient,
             wire::failure::Class::Permanent => FailureClass::Permanent,
             wire::failure::Class::Infrastructure => FailureClass::Infrastructure,
+            wire::failure::Class::Expired => FailureClass::Expired,
             wire::failure::Class::Unspecified => {
                 return Err(invalid("Failure.class", "is not given"));
             }

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, str::FromS
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::artefact::FileSet;
+
 /// Names a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -226,6 +228,8 @@ pub enum ModelSource {
     Path(PathBuf),
     /// Random weights of a published shape, made on the agent.
     Synth(Synth),
+    /// Files that the agent fetches from the coordinator.
+    Files(FileSet),
 }
 
 /// Random weights of a published shape.
@@ -294,6 +298,43 @@ impl Selector {
             && wanted
                 .iter()
                 .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+impl Selector {
+    /// Returns in a reader's words why an agent may not do the job, `None` if it may.
+    pub fn mismatch(
+        &self,
+        machine: &crate::machine::Machine,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<String> {
+        if self.matches(machine, labels) {
+            return None;
+        }
+        let Self {
+            arch,
+            isa,
+            memory_min_bytes,
+            machine_id,
+            labels: wanted,
+        } = self;
+        if let Some(arch) = arch.as_ref().filter(|arch| **arch != machine.arch) {
+            return Some(format!("it is {} and not {arch}", machine.arch));
+        }
+        if let Some(feature) = isa.iter().find(|feature| !machine.isa.contains(feature)) {
+            return Some(format!("its CPU has no {feature}"));
+        }
+        if let Some(least) = memory_min_bytes.filter(|least| machine.memory_bytes < *least) {
+            let has = machine.memory_bytes;
+            return Some(format!("it has {has} bytes of memory and not {least}"));
+        }
+        if machine_id.as_ref().is_some_and(|id| *id != machine.id) {
+            return Some("it is another machine".to_owned());
+        }
+        let label = wanted
+            .iter()
+            .find(|(key, value)| labels.get(*key) != Some(value));
+        label.map(|(key, value)| format!("it has no label {key}={value}"))
     }
 }
 
@@ -406,6 +447,10 @@ pub struct AccuracySpec {
     /// Whether items that were evaluated before, in just this way, are taken from the agent's cache.
     #[serde(default)]
     pub cache: bool,
+    /// The task's folder as files that the agent fetches from the coordinator; `data_dir` is not
+    /// read then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<FileSet>,
 }
 
 impl AccuracySpec {
@@ -426,6 +471,7 @@ impl AccuracySpec {
             evalplus_compat: false,
             score_on: ScoreOn::Agent,
             cache: false,
+            data: None,
         }
     }
 }

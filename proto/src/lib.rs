@@ -4,6 +4,7 @@
 //! the rest of the workspace uses. A wire message becomes a domain type once, at the border,
 //! through `TryFrom`, and cannot be wrong afterwards.
 
+pub mod artefact;
 pub mod bundle;
 mod convert;
 pub mod evidence;

@@ -36,6 +36,12 @@ pub struct Machine {
     pub hypervisor: Option<String>,
     /// Transparent huge pages setting; `None` where the kernel has none.
     pub transparent_huge_pages: Option<String>,
+    /// Vendor, version and date of the BIOS or UEFI; `None` where none can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
+    /// Revision of the CPU's microcode; `None` where the kernel names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microcode: Option<String>,
 }
 
 /// A kind of cache.

@@ -4,7 +4,7 @@
 
 use std::{env, fs, path::Path};
 
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 8] = [
     "tritmark/v1/machine.proto",
     "tritmark/v1/job.proto",
     "tritmark/v1/record.proto",
@@ -12,6 +12,7 @@ const PROTOS: [&str; 7] = [
     "tritmark/v1/control.proto",
     "tritmark/v1/identity.proto",
     "tritmark/v1/signature.proto",
+    "tritmark/v1/artefact.proto",
 ];
 
 #[test]

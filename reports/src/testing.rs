@@ -125,6 +125,8 @@ pub(crate) fn machine(hostname: &str) -> Machine {
         governor: None,
         hypervisor: Some("kvm".to_owned()),
         transparent_huge_pages: Some("madvise".to_owned()),
+        firmware: None,
+        microcode: None,
     }
 }
 
@@ -375,6 +377,7 @@ impl Fixture {
                 evalplus_compat: false,
                 score_on: ScoreOn::Agent,
                 cache: false,
+                data: None,
             }),
         );
         let outcome = self.bundle.manifest.jobs.last_mut().expect("a job");

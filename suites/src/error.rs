@@ -44,6 +44,9 @@ pub enum SuiteError {
         #[source]
         source: io::Error,
     },
+    /// The model's files are named by their contents, which is for an agent to see to.
+    #[error("the files of {0} were not fetched before the job began")]
+    NotFetched(String),
     /// There is no shape of this name.
     #[error(
         "no synthetic model has the shape `{name}` (there are {})",
@@ -204,9 +207,10 @@ impl SuiteError {
             Self::Engine(EngineError::Threads { .. }) | Self::Hash { .. } => {
                 FailureClass::Transient
             }
-            Self::Cache { .. } | Self::Sink(_) | Self::Synth(SynthError::Write { .. }) => {
-                FailureClass::Infrastructure
-            }
+            Self::NotFetched(_)
+            | Self::Cache { .. }
+            | Self::Sink(_)
+            | Self::Synth(SynthError::Write { .. }) => FailureClass::Infrastructure,
             Self::Load { .. }
             | Self::SynthShape { .. }
             | Self::SynthFormat { .. }

@@ -51,6 +51,7 @@ impl Opened {
         let path = match &job.model.source {
             ModelSource::Path(path) => path.clone(),
             ModelSource::Synth(synth) => cached(synth, &context.cache_dir, sink)?,
+            ModelSource::Files(files) => return Err(SuiteError::NotFetched(files.to_string())),
         };
         let start_ns = context.clock.now_ns();
         let mut loaded =
@@ -67,12 +68,9 @@ impl Opened {
         let options = EngineOptions {
             threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
             kernel,
-            head: match (job.head, &job.suite) {
-                (Some(Head::Full), _) => HeadChoice::Full,
-                (Some(Head::Screened), _) => HeadChoice::Screened,
-                // Log-likelihoods need all logits: a screen would be memory for nothing.
-                (None, SuiteSpec::Accuracy(_)) => HeadChoice::Full,
-                (None, _) => HeadChoice::Screened,
+            head: match job.head.unwrap_or_else(|| usual_head(&job.suite)) {
+                Head::Full => HeadChoice::Full,
+                Head::Screened => HeadChoice::Screened,
             },
             kv: match job.kv {
                 KvType::F32 => kv_cache::KvType::F32,
@@ -168,6 +166,15 @@ impl Opened {
             n_items: None,
             warnings,
         })
+    }
+}
+
+/// Returns how a suite finds the greatest logits where the plan says nothing.
+fn usual_head(suite: &SuiteSpec) -> Head {
+    match suite {
+        // Log-likelihoods need all logits: a screen would be memory for nothing.
+        SuiteSpec::Accuracy(_) => Head::Full,
+        _ => Head::Screened,
     }
 }
 

@@ -76,6 +76,7 @@ pub async fn submit(url: &str, name: &str, n_jobs: u32) -> Result<String, AnyErr
         plan_toml: plan(name, n_jobs),
         plan_name: name.to_owned(),
         base_dir: "/".to_owned(),
+        ..wire::SubmitPlanRequest::default()
     };
     let mut control = ControlClient::connect(url.to_owned()).await?;
     Ok(control.submit_plan(request).await?.into_inner().run_id)

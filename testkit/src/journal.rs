@@ -9,7 +9,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tracing::{Event, Subscriber, field::Visit};
@@ -34,23 +34,35 @@ pub enum Entry {
 
 /// What agents knew, in memory; a clone writes to the same list.
 #[derive(Clone, Debug, Default)]
-pub struct Journal(Arc<Mutex<Vec<Entry>>>);
+pub struct Journal(Arc<Mutex<Entries>>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    all: Vec<Entry>,
+    n_finished: u64,
+}
 
 impl Journal {
     /// Notes something down.
     pub fn note(&self, entry: Entry) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(entry);
+        let mut entries = self.entries_so_far();
+        entries.n_finished +=
+            u64::from(matches!(entry, Entry::Acknowledged { finished: true, .. }));
+        entries.all.push(entry);
     }
 
     /// Returns everything so far.
     pub fn entries(&self) -> Vec<Entry> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.entries_so_far().all.clone()
+    }
+
+    /// Returns how often the end of an attempt was acknowledged.
+    pub fn n_finished(&self) -> u64 {
+        self.entries_so_far().n_finished
+    }
+
+    fn entries_so_far(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -43,8 +43,10 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 /// What a light agent does with its jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behaviour {
-    /// How long a job takes.
+    /// How long a job takes, on average.
     pub work: Duration,
+    /// Jobs take between half of that and half as much again, so that agents do not march in step.
+    pub varies: bool,
     /// Every record by itself, as it is found out, or all at the end.
     pub one_by_one: bool,
     /// Jobs that fail and may be tried again, of 1000.
@@ -64,6 +66,11 @@ pub struct LightAgent {
     held: Vec<Held>,
     /// What it works on, and what comes next.
     working: Option<(AttemptId, Instant)>,
+    /// What it answers when asked what its machine can do; `None` if it cannot be asked.
+    calibration: Option<wire::Calibration>,
+    boot_id: String,
+    /// It was told to leave.
+    is_leaving: bool,
     free_since: Option<Time>,
     dispatches: Vec<Duration>,
 }
@@ -99,15 +106,35 @@ impl LightAgent {
             journal,
             held: Vec::new(),
             working: None,
+            calibration: None,
+            boot_id: "first".to_owned(),
+            is_leaving: false,
             free_since: None,
             dispatches: Vec::new(),
         }
     }
 
-    /// Returns how long the agent waited for each job but its first on a connection: from the
-    /// acknowledged end of the one before to the assignment.
+    /// Returns how long the agent waited for each job but its first on a connection: from when the end
+    /// of the one before was put on the stream, after all its records, to when the assignment was read
+    /// from it. All the coordinator does for a job is in it, and both ways.
     pub fn dispatches(&self) -> &[Duration] {
         &self.dispatches
+    }
+
+    /// From its next connection on, it says of its machine what it is told here.
+    pub fn on_machine(&mut self, change: impl FnOnce(&mut Machine)) {
+        change(&mut self.machine);
+    }
+
+    /// From its next connection on, it can be asked what its machine can do, and answers this.
+    pub fn calibrates_as(&mut self, calibration: wire::Calibration) {
+        self.calibration = Some(calibration);
+    }
+
+    /// Forgets what only the process knew, and its machine was started anew.
+    pub fn reboot(&mut self, boot_id: &str) {
+        self.kill();
+        boot_id.clone_into(&mut self.boot_id);
     }
 
     /// Forgets what only the process knew, as a kill does: the job in hand fails.
@@ -117,8 +144,9 @@ impl LightAgent {
         }
     }
 
-    /// Works until stopped, over as many connections as it takes.
+    /// Works until stopped, or told by the coordinator to leave, over as many connections as it takes.
     pub async fn run(&mut self, endpoint: &Endpoint, stop: &CancellationToken) {
+        self.is_leaving = false;
         loop {
             let over = tokio::select! {
                 () = stop.cancelled() => Over::Stopped,
@@ -126,6 +154,7 @@ impl LightAgent {
             };
             match over {
                 Over::Stopped => return,
+                Over::Broken if self.is_leaving && self.held.is_empty() => return,
                 Over::Broken => {
                     let wait = Duration::from_millis(10 + self.random.below(90));
                     tokio::select! {
@@ -172,6 +201,8 @@ impl LightAgent {
             labels: [].into(),
             running: announced.map(Into::into),
             suites: Vec::new(),
+            calibrates: self.calibration.is_some(),
+            boot_id: self.boot_id.clone(),
         })))?;
         let answer = async {
             let mut incoming = AgentLinkClient::new(channel)
@@ -201,12 +232,24 @@ impl LightAgent {
         let mut heartbeat = interval(Duration::from_secs(1));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            if self.is_leaving && self.held.is_empty() {
+                // The coordinator closes its side when it has read the last word.
+                drop(outgoing);
+                let close = async { while let Ok(Some(_)) = incoming.message().await {} };
+                let _ = timeout(Duration::from_secs(5), close).await;
+                return Over::Stopped;
+            }
             while let Some(kind) = self.next_message() {
-                let times = 1 + u32::from(self.random.chance(self.behaviour.doubles_per_mille));
-                for _ in 0..times {
-                    if outgoing.send(message(kind.clone())).await.is_err() {
-                        return Over::Broken;
-                    }
+                if matches!(kind, FromAgent::Finished(_)) {
+                    self.free_since = Some(Time::now());
+                }
+                if self.random.chance(self.behaviour.doubles_per_mille)
+                    && outgoing.send(message(kind.clone())).await.is_err()
+                {
+                    return Over::Broken;
+                }
+                if outgoing.send(message(kind)).await.is_err() {
+                    return Over::Broken;
                 }
             }
             let due = self.working.map(|(_, due)| due);
@@ -242,6 +285,18 @@ impl LightAgent {
     fn take(&mut self, kind: ToAgent) -> Option<FromAgent> {
         match kind {
             ToAgent::Registered(_) => None,
+            ToAgent::Drain(wire::Drain {}) => {
+                self.is_leaving = true;
+                Some(FromAgent::Draining(wire::Draining {}))
+            }
+            ToAgent::Calibrate(wire::Calibrate { number }) => {
+                self.calibration.clone().map(|calibration| {
+                    FromAgent::Calibration(wire::Calibration {
+                        number,
+                        ..calibration
+                    })
+                })
+            }
             ToAgent::Assign(assign) => self.assign(assign),
             ToAgent::Ack(wire::Ack {
                 attempt,
@@ -258,7 +313,6 @@ impl LightAgent {
                 });
                 if finished {
                     self.forget(attempt);
-                    self.free_since = Some(Time::now());
                 }
                 None
             }
@@ -325,8 +379,15 @@ impl LightAgent {
     /// Sets when the next record, or all of them, will be found out.
     fn plan(&mut self, attempt: AttemptId) {
         let Behaviour {
-            work, one_by_one, ..
+            mut work,
+            varies,
+            one_by_one,
+            ..
         } = self.behaviour;
+        if varies {
+            let permille = 500 + self.random.below(1_000);
+            work = work.mul_f64(permille as f64 / 1e3);
+        }
         let n = match self.held_mut(attempt) {
             Some(held) if one_by_one => held.records.len() as u32 + 1,
             _ => 1,
@@ -430,6 +491,8 @@ pub fn machine(id: &str) -> Machine {
         governor: None,
         hypervisor: None,
         transparent_huge_pages: None,
+        firmware: None,
+        microcode: None,
     }
 }
 

@@ -167,6 +167,7 @@ async fn run(command: Command) -> Result<(), AnyError> {
                     retry_delay: Duration::from_millis(50),
                     forget_machine_after: Duration::from_millis(forget_ms),
                 },
+                calibrate_every: None,
             };
             coordinator(listen, &store, timing, insecure).await
         }

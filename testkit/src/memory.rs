@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::Notify;
 use tritmark_coordinator::store::{
-    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
-    StoredAttempt, StoredJob, StoredRun,
+    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Quarantine, RecordBatch, Store,
+    StoreError, StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun, expiry,
 };
 use tritmark_proto::{
     bundle::JobState,
@@ -52,6 +52,7 @@ struct Tables {
     agents: BTreeMap<String, StoredAgent>,
     records: BTreeMap<AttemptId, BTreeMap<u64, Record>>,
     signatures: BTreeMap<AttemptId, Vec<u8>>,
+    calibrations: Vec<StoredCalibration>,
     last_fence: u64,
 }
 
@@ -167,9 +168,11 @@ impl Tables {
 
     fn start(&mut self, start: &AttemptStart) -> Result<StoredAttempt, StoreError> {
         let fence = self.last_fence + 1;
+        let run = self.runs.get(&start.job.run);
+        let is_paused = run.is_some_and(|(run, _)| run.paused_unix_ns.is_some());
         let job = self
             .job(start.job)
-            .filter(|job| job.state == JobState::Queued)
+            .filter(|job| job.state == JobState::Queued && !is_paused)
             .ok_or(StoreError::NotQueued { job: start.job })?;
         let count = u32::try_from(job.attempts.len()).expect("a job is not tried so often");
         let attempt = StoredAttempt {
@@ -209,6 +212,25 @@ impl Tables {
         })
     }
 
+    fn append(&mut self, batch: &RecordBatch) -> Result<Appended, StoreError> {
+        let mut appended = self.standing(batch.attempt)?;
+        if appended.finished {
+            return Ok(appended);
+        }
+        let stored = self.records.entry(batch.attempt).or_default();
+        for record in &batch.records {
+            match stored.get(&record.sequence) {
+                None => {
+                    stored.insert(record.sequence, record.clone());
+                    appended.n_new += 1;
+                }
+                Some(first) => appended.n_conflicts += u64::from(first != record),
+            }
+        }
+        appended.stored_below = self.stored_below(batch.attempt);
+        Ok(appended)
+    }
+
     fn end(&mut self, attempt: AttemptId, end: &AttemptEnd) -> Result<(), StoreError> {
         let stored = self.attempt(attempt)?;
         let goes_on = end
@@ -241,6 +263,37 @@ impl Tables {
         }
     }
 
+    fn items_done(&mut self, job: JobId) -> u64 {
+        let void: Vec<u32> = self.job(job).map_or_else(Vec::new, |job| {
+            let void = job.attempts.iter().filter(|attempt| attempt.is_void);
+            void.map(|attempt| attempt.id.attempt.get()).collect()
+        });
+        let mut indexes: Vec<u64> = self
+            .records_of(job)
+            .filter(|(attempt, _)| !void.contains(attempt))
+            .filter_map(|(_, record)| match &record.body {
+                RecordBody::Item(item) => Some(item.index.into()),
+                _ => None,
+            })
+            .collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let leading = (0..).zip(indexes).take_while(|(rank, index)| rank == index);
+        leading.count() as u64
+    }
+
+    fn facts(&self, job: JobId) -> Vec<(u32, ModelFacts)> {
+        let mut facts: Vec<(u32, ModelFacts)> = Vec::new();
+        for (attempt, record) in self.records_of(job) {
+            if let RecordBody::Facts(said) = &record.body
+                && facts.last().is_none_or(|(last, _)| *last != attempt)
+            {
+                facts.push((attempt, said.clone()));
+            }
+        }
+        facts
+    }
+
     /// Returns a job's records with the attempts they belong to.
     fn records_of(&self, job: JobId) -> impl Iterator<Item = (u32, &Record)> {
         self.records
@@ -258,14 +311,7 @@ impl Tables {
 impl Store for MemoryStore {
     async fn add_run(&self, run: &StoredRun, jobs: &[Job]) -> Result<(), StoreError> {
         self.change("add a run", |tables| {
-            let jobs = jobs
-                .iter()
-                .map(|job| StoredJob {
-                    job: job.clone(),
-                    state: JobState::Queued,
-                    attempts: Vec::new(),
-                })
-                .collect();
+            let jobs = jobs.iter().cloned().map(StoredJob::queued).collect();
             tables.runs.insert(run.id, (run.clone(), jobs));
             Ok(())
         })
@@ -315,7 +361,12 @@ impl Store for MemoryStore {
 
     async fn put_agent(&self, agent: &StoredAgent) -> Result<(), StoreError> {
         self.change("store an agent", |tables| {
-            tables.agents.insert(agent.id.clone(), agent.clone());
+            let mut agent = agent.clone();
+            if let Some(before) = tables.agents.remove(&agent.id) {
+                agent.quarantine = before.quarantine;
+                agent.drain_unix_ns = before.drain_unix_ns;
+            }
+            tables.agents.insert(agent.id.clone(), agent);
             Ok(())
         })
         .await
@@ -450,28 +501,12 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
         self.change("store records", |tables| {
-            let mut appended = tables.standing(attempt)?;
-            if appended.finished {
-                return Ok(appended);
-            }
-            let stored = tables.records.entry(attempt).or_default();
-            for record in records {
-                match stored.get(&record.sequence) {
-                    None => {
-                        stored.insert(record.sequence, record.clone());
-                        appended.n_new += 1;
-                    }
-                    Some(first) => appended.n_conflicts += u64::from(first != record),
-                }
-            }
-            appended.stored_below = tables.stored_below(attempt);
-            Ok(appended)
+            Ok(batches.iter().map(|batch| tables.append(batch)).collect())
         })
         .await
     }
@@ -487,6 +522,126 @@ impl Store for MemoryStore {
                 .collect())
         })
         .await
+    }
+
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        _at_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        self.change("pause a run", |tables| {
+            if let Some((run, _)) = tables.runs.get_mut(&run)
+                && run.ended_unix_ns.is_none()
+            {
+                run.paused_unix_ns = since_unix_ns;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError> {
+        self.change("let jobs expire", |tables| {
+            let mut expired = Vec::new();
+            for (index, n_attempts) in jobs {
+                let id = JobId { run, index: *index };
+                if let Some(job) = tables.job(id)
+                    && job.state == JobState::Queued
+                    && job.attempts.len() == *n_attempts as usize
+                {
+                    job.state = JobState::Failed;
+                    job.failure = Some(expiry());
+                    expired.push(*index);
+                }
+            }
+            tables.end_run_if_done(run, at_unix_ns);
+            Ok(expired)
+        })
+        .await
+    }
+
+    async fn ask_drain(
+        &self,
+        agent_id: &str,
+        since_unix_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.change("tell an agent to leave", |tables| {
+            if let Some(agent) = tables.agents.get_mut(agent_id) {
+                agent.drain_unix_ns = since_unix_ns;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError> {
+        self.change("quarantine an agent", |tables| {
+            if let Some(agent) = tables.agents.get_mut(agent_id) {
+                agent.quarantine.get_or_insert_with(|| why.clone());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError> {
+        self.change("release an agent", |tables| {
+            let Some(agent) = tables.agents.get_mut(agent_id) else {
+                return Ok(());
+            };
+            if agent.quarantine.take().is_some() {
+                let machine_id = &agent.machine.id;
+                let of_machine = tables.calibrations.iter_mut();
+                let of_machine = of_machine.filter(|it| it.machine_id == *machine_id);
+                let mut latest: Option<&mut StoredCalibration> = None;
+                for calibration in of_machine {
+                    calibration.counts = false;
+                    if latest
+                        .as_ref()
+                        .is_none_or(|it| it.at_unix_ns <= calibration.at_unix_ns)
+                    {
+                        latest = Some(calibration);
+                    }
+                }
+                if let Some(latest) = latest {
+                    latest.counts = true;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError> {
+        self.change("store a calibration", |tables| {
+            if !tables.calibrations.contains(calibration) {
+                tables.calibrations.push(calibration.clone());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError> {
+        let tables = self.tables();
+        let of_machine = tables.calibrations.iter();
+        let mut found: Vec<StoredCalibration> = of_machine
+            .filter(|it| it.machine_id == machine_id)
+            .cloned()
+            .collect();
+        found.sort_by_key(|it| std::cmp::Reverse(it.at_unix_ns));
+        found.truncate(at_most as usize);
+        Ok(found)
     }
 
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
@@ -509,37 +664,14 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
         let mut tables = self.tables();
-        let void: Vec<u32> = tables.job(job).map_or_else(Vec::new, |job| {
-            let void = job.attempts.iter().filter(|attempt| attempt.is_void);
-            void.map(|attempt| attempt.id.attempt.get()).collect()
-        });
-        let mut indexes: Vec<u64> = tables
-            .records_of(job)
-            .filter(|(attempt, _)| !void.contains(attempt))
-            .filter_map(|(_, record)| match &record.body {
-                RecordBody::Item(item) => Some(item.index.into()),
-                _ => None,
-            })
-            .collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        let leading = (0..).zip(indexes).take_while(|(rank, index)| rank == index);
-        Ok(leading.count() as u64)
+        Ok(jobs.iter().map(|job| tables.items_done(*job)).collect())
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
         let tables = self.tables();
-        let mut facts: Vec<(u32, ModelFacts)> = Vec::new();
-        for (attempt, record) in tables.records_of(job) {
-            if let RecordBody::Facts(said) = &record.body
-                && facts.last().is_none_or(|(last, _)| *last != attempt)
-            {
-                facts.push((attempt, said.clone()));
-            }
-        }
-        Ok(facts)
+        Ok(jobs.iter().map(|job| tables.facts(*job)).collect())
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
@@ -553,6 +685,6 @@ impl Store for MemoryStore {
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
         let tables = self.tables();
         let jobs = tables.runs.get(&run).into_iter().flat_map(|(_, jobs)| jobs);
-        Ok(JobCounts::of(jobs.map(|job| job.state)))
+        Ok(JobCounts::of(jobs))
     }
 }

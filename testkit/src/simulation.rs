@@ -53,6 +53,7 @@ const TIMING: Timing = Timing {
         retry_delay: Duration::from_millis(100),
         forget_machine_after: Duration::from_secs(20),
     },
+    calibrate_every: None,
 };
 
 /// How a seed went.
@@ -211,6 +212,9 @@ async fn submit(world: &mut World, n_jobs: u32) {
         submitted_unix_ns: now,
         ended_unix_ns: None,
         tritmark_version: "0".to_owned(),
+        priority: 0,
+        expires_unix_ns: None,
+        paused_unix_ns: None,
     };
     let jobs = (0..n_jobs).map(|index| work::job(run.id, index)).collect();
     coordinator

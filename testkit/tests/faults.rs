@@ -190,6 +190,7 @@ impl Lights {
 
 const BUSY: Behaviour = Behaviour {
     work: Duration::from_millis(60),
+    varies: false,
     one_by_one: true,
     fails_per_mille: 20,
     doubles_per_mille: 50,
@@ -289,6 +290,7 @@ async fn a_bad_network_loses_nothing() {
     let url = |n: usize| format!("http://{}", proxies[n].address());
     let slow = Behaviour {
         work: Duration::from_millis(300),
+        varies: false,
         ..BUSY
     };
     let lights = [

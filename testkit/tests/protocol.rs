@@ -30,6 +30,7 @@ const TIMING: Timing = Timing {
         retry_delay: Duration::from_secs(1),
         forget_machine_after: Duration::from_mins(1),
     },
+    calibrate_every: None,
 };
 
 async fn open(store: &Arc<MemoryStore>, now: i64) -> (SimulatedCoordinator, SimulatedLinks) {
@@ -49,6 +50,9 @@ async fn one_job() -> (Arc<MemoryStore>, RunId) {
         submitted_unix_ns: NOW,
         ended_unix_ns: None,
         tritmark_version: "0".to_owned(),
+        priority: 0,
+        expires_unix_ns: None,
+        paused_unix_ns: None,
     };
     let id = run.id;
     let (mut coordinator, _links) = open(&store, NOW).await;
@@ -71,6 +75,7 @@ async fn connect<'a>(
         labels: [].into(),
         running: None,
         suites: Vec::new(),
+        ..wire::Register::default()
     };
     coordinator
         .connect(links, register, now)

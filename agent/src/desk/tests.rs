@@ -17,6 +17,7 @@ fn identity() -> Identity {
         labels: std::collections::HashMap::new(),
         suites: vec!["latency".to_owned()],
         signer: None,
+        boot_id: None,
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) struct Cpu {
     pub(super) online: Vec<u32>,
     /// Vendor, family, model, stepping or the like; no microcode, no frequency.
     pub(super) identity: String,
+    /// Revision of the microcode, as x86 kernels name it; of several, each once, joined by a comma.
+    pub(super) microcode: Option<String>,
 }
 
 /// One `processor` paragraph of `/proc/cpuinfo`.
@@ -107,6 +109,7 @@ impl Cpu {
             has_hypervisor_flag: flags.iter().any(|flags| flags.contains("hypervisor")),
             online,
             identity: identity(&paragraphs),
+            microcode: microcode(&paragraphs),
         }
     }
 }
@@ -124,6 +127,13 @@ fn paragraphs(cpuinfo: &str) -> Vec<Paragraph> {
         })
         .filter(|paragraph| paragraph.contains_key("processor"))
         .collect()
+}
+
+fn microcode(paragraphs: &[Paragraph]) -> Option<String> {
+    let all = paragraphs.iter().filter_map(|it| it.get("microcode"));
+    let revisions: BTreeSet<&str> = all.map(String::as_str).collect();
+    let revisions: Vec<&str> = revisions.into_iter().collect();
+    (!revisions.is_empty()).then(|| revisions.join(","))
 }
 
 fn flags(paragraph: &Paragraph) -> Option<BTreeSet<&str>> {

@@ -44,7 +44,7 @@ impl Fake {
             write!(
                 cpuinfo,
                 "processor\t: {cpu}\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 1\n\
-                 model name\t: AMD EPYC\nstepping\t: 1\ncpu MHz\t\t: {mhz}\nphysical id\t: 0\n\
+                 model name\t: AMD EPYC\nstepping\t: 1\nmicrocode\t: 0xa0011d1\ncpu MHz\t\t: {mhz}\nphysical id\t: 0\n\
                  core id\t\t: {core}\nflags\t\t: fpu sse4_1 avx avx2 fma f16c avx512f avx512_vnni \
                  avx_vnni hypervisor\nbogomips\t: {mhz}\n\n",
                 mhz = self.mhz,
@@ -90,6 +90,9 @@ impl Fake {
             "etc/os-release",
             "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
         );
+        put(root, "sys/class/dmi/id/bios_version", "F.1\n");
+        put(root, "sys/class/dmi/id/bios_date", "01/02/2026\n");
+        put(root, "proc/sys/kernel/random/boot_id", "a-boot\n");
         put(
             root,
             "sys/kernel/mm/transparent_hugepage/enabled",
@@ -143,6 +146,11 @@ fn a_machine_is_described_from_its_files() {
     assert_eq!(machine.governor.as_deref(), Some("schedutil"));
     assert_eq!(machine.hypervisor.as_deref(), Some("unknown"));
     assert_eq!(machine.transparent_huge_pages.as_deref(), Some("madvise"));
+    assert_eq!(machine.firmware.as_deref(), Some("F.1 01/02/2026"));
+    assert_eq!(machine.microcode.as_deref(), Some("0xa0011d1"));
+    let tree = Fake::default().tree();
+    assert_eq!(boot_id(tree.path()), "a-boot");
+    assert_eq!(boot_id(&tree.path().join("etc")), "");
     assert_eq!(machine.id.len(), 32);
     let caches: Vec<_> = machine
         .caches

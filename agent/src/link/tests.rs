@@ -250,6 +250,10 @@ fn agent(folder: &Path, name: &str, address: SocketAddr) -> Running {
         lock_path: folder.join("machine.lock"),
         spool_max_bytes: 1 << 20,
         item_cache_max_bytes: None,
+        calibrates: true,
+        file_cache_max_bytes: 1 << 20,
+        only_sent_files: false,
+        fetch_patience: PATIENCE,
         ca_file: None,
         insecure: false,
     };
@@ -565,6 +569,84 @@ async fn a_job_that_waits_for_the_machine_can_be_cancelled() {
         .await;
     let failure = second_linked.end().await.1.unwrap_err();
     assert_eq!(failure.message, "cancelled: enough");
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn an_agent_that_its_coordinator_lets_go_finishes_its_job_first() {
+    let mut scene = Scene::new().await;
+    let running = scene.agent("one");
+    let mut linked = scene.coordinator.agent().await;
+    let a = attempt(0, 1, 1);
+    linked
+        .assign(a, scene.latency(a, "record wait=$go finish"))
+        .await;
+    linked.records(1).await;
+    // Twice is no more than once.
+    for _ in 0..2 {
+        linked.tell(Coordinator::Drain(wire::Drain {})).await;
+    }
+    let next = linked.next().await;
+    assert!(matches!(next, Some(Agent::Draining(_))), "{next:?}");
+    scene.go("go");
+    assert_eq!(linked.end().await, (vec![], Ok(())));
+    linked.acknowledge(a, 1, true).await;
+    running.left().await;
+}
+
+#[tokio::test]
+async fn an_idle_agent_says_that_it_leaves_before_it_does() {
+    let mut scene = Scene::new().await;
+    let running = scene.agent("one");
+    let mut linked = scene.coordinator.agent().await;
+    linked.tell(Coordinator::Drain(wire::Drain {})).await;
+    let next = linked.next().await;
+    assert!(matches!(next, Some(Agent::Draining(_))), "{next:?}");
+    assert!(linked.next().await.is_none());
+    running.left().await;
+}
+
+#[tokio::test]
+async fn a_calibration_has_the_machine_to_itself() {
+    let mut scene = Scene::new().await;
+    let first = scene.agent("first");
+    let mut first_linked = scene.coordinator.agent().await;
+    let a = attempt(0, 1, 1);
+    first_linked
+        .assign(a, scene.latency(a, "record wait=$go mark=$a finish"))
+        .await;
+    first_linked.records(1).await;
+    let second = scene.agent("second");
+    let mut second_linked = scene.coordinator.agent().await;
+    assert!(second_linked.register.calibrates);
+    let memory_bytes = second_linked.register.machine.clone().unwrap().memory_bytes;
+    // The one asked for last is answered.
+    for number in [6, 7] {
+        let calibrate = wire::Calibrate { number };
+        second_linked.tell(Coordinator::Calibrate(calibrate)).await;
+    }
+    scene.go("go");
+    let Some(Agent::Calibration(calibration)) = second_linked.next().await else {
+        panic!("the calibration is due");
+    };
+    assert!(scene.path("a").exists(), "the job was done before");
+    assert_eq!(
+        calibration,
+        wire::Calibration {
+            number: 7,
+            failure: String::new(),
+            kernel: "fake".to_owned(),
+            threads: 3,
+            memory_read_bytes_per_s: memory_bytes as f64,
+            int8_ops_per_s: 2.0,
+            noise: 0.5,
+            aa_ratio: 1.0,
+            aa_low: 0.9,
+            aa_high: 1.1,
+            aa_pairs: 4,
+        }
+    );
+    first_linked.end().await.1.unwrap();
     drop((first, second));
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::Target;
+
 /// `tritmark compare`.
 #[derive(Debug, Args)]
 #[command(
@@ -63,18 +65,21 @@ fn points(text: &str) -> Result<f64, String> {
 #[derive(Debug, Args)]
 pub(crate) struct ExportRun {
     /// A bundle folder or the output folder of `tritmark run`, and a model of it; every model where
-    /// none is named.
+    /// none is named. For `bundle`, a run's id at a coordinator, too.
     #[arg(value_name = "RUN[#MODEL]")]
     pub(crate) run: String,
     /// Whose files to write.
     #[arg(long, env = "TRITMARK_FORMAT", value_enum)]
     pub(crate) format: ForeignFormat,
-    /// Where to write; each model has a folder of its own.
-    #[arg(short, long, env = "TRITMARK_OUT", value_name = "DIR")]
+    /// Where to write; each model has a folder of its own. For `bundle`, the file.
+    #[arg(short, long, env = "TRITMARK_OUT", value_name = "DIR|FILE")]
     pub(crate) out: PathBuf,
     /// Folder of the data, for questions in full [default: the plan's, if it is here].
     #[arg(long, env = "TRITMARK_DATA_DIR", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Where the run is, if it is not a folder.
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 /// `tritmark import`.
@@ -93,6 +98,15 @@ pub(crate) enum Import {
     /// A run of EvalPlus, as a bundle: `samples.jsonl` and `eval_results.json`.
     #[command(name = "evalplus")]
     EvalPlus(ImportFiles),
+    /// A run that `export --format bundle` wrote; it is checked before anything of it is used.
+    Bundle {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The bundle folder to write.
+        #[arg(short, long, env = "TRITMARK_OUT", value_name = "BUNDLE")]
+        out: PathBuf,
+    },
     /// A task of lm-evaluation-harness that needs no Python, as a definition of ours.
     LmEvalTask {
         /// The task's YAML file; what it includes is looked for beside it.
@@ -115,7 +129,7 @@ pub(crate) struct ImportFiles {
     pub(crate) out: PathBuf,
 }
 
-/// Programs whose files are read and written.
+/// What a run is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ForeignFormat {
     /// lm-evaluation-harness: `results_*.json` and `samples_*.jsonl`.
@@ -123,4 +137,6 @@ pub(crate) enum ForeignFormat {
     /// EvalPlus: `samples.jsonl` and `eval_results.json`.
     #[value(name = "evalplus")]
     EvalPlus,
+    /// One file with everything, for `tritmark import bundle`.
+    Bundle,
 }

@@ -1,10 +1,10 @@
 //! `tritmark agent`: measures on this machine for a coordinator.
 
 use tokio_util::sync::CancellationToken;
-use tritmark_agent::{AgentConfig, AgentError};
+use tritmark_agent::{AgentConfig, AgentError, DrainError, drain_agent};
 
 use crate::{
-    args::{Agent, AgentCommand, AgentUp, Trust},
+    args::{Agent, AgentCommand, AgentDrain, AgentUp, Trust},
     commands::{identity, interrupt},
     exit::{Exit, OrExit as _, Outcome},
 };
@@ -13,7 +13,22 @@ pub(crate) async fn exec(args: Agent) -> Outcome {
     match args.command {
         AgentCommand::Up(args) => up(args).await,
         AgentCommand::Enroll(args) => identity::agent_enroll(args).await,
+        AgentCommand::Drain(args) => drain(&args),
     }
+}
+
+fn drain(args: &AgentDrain) -> Outcome {
+    let what = || "cannot tell the agent to leave";
+    let leaving = match drain_agent(&args.state) {
+        Err(error @ DrainError::NotRunning(_)) => {
+            return Err(error).or_exit(Exit::NothingSelected, what);
+        }
+        leaving => leaving.or_exit(Exit::Internal, what)?,
+    };
+    if !args.no_wait {
+        leaving.wait().or_exit(Exit::Internal, what)?;
+    }
+    Ok(Exit::Pass)
 }
 
 async fn up(args: AgentUp) -> Outcome {
@@ -23,6 +38,9 @@ async fn up(args: AgentUp) -> Outcome {
         labels,
         launcher,
         item_cache_mib,
+        no_calibration,
+        cache_size,
+        only_sent,
         trust: Trust { ca, insecure },
     } = args;
     let mut config = AgentConfig::new(coordinator, state).or_exit(
@@ -31,6 +49,9 @@ async fn up(args: AgentUp) -> Outcome {
     )?;
     config.labels = labels.into_iter().collect();
     config.item_cache_max_bytes = (item_cache_mib > 0).then_some(u64::from(item_cache_mib) << 20);
+    config.calibrates = !no_calibration;
+    config.file_cache_max_bytes = cache_size.0;
+    config.only_sent_files = only_sent;
     config.ca_file = ca;
     config.insecure = insecure;
     if let Some(launcher) = launcher {

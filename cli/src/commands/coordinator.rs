@@ -1,11 +1,16 @@
 //! `tritmark coordinator`: takes plans, gives jobs to agents, keeps what they measure.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tritmark_coordinator::{
-    Config, Coordinator as Service, CoordinatorError, identity::FOLDER, store::Location,
+    Config, Coordinator as Service, CoordinatorError, artefacts::ArtefactsConfig, identity::FOLDER,
+    objects::Objects, store::Location,
 };
 
 use crate::{
@@ -23,7 +28,10 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             store,
             insecure,
             local_files,
+            objects,
+            files_from,
             metrics,
+            calibrate_hours,
             otlp,
         } => {
             let mut config = Config::new(store_at(&state, store.as_deref())?);
@@ -32,6 +40,9 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             config.insecure = insecure;
             config.local_files = local_files;
             config.otlp = otlp;
+            let every = Duration::from_hours(calibrate_hours.into());
+            config.timing.calibrate_every = (calibrate_hours > 0).then_some(every);
+            config.artefacts = artefacts(&state, objects.as_deref(), files_from)?;
             config.scorer = Some(scorer::here(state.join("scorer"))?);
             up(listen, config, metrics).await
         }
@@ -41,6 +52,35 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
         CoordinatorCommand::Identities(args) => identity::identities(args).await,
         CoordinatorCommand::Audit(args) => identity::audit_log(args).await,
     }
+}
+
+/// Returns where models, data and bundles are kept: where somebody says, else in the folder. Where
+/// nobody says and the folder cannot be used, they are not.
+fn artefacts(
+    state: &Path,
+    place: Option<&str>,
+    readable: Vec<PathBuf>,
+) -> Result<Option<ArtefactsConfig>, Fault> {
+    let objects = match place {
+        Some(place) => Objects::open(place).or_exit(Exit::Usage, || "cannot use --objects")?,
+        None => match Objects::folder(&state.join("objects")) {
+            Ok(objects) => objects,
+            Err(error) if readable.is_empty() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "no place for files: agents find models and data themselves"
+                );
+                return Ok(None);
+            }
+            Err(error) => return Err(error).or_exit(Exit::Usage, || "give --objects URL"),
+        },
+    };
+    Ok(Some(ArtefactsConfig {
+        objects,
+        staging: state.join("staging"),
+        readable,
+    }))
 }
 
 /// Returns where the store is: where somebody says, else in the folder.

@@ -1,4 +1,6 @@
-//! `tritmark export`: a run in another program's files.
+//! `tritmark export`: a run in another program's files, or in one.
+
+use std::path::Path;
 
 use tritmark_reports::{
     comparison::SideError,
@@ -7,7 +9,7 @@ use tritmark_reports::{
 
 mod questions;
 
-use super::bundles;
+use super::{block_on, bundle_file, bundles};
 use crate::{
     args::{ExportRun, ForeignFormat},
     exit::{Exit, Fault, Outcome},
@@ -15,10 +17,13 @@ use crate::{
 };
 
 pub(crate) fn exec(args: &ExportRun) -> Outcome {
+    if let ForeignFormat::Bundle = args.format {
+        return one_file(args);
+    }
     let named = bundles::read(&args.run)?;
     let format = match args.format {
         ForeignFormat::LmEval => Format::LmEval,
-        ForeignFormat::EvalPlus => Format::EvalPlus,
+        ForeignFormat::EvalPlus | ForeignFormat::Bundle => Format::EvalPlus,
     };
     let questions = match format {
         Format::LmEval => questions::of(&named.bundle, args.data.as_deref()),
@@ -29,6 +34,21 @@ pub(crate) fn exec(args: &ExportRun) -> Outcome {
     for path in written.map_err(refused)? {
         out::line(&path.display().to_string())?;
     }
+    Ok(Exit::Pass)
+}
+
+/// Writes everything of a run into one file.
+fn one_file(args: &ExportRun) -> Outcome {
+    let source = Path::new(&args.run);
+    let (folder, fetched) = if source.is_dir() {
+        (bundles::folder(source), None)
+    } else {
+        let fetched = block_on(bundles::fetch(&args.run, &args.target))?;
+        (fetched.path().to_owned(), Some(fetched))
+    };
+    bundle_file::write(&folder, &args.out)?;
+    drop(fetched);
+    out::line(&args.out.display().to_string())?;
     Ok(Exit::Pass)
 }
 

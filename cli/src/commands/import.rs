@@ -2,6 +2,7 @@
 
 use tritmark_reports::import::{self, ImportError, Imported};
 
+use super::bundle_file;
 use crate::{
     args::{Import, ImportFiles, ImportRun},
     exit::{Exit, OrExit as _, Outcome},
@@ -14,6 +15,11 @@ pub(crate) fn exec(args: &ImportRun) -> Outcome {
     match &args.what {
         Import::LmEval(files) => bundle(files, import::lm_eval(&files.paths)),
         Import::EvalPlus(files) => bundle(files, import::evalplus(&files.paths)),
+        Import::Bundle { file, out } => {
+            bundle_file::read(file, out)?;
+            out::line(&out.display().to_string())?;
+            Ok(Exit::Pass)
+        }
         Import::LmEvalTask { task, out } => lm_eval_task::exec(task, out.as_deref()),
     }
 }

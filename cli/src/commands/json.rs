@@ -41,6 +41,10 @@ pub(crate) fn summary(run: &wire::RunSummary) -> Value {
         n_succeeded,
         n_failed,
         n_cancelled,
+        n_expired,
+        priority,
+        expires_unix_ns,
+        paused_unix_ns,
     } = run;
     json!({
         "run_id": run_id,
@@ -53,6 +57,10 @@ pub(crate) fn summary(run: &wire::RunSummary) -> Value {
         "n_succeeded": n_succeeded,
         "n_failed": n_failed,
         "n_cancelled": n_cancelled,
+        "n_expired": n_expired,
+        "priority": priority,
+        "expires_unix_ns": expires_unix_ns,
+        "paused_unix_ns": paused_unix_ns,
     })
 }
 
@@ -87,6 +95,7 @@ pub(crate) fn job(info: &wire::JobInfo) -> Value {
                 Class::Transient => "transient",
                 Class::Permanent => "permanent",
                 Class::Infrastructure => "infrastructure",
+                Class::Expired => "expired",
             },
             "message": failure.message,
             "stderr": failure.stderr,
@@ -106,6 +115,9 @@ pub(crate) fn agent(agent: &wire::AgentInfo) -> Value {
         connected,
         last_seen_unix_ns,
         running,
+        draining,
+        quarantine,
+        calibrating,
     } = agent;
     // Maps of the protocol have no order; a reader wants one.
     let labels: std::collections::BTreeMap<_, _> = labels.iter().collect();
@@ -122,6 +134,11 @@ pub(crate) fn agent(agent: &wire::AgentInfo) -> Value {
         "last_seen_unix_ns": last_seen_unix_ns,
         "running": running.as_ref().map(|at| json!({
             "run_id": at.run_id, "job_index": at.job_index, "attempt": at.attempt,
+        })),
+        "draining": draining,
+        "calibrating": calibrating,
+        "quarantine": quarantine.as_ref().map(|why| json!({
+            "since_unix_ns": why.since_unix_ns, "reason": why.reason,
         })),
     })
 }

@@ -1,6 +1,7 @@
 //! `tritmark ls`: what a coordinator holds and what this build knows.
 
 use serde_json::{Value, json};
+use tritmark_proto::wire;
 
 use crate::{
     args::{Ls, LsJobs, LsRemote, LsWhat},
@@ -8,7 +9,7 @@ use crate::{
     commands::{block_on, inventory, json},
     exit::{Exit, Outcome},
     out,
-    progress::{state_name, suite_label},
+    progress::{job_state, suite_label},
 };
 
 pub(crate) fn exec(args: Ls) -> Outcome {
@@ -36,17 +37,29 @@ async fn runs(args: LsRemote) -> Outcome {
                 run.run_id.clone(),
                 run.name.clone(),
                 out::moment(run.submitted_unix_ns),
-                run.ended_unix_ns.map_or_else(
-                    || "running".to_owned(),
-                    |ended| out::seconds(ended - run.submitted_unix_ns),
-                ),
+                match (run.ended_unix_ns, run.paused_unix_ns) {
+                    (Some(ended), _) => out::seconds(ended - run.submitted_unix_ns),
+                    (None, Some(_)) => "paused".to_owned(),
+                    (None, None) => "running".to_owned(),
+                },
                 format!("{}/{}", run.n_succeeded, run.n_jobs),
                 run.n_failed.to_string(),
+                run.n_expired.to_string(),
+                run.priority.to_string(),
             ]
         })
         .collect();
     out::table(
-        &["run", "name", "submitted", "took", "done", "failed"],
+        &[
+            "run",
+            "name",
+            "submitted",
+            "took",
+            "done",
+            "failed",
+            "expired",
+            "priority",
+        ],
         rows,
     )?;
     Ok(Exit::Pass)
@@ -76,11 +89,7 @@ async fn agents(args: LsRemote) -> Outcome {
                 machine.logical_cores.to_string(),
                 out::bytes(machine.memory_bytes),
                 labels.join(","),
-                match (&agent.running, agent.connected) {
-                    (Some(at), true) => format!("job {}", at.job_index),
-                    (None, true) => "idle".to_owned(),
-                    (_, false) => format!("away since {}", out::moment(agent.last_seen_unix_ns)),
-                },
+                agent_state(agent),
             ]
         })
         .collect();
@@ -89,6 +98,23 @@ async fn agents(args: LsRemote) -> Outcome {
         rows,
     )?;
     Ok(Exit::Pass)
+}
+
+/// Says what an agent does, and what keeps it from doing more.
+fn agent_state(agent: &wire::AgentInfo) -> String {
+    let mut parts = vec![match (&agent.running, agent.connected) {
+        (Some(at), true) => format!("job {}", at.job_index),
+        (None, true) if agent.calibrating => "calibrating".to_owned(),
+        (None, true) => "idle".to_owned(),
+        (_, false) => format!("away since {}", out::moment(agent.last_seen_unix_ns)),
+    }];
+    if agent.draining {
+        parts.push("leaving".to_owned());
+    }
+    if let Some(why) = &agent.quarantine {
+        parts.push(format!("quarantined: {}", why.reason));
+    }
+    parts.join(", ")
 }
 
 async fn jobs(args: LsJobs) -> Outcome {
@@ -109,7 +135,7 @@ async fn jobs(args: LsJobs) -> Outcome {
                 job.kernel,
                 job.threads.to_string(),
                 suite_label(job.suite.as_ref()),
-                state_name(info.state()).to_owned(),
+                job_state(info).to_owned(),
                 info.attempt.to_string(),
                 info.failure.as_ref().map_or_else(String::new, |failure| {
                     failure

@@ -18,8 +18,8 @@ use tritmark_proto::{job::RunId, wire};
 
 use crate::{
     args::{Run, Trust},
-    client::{Client, PlanFile, run_id},
-    commands::{json, watch},
+    client::{Client, PlanFile, Wishes, run_id},
+    commands::{json, preview, watch},
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -37,7 +37,11 @@ pub(crate) async fn exec(args: Run) -> Outcome {
         .unwrap_or_else(|| PathBuf::from("out").join(plan.name()));
     let folder = Folder::open(&root)?;
     let local = Local::start(&folder, !args.no_cache).await?;
-    let done = run(&args, &file, &folder, &local).await;
+    let done = if args.is_dry {
+        dry_run(&args, &file, &local).await
+    } else {
+        run(&args, &file, &folder, &local).await
+    };
     local.stop().await;
     done
 }
@@ -60,6 +64,14 @@ fn check(file: &PlanFile) -> Outcome<Plan> {
     Ok(plan)
 }
 
+/// Says what the run would be.
+async fn dry_run(args: &Run, file: &PlanFile, local: &Local) -> Outcome {
+    let mut client = Client::connect_to(local.url(), &Trust::default()).await?;
+    let found = local.preview(&mut client, file).await?;
+    preview::print(&found, args.json)?;
+    Ok(Exit::Pass)
+}
+
 async fn run(args: &Run, file: &PlanFile, folder: &Folder, local: &Local) -> Outcome {
     let mut client = Client::connect_to(local.url(), &Trust::default()).await?;
     let known = KnownRun::newest(&client.runs().await?, folder.reported_run()?.as_deref());
@@ -73,7 +85,7 @@ async fn run(args: &Run, file: &PlanFile, folder: &Folder, local: &Local) -> Out
             if let Some(abandoned) = cancel {
                 client.cancel(abandoned).await?;
             }
-            let submitted = client.submit(file).await?;
+            let submitted = client.submit(file, &Wishes::default()).await?;
             run_id(&submitted.run_id)?
         }
         Decision::Continue(run) => run,

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
+mod upload;
+
 use crate::{
     args::Submit,
-    client::{Client, PlanFile, run_id},
-    commands::{json, watch},
+    client::{Client, PlanFile, Wishes, run_id},
+    commands::{json, preview, watch},
     exit::{Exit, Outcome},
     out,
 };
@@ -13,7 +15,21 @@ use crate::{
 pub(crate) async fn exec(args: Submit) -> Outcome {
     let plan = PlanFile::read(&args.plan)?;
     let mut client = Client::connect(&args.target).await?;
-    let submitted = client.submit(&plan).await?;
+    let wishes = Wishes {
+        priority: args.priority,
+        expires: args.expires,
+    };
+    if args.dry_run {
+        let found = client.dry_run(&plan, &wishes).await?;
+        preview::print(&found, args.print.json)?;
+        return Ok(Exit::Pass);
+    }
+    let registered = if args.upload {
+        upload::files(&mut client, &plan).await?
+    } else {
+        Vec::new()
+    };
+    let submitted = client.submit_with(&plan, &wishes, registered).await?;
     if !args.watch {
         if args.print.json {
             out::json(&json!({ "run_id": submitted.run_id, "n_jobs": submitted.n_jobs }))?;

@@ -1,16 +1,12 @@
 //! `tritmark verify`: whether a run's results are what its agents signed.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use serde_json::json;
 use tritmark_coordinator::evidence::{self, CheckedAttempt, Signer, Verification};
 
 use crate::{
-    args::{Target, VerifyRun},
-    client::{Client, run_id},
+    args::VerifyRun,
     commands::{block_on, bundles},
     exit::{Exit, OrExit as _, Outcome},
     out,
@@ -21,8 +17,8 @@ pub(crate) fn exec(args: &VerifyRun) -> Outcome {
     let (bundle, fetched) = if source.is_dir() {
         (bundles::folder(source), None)
     } else {
-        let folder = block_on(fetch(&args.source, &args.target))?;
-        (folder.0.clone(), Some(folder))
+        let folder = block_on(bundles::fetch(&args.source, &args.target))?;
+        (folder.path().to_owned(), Some(folder))
     };
     let verification = evidence::verify(&bundle, args.authority.as_deref())
         .or_exit(Exit::Usage, || format!("cannot check {}", bundle.display()))?;
@@ -41,26 +37,6 @@ pub(crate) fn exec(args: &VerifyRun) -> Outcome {
     } else {
         Exit::Pass
     })
-}
-
-/// A folder that is removed with its contents.
-struct Fetched(PathBuf);
-
-impl Drop for Fetched {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "a folder stays");
-        }
-    }
-}
-
-async fn fetch(run: &str, target: &Target) -> Outcome<Fetched> {
-    let run = run_id(run)?;
-    let mut client = Client::connect(target).await?;
-    let name = format!("tritmark-verify-{run}-{}", std::process::id());
-    let folder = Fetched(std::env::temp_dir().join(name));
-    client.fetch_bundle(run, &folder.0).await?;
-    Ok(folder)
 }
 
 fn print(verification: &Verification) -> Outcome<()> {

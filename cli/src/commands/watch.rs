@@ -98,9 +98,18 @@ pub(crate) fn sentence(summary: &wire::RunSummary) -> String {
         n_succeeded,
         n_failed,
         n_cancelled,
+        n_expired,
+        priority: _,
+        expires_unix_ns: _,
+        paused_unix_ns: _,
     } = summary;
+    let n_failed = &n_failed.saturating_sub(*n_expired);
     let mut parts = vec![format!("{name}: {n_succeeded} of {n_jobs} jobs done")];
-    for (n, word) in [(n_failed, "failed"), (n_cancelled, "cancelled")] {
+    for (n, word) in [
+        (n_failed, "failed"),
+        (n_expired, "expired"),
+        (n_cancelled, "cancelled"),
+    ] {
         if *n > 0 {
             parts.push(format!("{n} {word}"));
         }
@@ -142,6 +151,14 @@ mod tests {
         assert_eq!(
             sentence(&summary(2, 1, 0)),
             "quickstart: 2 of 3 jobs done, 1 failed in 12.3 s (run r)"
+        );
+        let expired = wire::RunSummary {
+            n_expired: 1,
+            ..summary(2, 2, 0)
+        };
+        assert_eq!(
+            sentence(&expired),
+            "quickstart: 2 of 4 jobs done, 1 failed, 1 expired in 12.3 s (run r)"
         );
     }
 }

@@ -8,3 +8,8 @@ use std::{io, process::ExitCode};
 pub(crate) fn exec() -> ExitCode {
     tritmark_suites::worker::worker_main(io::stdin().lock(), io::stdout().lock())
 }
+
+/// Measures what the machine can do, on the same terms.
+pub(crate) fn calibrate(memory_bytes: u64) -> ExitCode {
+    tritmark_suites::calibration::calibration_main(memory_bytes, io::stdout().lock())
+}

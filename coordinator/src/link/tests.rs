@@ -44,6 +44,9 @@ fn take(bytes: &[u8]) {
             FromAgent::Progress(progress) => {
                 let _ = required_attempt(progress.attempt);
             }
+            FromAgent::Calibration(calibration) => {
+                let _ = crate::health::Calibration::read(calibration);
+            }
             FromAgent::Draining(_) => {}
         }
     }
@@ -73,6 +76,7 @@ fn messages() -> Vec<Vec<u8>> {
             labels: [("room".to_owned(), "2".to_owned())].into(),
             running: Some(attempt.clone()),
             suites: vec!["latency".into()],
+            ..wire::Register::default()
         }),
         FromAgent::Records(wire::RecordBatch {
             attempt: Some(attempt.clone()),

@@ -44,7 +44,7 @@ fn data(plan: &Plan, context: &CheckContext<'_>) -> Result<(), PlanError> {
         let Some(task) = names::task_named(&accuracy.task) else {
             continue;
         };
-        if accuracy.definition.is_some() {
+        if accuracy.definition.is_some() || accuracy.data.is_some() {
             continue;
         }
         let (folder, name) = task.data;

@@ -16,6 +16,8 @@ pub(super) type List<T> = Spanned<Vec<Spanned<T>>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
     pub(super) name: Option<Spanned<String>>,
+    pub(super) priority: Option<Spanned<i64>>,
+    pub(super) expires: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) defaults: Defaults,
     pub(super) models: List<Model>,

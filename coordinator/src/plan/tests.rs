@@ -511,6 +511,8 @@ fn machine(arch: &str) -> Machine {
         governor: None,
         hypervisor: None,
         transparent_huge_pages: None,
+        firmware: None,
+        microcode: None,
     }
 }
 
@@ -788,6 +790,14 @@ fn a_model(index: usize) -> impl Strategy<Value = Model> {
         )
 }
 
+fn an_energy() -> impl Strategy<Value = Energy> {
+    (option::of(0.0..100.0), option::of(list(vec![1_u32, 3]))).prop_map(|(idle, threads)| Energy {
+        idle_seconds: idle.map(spanned),
+        threads,
+        ..Energy::default()
+    })
+}
+
 fn a_document() -> impl Strategy<Value = Document> {
     let models = (1_usize..4).prop_flat_map(|n| (0..n).map(a_model).collect::<Vec<_>>());
     let latency = (
@@ -803,14 +813,7 @@ fn a_document() -> impl Strategy<Value = Document> {
             repetitions: repetitions.map(spanned),
             ..Latency::default()
         });
-    let energy =
-        (option::of(0.0..100.0), option::of(list(vec![1_u32, 3]))).prop_map(|(idle, threads)| {
-            Energy {
-                idle_seconds: idle.map(spanned),
-                threads,
-                ..Energy::default()
-            }
-        });
+    let energy = an_energy();
     let accuracy = (
         list(strings(&["arc_easy", "boolq", "winogrande"])),
         "[a-z/ ]{1,9}",
@@ -873,17 +876,43 @@ fn a_document() -> impl Strategy<Value = Document> {
     }));
     (
         option::of("[a-z][a-z0-9._-]{0,20}"),
+        option::of(-1000_i64..=1000),
+        option::of("[1-9][0-9]{0,2}[smhd]"),
         models,
         suites,
         selectors,
     )
-        .prop_map(|(name, models, suites, select)| Document {
-            name: name.map(spanned),
-            defaults: Defaults::default(),
-            models: spanned(models.into_iter().map(spanned).collect()),
-            suites: spanned(suites),
-            select,
-        })
+        .prop_map(
+            |(name, priority, expires, models, suites, select)| Document {
+                name: name.map(spanned),
+                priority: priority.map(spanned),
+                expires: expires.map(spanned),
+                defaults: Defaults::default(),
+                models: spanned(models.into_iter().map(spanned).collect()),
+                suites: spanned(suites),
+                select,
+            },
+        )
+}
+
+#[test]
+fn a_plan_says_what_goes_first_and_until_when_it_is_wanted() {
+    let rest = format!("{MODELS}\n[suites.latency]\n");
+    let plan = parse(&rest).unwrap();
+    assert_eq!((plan.priority(), plan.expires()), (0, None));
+    let plan = parse(&format!("priority = -7\nexpires = \"36h\"\n{rest}")).unwrap();
+    assert_eq!(plan.priority(), -7);
+    assert_eq!(plan.expires(), Some(super::Expiry::After(36 * 3600)));
+    let refusal = |keys: &str| parse(&format!("{keys}\n{rest}")).unwrap_err().to_string();
+    assert_eq!(
+        refusal("priority = 1001"),
+        "line 1, key `priority`: the priority 1001 is not between -1000 and 1000"
+    );
+    let why = refusal("\nexpires = \"soon\"");
+    assert!(
+        why.starts_with("line 2, key `expires`: `soon` is neither"),
+        "{why}"
+    );
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use toml::Spanned;
 use tritmark_proto::job::{Head, KvType, Model, ModelSource, Numerics, Selector, Synth};
 
 use super::{
-    How, MAX_JOBS, Plan, PlanError, PlanModel, PlanSelector,
+    Expiry, How, MAX_JOBS, MAX_PRIORITY, Plan, PlanError, PlanModel, PlanSelector,
     document::{self, Document, List},
     expand,
     locate::Locator,
@@ -43,6 +43,8 @@ pub(super) fn plan(
 ) -> Result<Plan, PlanError> {
     let Document {
         name,
+        priority,
+        expires,
         defaults,
         models,
         suites,
@@ -65,6 +67,8 @@ pub(super) fn plan(
             });
         }
     };
+    let priority = reader.priority(priority.as_ref())?;
+    let expires = reader.expires(expires.as_ref())?;
     let models = reader.models(&defaults, models)?;
     let suites = reader.suites(suites, &models)?;
     let selectors = match select {
@@ -76,6 +80,8 @@ pub(super) fn plan(
     };
     let plan = Plan {
         name,
+        priority,
+        expires,
         text: text.to_owned(),
         models,
         suites,
@@ -111,6 +117,33 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn error<T>(&self, place: &Spanned<T>, problem: impl Into<String>) -> PlanError {
         self.locator.error(place.span().start, problem)
+    }
+
+    fn priority(&self, priority: Option<&Spanned<i64>>) -> Result<i32, PlanError> {
+        let Some(place) = priority else {
+            return Ok(0);
+        };
+        i32::try_from(*place.get_ref())
+            .ok()
+            .filter(|priority| (-MAX_PRIORITY..=MAX_PRIORITY).contains(priority))
+            .ok_or_else(|| {
+                self.error(
+                    place,
+                    format!(
+                        "the priority {} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}",
+                        place.get_ref()
+                    ),
+                )
+            })
+    }
+
+    fn expires(&self, expires: Option<&Spanned<String>>) -> Result<Option<Expiry>, PlanError> {
+        expires
+            .map(|place| {
+                let read = place.get_ref().parse();
+                read.map_err(|error: super::NoExpiry| self.error(place, error.to_string()))
+            })
+            .transpose()
     }
 
     fn name(&self, name: &Spanned<String>) -> Result<(), PlanError> {

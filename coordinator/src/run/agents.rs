@@ -20,13 +20,14 @@ impl State {
         &mut self,
         stored: StoredAgent,
         says_running: Option<AttemptId>,
+        boot_id: Option<String>,
         to_agent: ToAgent,
         link: CancellationToken,
         now: i64,
     ) -> Result<Connected, StoreError> {
         let agent_id = stored.id.clone();
         let connected = self
-            .connect(stored, says_running, to_agent.clone(), link, now)
+            .connect(stored, says_running, boot_id, to_agent.clone(), link, now)
             .await;
         match &connected {
             Ok(connected) => {
@@ -40,6 +41,7 @@ impl State {
                 let _ = to_agent.try_send(wire::CoordinatorMessage {
                     kind: Some(ToAgentKind::Registered(registered)),
                 });
+                self.tell_to_leave(&agent_id);
             }
             Err(_) => self.disconnect(&agent_id, self.last_connection, now).await,
         }
@@ -49,14 +51,18 @@ impl State {
     /// Takes an agent's new connection; an older one of the same agent is cut.
     async fn connect(
         &mut self,
-        stored: StoredAgent,
+        mut stored: StoredAgent,
         says_running: Option<AttemptId>,
+        boot_id: Option<String>,
         to_agent: ToAgent,
         link: CancellationToken,
         now: i64,
     ) -> Result<Connected, StoreError> {
-        self.store.put_agent(&stored).await?;
         let agent_id = stored.id.clone();
+        if let Some(before) = self.known_before(&agent_id).await? {
+            self.hold_against(&mut stored, before, now).await?;
+        }
+        self.store.put_agent(&stored).await?;
         self.last_connection += 1;
         let number = self.last_connection;
         let connection = Connection {
@@ -71,6 +77,7 @@ impl State {
         );
         let agent = self.know(stored);
         agent.is_draining = false;
+        agent.is_calibrating = false;
         agent.is_elsewhere = false;
         if let Some(old) = agent.connection.replace(connection) {
             warn!(
@@ -79,7 +86,8 @@ impl State {
             );
             old.link.cancel();
         }
-        self.may_assign = true;
+        self.freed.insert(agent_id.clone());
+        self.plan_calibration(&agent_id, boot_id, now).await?;
         if self.store.is_shared() {
             // It may have been with another coordinator meanwhile.
             let mut jobs = self.store.running_on(&agent_id).await?;
@@ -112,6 +120,17 @@ impl State {
             connection: number,
             abandon_running: says_running.is_some() && says_running != running,
         })
+    }
+
+    /// Returns what an agent was when it was here before.
+    async fn known_before(&self, agent_id: &str) -> Result<Option<StoredAgent>, StoreError> {
+        if self.store.is_shared() {
+            // Other coordinators may have been told of it since.
+            let mut stored = self.store.some_agents(&[agent_id.to_owned()]).await?;
+            return Ok(stored.pop());
+        }
+        let known = self.agents.get(agent_id);
+        Ok(known.map(|agent| agent.stored.clone()))
     }
 
     /// Gives an agent its lost attempt back, if nobody has begun another meanwhile: what it measured
@@ -180,7 +199,9 @@ impl State {
         };
         info!(agent = agent_id, "an agent has left");
         agent.connection = None;
+        agent.is_calibrating = false;
         agent.stored.last_seen_unix_ns = now;
+        self.calibrations.forget(agent_id);
         let forgotten = self
             .agents
             .get(agent_id)

@@ -35,27 +35,26 @@ struct Choice {
 }
 
 impl State {
-    /// Gives every free agent a job, as far as there are any.
+    /// Gives free agents jobs, as far as there are any: those that have become free, or all of them if
+    /// something has changed by which anybody may begin what could not before.
     pub(super) async fn assign(&mut self, now: i64) -> Result<(), StoreError> {
         // Whatever comes in the way sets it again.
-        self.may_assign = false;
-        if !self.runs.values().any(Run::has_ready) {
+        let is_for_all = std::mem::take(&mut self.may_assign);
+        let freed = std::mem::take(&mut self.freed);
+        if !self.begun_from().any(Run::has_ready) {
             self.forgotten_due_unix_ns = None;
             return Ok(());
         }
-        self.forgotten_due_unix_ns = self
-            .agents
-            .values()
-            .filter(|agent| agent.connection.is_none())
-            .map(|agent| self.forgotten_at(agent))
-            .filter(|at| *at > now)
-            .min();
-        let mut idle: Vec<String> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| is_idle(agent))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let mut idle: Vec<String> = if is_for_all {
+            self.look_for_away(now);
+            let all = self.agents.iter();
+            all.filter(|(_, agent)| is_idle(agent))
+                .map(|(id, _)| id.clone())
+                .collect()
+        } else {
+            let is_idle = |id: &String| self.agents.get(id).is_some_and(is_idle);
+            freed.into_iter().filter(is_idle).collect()
+        };
         while !idle.is_empty() {
             let rest = idle.split_off(idle.len().min(AT_ONCE));
             let choices = self.choose(&idle, now).await;
@@ -67,6 +66,43 @@ impl State {
             idle = rest;
         }
         Ok(())
+    }
+
+    /// Finds the machines nobody has heard of for so long that their jobs are anybody's, and those in
+    /// quarantine, and when there will be another.
+    fn look_for_away(&mut self, now: i64) {
+        self.away.clear();
+        self.forgotten_due_unix_ns = None;
+        for agent in self.agents.values() {
+            if agent.stored.quarantine.is_some() {
+                if self.is_away(&agent.stored.machine.id, now) {
+                    self.away.insert(agent.stored.machine.id.clone());
+                }
+                continue;
+            }
+            if agent.connection.is_some() {
+                continue;
+            }
+            let at = self.forgotten_at(agent);
+            if at > now {
+                let due = self.forgotten_due_unix_ns;
+                self.forgotten_due_unix_ns = due.into_iter().chain([at]).min();
+            } else if self.is_away(&agent.stored.machine.id, now) {
+                self.away.insert(agent.stored.machine.id.clone());
+            }
+        }
+    }
+
+    fn is_away(&self, machine_id: &str, now: i64) -> bool {
+        self.machines
+            .get(machine_id)
+            .into_iter()
+            .flatten()
+            .filter_map(|agent| self.agents.get(agent))
+            .all(|agent| {
+                let is_gone = agent.connection.is_none() && self.forgotten_at(agent) <= now;
+                is_gone || agent.stored.quarantine.is_some()
+            })
     }
 
     /// Finds jobs for agents. What is chosen is out of the lists and pinned, until it is begun or put
@@ -95,7 +131,7 @@ impl State {
             load.n_running += 1;
             load.is_exclusive |= exclusive.is_some();
             let (definition, comparison) = (definition.clone(), entry.comparison.clone());
-            self.pins.note(&definition, &comparison, &machine_id);
+            self.note_pin(&definition, &comparison, &machine_id);
             if let Some(run) = self.runs.get_mut(&job.run) {
                 run.take(job.index);
             }
@@ -122,21 +158,17 @@ impl State {
             load.n_running += chosen.n_running;
             load.is_exclusive |= chosen.is_exclusive;
         }
+        load.is_exclusive |= self.calibrations.has_machine(machine_id);
         let idle = Idle {
             machine: &agent.stored.machine,
             labels: &agent.stored.labels,
             suites: &agent.stored.suites,
+            is_quarantined: agent.stored.quarantine.is_some(),
             load,
         };
-        let is_away = |machine: &str| {
-            self.machines
-                .get(machine)
-                .into_iter()
-                .flatten()
-                .filter_map(|agent| self.agents.get(agent))
-                .all(|agent| agent.connection.is_none() && self.forgotten_at(agent) <= now)
-        };
-        let waiting = self.runs.values().flat_map(Run::heads);
+        let waiting = self.begun_from();
+        let waiting = waiting.flat_map(|run| run.heads(machine_id, &self.away));
+        let is_away = |machine: &str| self.is_away(machine, now);
         schedule::next(waiting, &idle, &self.pins, is_away, now)
     }
 
@@ -202,15 +234,20 @@ impl State {
         &self,
         starts: &[AttemptStart],
     ) -> Result<(Vec<Result<StoredAttempt, StoreError>>, HashMap<JobId, u64>), StoreError> {
+        let go_on: Vec<JobId> = starts
+            .iter()
+            .map(|start| start.job)
+            .filter(|job| {
+                self.job(*job).is_some_and(|job| {
+                    matches!(job.stored.job.suite, SuiteSpec::Accuracy(_))
+                        && !job.stored.attempts.is_empty()
+                })
+            })
+            .collect();
         let mut items_done = HashMap::new();
-        for start in starts {
-            let goes_on = self.job(start.job).is_some_and(|job| {
-                matches!(job.stored.job.suite, SuiteSpec::Accuracy(_))
-                    && !job.stored.attempts.is_empty()
-            });
-            if goes_on {
-                items_done.insert(start.job, self.store.items_done(start.job).await?);
-            }
+        if !go_on.is_empty() {
+            let done = self.store.items_done_of(&go_on).await?;
+            items_done.extend(go_on.into_iter().zip(done));
         }
         Ok((self.store.start_attempts(starts).await?, items_done))
     }
@@ -221,7 +258,7 @@ impl State {
             && let Some(exclusive) = &start.exclusive
         {
             let comparison = entry.comparison.clone();
-            self.pins.restore(&comparison, exclusive.pinned_to.clone());
+            self.restore_pin(start.job.run, &comparison, exclusive.pinned_to.as_deref());
         }
         let not_before = start.at_unix_ns.saturating_add(TRY_AGAIN_NS);
         self.change_job(start.job, not_before, |_| {});
@@ -259,6 +296,10 @@ impl State {
     }
 }
 
-fn is_idle(agent: &Agent) -> bool {
-    agent.connection.is_some() && agent.running.is_none() && !agent.is_draining
+/// Tells whether an agent can be given something.
+pub(super) fn is_idle(agent: &Agent) -> bool {
+    agent.connection.is_some()
+        && agent.running.is_none()
+        && !agent.is_draining
+        && !agent.is_calibrating
 }

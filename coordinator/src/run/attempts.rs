@@ -1,5 +1,7 @@
 //! How attempts go on and end: finished, lost, cancelled.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tracing::{info, warn};
 use tritmark_proto::{
     bundle::{Failure, FailureClass, JobState},
@@ -11,8 +13,15 @@ use tritmark_proto::{
 use super::{Finished, Report, nanoseconds, state::State, watch};
 use crate::{
     schedule,
-    store::{AttemptEnd, AttemptState, StoreError},
+    store::{Appended, AttemptEnd, AttemptState, StoreError},
 };
+
+/// What the store knows of an accuracy job that its agent does not.
+struct SecondLook {
+    /// What each attempt ran, by its count.
+    facts: Vec<(u32, ModelFacts)>,
+    items_done: u64,
+}
 
 /// What an agent hears of an attempt whose run a person cancelled.
 pub(super) const CANCELLED: &str = "the run was cancelled";
@@ -73,6 +82,7 @@ impl State {
         }
         let attempts: Vec<AttemptId> = reports.iter().map(|report| report.attempt).collect();
         let standings = self.store.standings(&attempts).await?;
+        let looks = self.second_looks(reports, &standings).await?;
         let mut answers: Vec<Result<Finished, StoreError>> = Vec::with_capacity(reports.len());
         let mut ends = Vec::new();
         let mut ended_unheard = Vec::new();
@@ -92,7 +102,8 @@ impl State {
                         ended_unheard.push(report.attempt.job);
                     }
                     if !standing.finished {
-                        ends.push((position, self.end_of(report, now).await?));
+                        let look = looks.get(&report.attempt.job);
+                        ends.push((position, self.end_of(report, look, now)));
                     }
                     Ok(Finished::Stored { stored_below })
                 }
@@ -116,16 +127,50 @@ impl State {
         Ok(answers)
     }
 
+    /// Reads what there is to know of accuracy jobs whose attempts, of which everything is stored, are
+    /// said to have succeeded: all of them at once.
+    async fn second_looks(
+        &self,
+        reports: &[Report],
+        standings: &[Result<Appended, StoreError>],
+    ) -> Result<BTreeMap<JobId, SecondLook>, StoreError> {
+        let is_accuracy = |job: JobId| {
+            self.job(job)
+                .is_some_and(|job| matches!(job.stored.job.suite, SuiteSpec::Accuracy(_)))
+        };
+        let jobs: BTreeSet<JobId> = reports
+            .iter()
+            .zip(standings)
+            .filter(|(report, standing)| {
+                let is_to_end = standing.as_ref().is_ok_and(|standing| {
+                    !standing.finished && standing.stored_below >= report.n_records
+                });
+                is_to_end && report.failure.is_none() && is_accuracy(report.attempt.job)
+            })
+            .map(|(report, _)| report.attempt.job)
+            .collect();
+        if jobs.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let jobs: Vec<JobId> = jobs.into_iter().collect();
+        let facts = self.store.facts_of(&jobs).await?;
+        let items_done = self.store.items_done_of(&jobs).await?;
+        let looks = facts.into_iter().zip(items_done);
+        let looks = looks.map(|(facts, items_done)| SecondLook { facts, items_done });
+        Ok(jobs.into_iter().zip(looks).collect())
+    }
+
     /// Returns how an attempt ends of which everything is stored, and how many tries are used up then.
-    async fn end_of(&self, report: &Report, now: i64) -> Result<(AttemptEnd, u32), StoreError> {
+    fn end_of(&self, report: &Report, look: Option<&SecondLook>, now: i64) -> (AttemptEnd, u32) {
         let Report {
             attempt,
             n_records,
             failure,
         } = report;
-        let (failure, voids_earlier) = match failure {
-            Some(failure) => (Some(failure.clone()), false),
-            None => self.second_look(*attempt).await?,
+        let (failure, voids_earlier) = match (failure, look) {
+            (Some(failure), _) => (Some(failure.clone()), false),
+            (None, Some(look)) => self.doubts(*attempt, look),
+            (None, None) => (None, false),
         };
         let counts = failure
             .as_ref()
@@ -149,30 +194,25 @@ impl State {
             voids_earlier,
             if_lease_over_by_unix_ns: None,
         };
-        Ok((end, n_counted))
+        (end, n_counted)
     }
 
-    /// Looks for what an agent cannot know when it says that an accuracy job succeeded: items that
-    /// are missing, and earlier items of other weights or data.
-    async fn second_look(&self, attempt: AttemptId) -> Result<(Option<Failure>, bool), StoreError> {
+    /// Finds what an agent cannot know when it says that an accuracy job succeeded: items that are
+    /// missing, and earlier items of other weights or data.
+    fn doubts(&self, attempt: AttemptId, look: &SecondLook) -> (Option<Failure>, bool) {
+        let SecondLook { facts, items_done } = look;
         let job = self.job(attempt.job);
-        let is_accuracy =
-            job.is_some_and(|job| matches!(job.stored.job.suite, SuiteSpec::Accuracy(_)));
-        if !is_accuracy {
-            return Ok((None, false));
-        }
         let transient = |message: String| Failure {
             class: FailureClass::Transient,
             message,
             stderr: String::new(),
         };
-        let facts = self.store.facts(attempt.job).await?;
         let Some((_, own)) = facts
             .iter()
             .find(|(count, _)| *count == attempt.attempt.get())
         else {
             let message = "the attempt does not say what it ran".to_owned();
-            return Ok((Some(transient(message)), false));
+            return (Some(transient(message)), false);
         };
         let is_void = |count: u32| {
             job.into_iter()
@@ -186,9 +226,8 @@ impl State {
         if let Some((count, _)) = other {
             let message =
                 format!("attempt {count} ran other weights or data; all items start anew");
-            return Ok((Some(transient(message)), true));
+            return (Some(transient(message)), true);
         }
-        let n_stored = self.store.items_done(attempt.job).await?;
         let shard = job.and_then(|job| match &job.stored.job.suite {
             SuiteSpec::Accuracy(spec) => spec.shard,
             _ => None,
@@ -197,13 +236,13 @@ impl State {
             .n_items
             .map(|n_items| shard.map_or(n_items, |shard| shard.share_of(n_items)));
         match n_items {
-            Some(n_items) if n_stored < n_items => {
+            Some(n_items) if *items_done < n_items => {
                 let message = format!(
-                    "the attempt says it has succeeded, but {n_stored} of {n_items} items are stored"
+                    "the attempt says it has succeeded, but {items_done} of {n_items} items are stored"
                 );
-                Ok((Some(transient(message)), false))
+                (Some(transient(message)), false)
             }
-            _ => Ok((None, false)),
+            _ => (None, false),
         }
     }
 
@@ -240,6 +279,7 @@ impl State {
             let (Some(stored), Some(lease)) = (self.attempt(attempt), self.leases.get(&attempt))
             else {
                 self.leases.remove(&attempt);
+                self.may_assign = true;
                 continue;
             };
             let agent_id = stored.agent_id.clone();
@@ -414,6 +454,7 @@ impl State {
             return;
         }
         if let Some(mut run) = self.runs.remove(&id) {
+            self.order.forget(&run.stored);
             run.stored.ended_unix_ns = Some(now);
             let summary = watch::summary(&run.stored, run.counts);
             // Nobody watching is no fault.

@@ -134,7 +134,7 @@ impl State {
             let lease = self.leases.get(attempt)?;
             return Some(self.renewal_at(lease.until_unix_ns));
         }
-        let next = self.runs.values().filter_map(Run::next_unscored);
+        let next = self.begun_from().filter_map(Run::next_unscored);
         let next = next.map(|(from, _)| from).min();
         // What may begin already is begun by each turn, or waits for another coordinator.
         next.filter(|from| *from > now)
@@ -163,8 +163,7 @@ impl State {
             return Ok(());
         }
         let next = self
-            .runs
-            .values()
+            .begun_from()
             .filter_map(Run::next_unscored)
             .find(|(from, _)| *from <= now)
             .map(|(_, job)| job.stored.job.id);
@@ -195,6 +194,8 @@ impl State {
             labels: std::collections::BTreeMap::new(),
             suites: Vec::new(),
             last_seen_unix_ns: now,
+            quarantine: None,
+            drain_unix_ns: None,
             machine,
         };
         self.store.put_agent(&scorer).await?;

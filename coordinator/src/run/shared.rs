@@ -15,6 +15,7 @@ use tritmark_proto::{
 use super::{
     RECONCILE, Timing,
     attempts::CANCELLED,
+    lists::Run,
     nanoseconds,
     state::{Agent, State},
 };
@@ -83,7 +84,10 @@ impl State {
                     .get(&stored.id)
                     .is_none_or(|known| known.connection.is_none())
                 {
+                    self.may_assign = true;
                     self.know(stored);
+                } else {
+                    self.adopt_word(&stored);
                 }
             }
             for link in self.store.agent_links().await? {
@@ -107,12 +111,22 @@ impl State {
         let links = self.store.agent_links().await?;
         let unknown: Vec<String> = links
             .iter()
-            .filter(|link| !self.agents.contains_key(&link.agent_id) && !is_scorer(&link.agent_id))
+            .filter(|link| !is_scorer(&link.agent_id))
+            .filter(|link| {
+                self.agents
+                    .get(&link.agent_id)
+                    .is_none_or(|known| !link.is_as_known(&known.stored))
+            })
             .map(|link| link.agent_id.clone())
             .collect();
         if !unknown.is_empty() {
+            self.may_assign = true;
             for stored in self.store.some_agents(&unknown).await? {
-                self.know(stored);
+                if self.agents.contains_key(&stored.id) {
+                    self.adopt_word(&stored);
+                } else {
+                    self.know(stored);
+                }
             }
         }
         for link in &links {
@@ -122,13 +136,11 @@ impl State {
         for run in self.store.open_runs().await? {
             if known.remove(&run.id) {
                 let counts = self.store.job_counts(run.id).await?;
-                if self
-                    .runs
-                    .get(&run.id)
-                    .is_some_and(|own| own.counts != counts)
-                {
-                    info!(run = %run.id, "jobs have changed unheard");
-                    self.refresh_run(run.id, now).await?;
+                let id = run.id;
+                self.adopt_run(run, now);
+                if self.runs.get(&id).is_some_and(|own| own.counts != counts) {
+                    info!(run = %id, "jobs have changed unheard");
+                    self.refresh_run(id, now).await?;
                 }
             } else {
                 self.refresh_run(run.id, now).await?;
@@ -171,6 +183,7 @@ impl State {
             "the agent has gone to another coordinator"
         );
         connection.link.cancel();
+        self.may_assign = true;
         if let Some(attempt) = agent.running
             && let Some(lease) = self.leases.get(&attempt)
         {
@@ -193,7 +206,7 @@ impl State {
         {
             let jobs = self.store.jobs(id).await?;
             info!(run = %id, jobs = jobs.len(), "found");
-            self.open(run.clone(), jobs);
+            self.open(Run::new(run.clone(), jobs));
         }
         Ok(stored)
     }
@@ -203,6 +216,9 @@ impl State {
         if !self.runs.contains_key(&id) {
             self.open_if_new(id).await?;
             return Ok(());
+        }
+        if let Some(stored) = self.store.run(id).await? {
+            self.adopt_run(stored, now);
         }
         for job in self.store.jobs(id).await? {
             self.adopt(job, now);
@@ -281,7 +297,7 @@ impl State {
             return;
         }
         if let Some(last) = fresh.attempts.last() {
-            self.pins.note(&definition, &comparison, &last.machine_id);
+            self.note_pin(&definition, &comparison, &last.machine_id);
         }
         let not_before = self.not_before(&fresh);
         self.may_assign = true;
@@ -312,6 +328,7 @@ pub(super) fn is_heard_elsewhere(agent: &Agent, now: i64) -> bool {
 /// Tells whether two states of a job are the same, whatever their leases.
 fn is_same(one: &StoredJob, other: &StoredJob) -> bool {
     one.state == other.state
+        && one.failure == other.failure
         && one.attempts.len() == other.attempts.len()
         && one
             .attempts

@@ -6,27 +6,26 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::error;
 use tritmark_proto::{
-    bundle::JobState,
     job::{AttemptId, Job, JobId, RunId},
     wire,
 };
 
 use super::{
     AgentView, Command, FinishedReply, Report, Scoring, Timing, ToAgent, Watch,
+    health::Calibrations,
     leases::{Lease, Leases},
     lists::{Run, RunJob},
     nanoseconds,
+    order::Order,
     shared::is_heard_elsewhere,
     watch,
 };
 use crate::{
-    schedule::Pins,
+    schedule::{Comparison, Pins},
     scoring::is_scorer,
-    store::{
-        AttemptState, Change, Store, StoreError, StoredAgent, StoredAttempt, StoredJob, StoredRun,
-    },
+    store::{AttemptState, Change, Store, StoreError, StoredAgent, StoredAttempt, StoredJob},
 };
 
 /// What the loop knows.
@@ -44,11 +43,17 @@ pub(crate) struct State {
     /// The agents of each machine.
     pub(super) machines: BTreeMap<String, BTreeSet<String>>,
     pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) order: Order,
+    pub(super) calibrations: Calibrations,
     pub(super) leases: Leases,
     pub(super) pins: Pins,
     pub(super) last_connection: u64,
-    /// Something has changed by which a job may begin that could not before.
+    /// Something has changed by which any agent may begin a job that could not before.
     pub(super) may_assign: bool,
+    /// Agents for which alone something has changed.
+    pub(super) freed: BTreeSet<String>,
+    /// Machines that were away when all agents were last looked at.
+    pub(super) away: BTreeSet<String>,
     /// When another try is due of what another coordinator was in the way of.
     pub(super) try_again_unix_ns: Option<i64>,
     /// When the next machine is forgotten for which jobs may wait.
@@ -65,6 +70,10 @@ pub(super) struct Agent {
     /// Another coordinator has it.
     pub(super) is_elsewhere: bool,
     pub(super) is_draining: bool,
+    /// It was asked what its machine can do.
+    pub(super) is_calibrating: bool,
+    /// Which start of its machine this is, if it answers when asked what that can do.
+    pub(super) boot_id: Option<String>,
     pub(super) running: Option<AttemptId>,
 }
 
@@ -88,12 +97,16 @@ impl State {
             agents: BTreeMap::new(),
             machines: BTreeMap::new(),
             runs: BTreeMap::new(),
+            order: Order::default(),
+            calibrations: Calibrations::default(),
             leases: Leases::default(),
             pins: Pins::default(),
             last_connection: 0,
             since_unix_ns: now,
             since_fence: 0,
             may_assign: false,
+            freed: BTreeSet::new(),
+            away: BTreeSet::new(),
             try_again_unix_ns: None,
             forgotten_due_unix_ns: None,
             leases_due_unix_ns: 0,
@@ -114,7 +127,7 @@ impl State {
         }
         for run in state.store.open_runs().await? {
             let jobs = state.store.jobs(run.id).await?;
-            state.open(run, jobs);
+            state.open(Run::new(run, jobs));
         }
         let fences = state.leases.iter().map(|(attempt, _)| attempt.fence);
         state.since_fence = fences.max().unwrap_or(0);
@@ -146,6 +159,8 @@ impl State {
             connection: None,
             is_elsewhere: false,
             is_draining: false,
+            is_calibrating: false,
+            boot_id: None,
             running: None,
         });
         let before = std::mem::replace(&mut agent.stored, stored);
@@ -160,9 +175,8 @@ impl State {
     }
 
     /// Takes an open run into the lists.
-    pub(super) fn open(&mut self, run: StoredRun, jobs: Vec<StoredJob>) {
-        let id = run.id;
-        let run = Run::new(run, jobs);
+    pub(super) fn open(&mut self, run: Run) {
+        let id = run.stored.id;
         let mut begun: Vec<(&RunJob, &StoredAttempt)> = run
             .jobs()
             .iter()
@@ -172,16 +186,28 @@ impl State {
             })
             .collect();
         begun.sort_by_key(|(_, attempt)| attempt.id.fence);
-        for (job, attempt) in &begun {
-            self.pins
-                .note(&job.stored.job, &job.comparison, &attempt.machine_id);
-        }
+        let machines: Vec<(Job, Arc<Comparison>, String)> = begun
+            .iter()
+            .filter(|(job, _)| job.stored.job.suite.is_exclusive())
+            .map(|(job, attempt)| {
+                let (definition, comparison) = (job.stored.job.clone(), &job.comparison);
+                (
+                    definition,
+                    Arc::clone(comparison),
+                    attempt.machine_id.clone(),
+                )
+            })
+            .collect();
         let running: Vec<(StoredAttempt, bool)> = begun
             .into_iter()
             .filter(|(_, attempt)| attempt.state == AttemptState::Running)
             .map(|(job, attempt)| (attempt.clone(), job.stored.job.suite.is_exclusive()))
             .collect();
+        self.order.note(&run.stored);
         self.runs.insert(id, run);
+        for (job, comparison, machine_id) in machines {
+            self.note_pin(&job, &comparison, &machine_id);
+        }
         for (attempt, is_exclusive) in running {
             self.lease_of_store(&attempt, is_exclusive);
         }
@@ -259,11 +285,14 @@ impl State {
             Command::Connect {
                 agent,
                 running,
+                boot_id,
                 to_agent,
                 link,
                 reply,
             } => {
-                let connected = self.register(*agent, running, to_agent, link, now).await;
+                let connected = self
+                    .register(*agent, running, boot_id, to_agent, link, now)
+                    .await;
                 let _ = reply.send(connected);
             }
             Command::Disconnect {
@@ -278,18 +307,31 @@ impl State {
             Command::Draining {
                 agent_id,
                 connection,
+            } => self.draining(&agent_id, connection).await,
+            Command::Calibrated {
+                agent_id,
+                connection,
+                calibration,
             } => {
-                if let Some(agent) = self.connected(&agent_id, connection) {
-                    info!(agent = agent_id, "the agent takes no further job");
-                    agent.is_draining = true;
+                let taken = self.calibrated(&agent_id, connection, *calibration, now);
+                if let Err(failed) = taken.await {
+                    // It is asked again soon.
+                    error!(
+                        error = &failed as &dyn std::error::Error,
+                        agent = agent_id,
+                        "a calibration cannot be kept"
+                    );
                 }
             }
             Command::Progress { attempt, progress } => self.progress(attempt, progress, now),
             Command::Appended { attempt } => self.appended(attempt, now),
             Command::Scored { attempt, outcome } => self.scoring.ended(attempt, outcome),
-            Command::Submit { run, jobs, reply } => {
-                let submitted = self.submit(*run, jobs).await;
-                let _ = reply.send(submitted);
+            Command::Open { run, reply } => {
+                // Comparing with the store may have found it first.
+                if !self.runs.contains_key(&run.stored.id) {
+                    self.open(*run);
+                }
+                let _ = reply.send(());
             }
             Command::Watch { run, reply } => {
                 let watch = self.watch(run, now).await;
@@ -298,6 +340,19 @@ impl State {
             Command::Cancel { run, reply } => {
                 let cancelled = self.cancel(run, now).await;
                 let _ = reply.send(cancelled);
+            }
+            Command::Pause {
+                run,
+                is_paused,
+                reply,
+            } => {
+                let _ = reply.send(self.pause(run, is_paused, now).await);
+            }
+            Command::DrainAgent { agent, reply } => {
+                let _ = reply.send(self.drain_agent(&agent, now).await);
+            }
+            Command::ReleaseAgent { agent, reply } => {
+                let _ = reply.send(self.release_agent(&agent).await);
             }
             Command::Agents { reply } => {
                 let _ = reply.send(self.agent_views(now));
@@ -348,8 +403,10 @@ impl State {
                 self.may_assign = true;
             }
         }
+        self.expire(now).await?;
         self.advance_scoring(now).await?;
-        if self.may_assign {
+        self.calibrate(now);
+        if self.may_assign || !self.freed.is_empty() {
             self.assign(now).await?;
         }
         Ok(())
@@ -365,6 +422,8 @@ impl State {
             .chain(self.forgotten_due_unix_ns)
             .chain(releases.filter(|at| *at > now))
             .chain(self.next_scoring(now))
+            .chain(self.next_expiry())
+            .chain(self.calibrations.next(now))
             .min()
     }
 
@@ -373,26 +432,6 @@ impl State {
         // An agent of an earlier life of this coordinator had no chance to be heard.
         let last_seen = agent.stored.last_seen_unix_ns.max(self.since_unix_ns);
         last_seen.saturating_add(nanoseconds(self.timing.policy.forget_machine_after))
-    }
-
-    async fn submit(&mut self, run: StoredRun, jobs: Vec<Job>) -> Result<(), StoreError> {
-        // A write may have been done although its answer was lost.
-        if let Err(error) = self.store.add_run(&run, &jobs).await
-            && !matches!(self.store.run(run.id).await, Ok(Some(_)))
-        {
-            return Err(error);
-        }
-        info!(run = %run.id, name = run.name, jobs = jobs.len(), "submitted");
-        let jobs = jobs
-            .into_iter()
-            .map(|job| StoredJob {
-                job,
-                state: JobState::Queued,
-                attempts: Vec::new(),
-            })
-            .collect();
-        self.open(run, jobs);
-        Ok(())
     }
 
     async fn watch(&mut self, run: RunId, now: i64) -> Result<Option<Watch>, StoreError> {
@@ -427,6 +466,8 @@ impl State {
             .map(|agent| AgentView {
                 agent: agent.stored.clone(),
                 is_connected: agent.connection.is_some() || is_heard_elsewhere(agent, now),
+                is_draining: agent.is_draining || agent.stored.drain_unix_ns.is_some(),
+                is_calibrating: agent.is_calibrating,
                 running: agent.running,
             })
             .collect()
@@ -444,7 +485,28 @@ impl State {
         change: impl FnOnce(&mut StoredJob),
     ) {
         if let Some(run) = self.runs.get_mut(&job.run) {
-            run.change(job.index, not_before_unix_ns, change);
+            self.may_assign |= run.change(job.index, not_before_unix_ns, change);
+        }
+    }
+
+    /// Notes that a job was begun on a machine.
+    pub(super) fn note_pin(&mut self, job: &Job, comparison: &Comparison, machine_id: &str) {
+        self.pins.note(job, comparison, machine_id);
+        if let Some(run) = self.runs.get_mut(&job.id.run) {
+            run.pin(comparison, self.pins.machine(comparison));
+        }
+    }
+
+    /// Notes that a comparison is where it was before [`Self::note_pin`].
+    pub(super) fn restore_pin(
+        &mut self,
+        run: RunId,
+        comparison: &Comparison,
+        machine_id: Option<&str>,
+    ) {
+        self.pins.restore(comparison, machine_id.map(Into::into));
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.pin(comparison, machine_id);
         }
     }
 
@@ -459,14 +521,17 @@ impl State {
 
     /// Lets go of an attempt that no longer runs.
     pub(super) fn let_go(&mut self, attempt: AttemptId, agent_id: &str) {
-        self.leases.remove(&attempt);
+        let lease = self.leases.remove(&attempt);
         self.scoring.let_go(attempt);
         if let Some(agent) = self.agents.get_mut(agent_id)
             && agent.running == Some(attempt)
         {
             agent.running = None;
         }
-        self.may_assign = true;
+        self.freed.insert(agent_id.to_owned());
+        // Others of its machine may have waited for it.
+        let others = lease.and_then(|lease| self.machines.get(&lease.machine_id));
+        self.freed.extend(others.into_iter().flatten().cloned());
     }
 
     /// Tells the watchers of a run how one of its jobs stands.

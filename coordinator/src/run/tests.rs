@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod scale;
+mod scheduling;
 mod shared;
 
 const SECOND: i64 = 1_000_000_000;
@@ -60,15 +61,14 @@ impl Bench {
         let run = run("a-run");
         bench.run = run.id;
         let jobs = jobs(run.id);
+        bench.submit(run, jobs).await;
         bench
-            .ask(|reply| Command::Submit {
-                run: Box::new(run),
-                jobs,
-                reply,
-            })
-            .await
-            .unwrap();
-        bench
+    }
+
+    async fn submit(&mut self, run: StoredRun, jobs: Vec<Job>) {
+        self.store.add_run(&run, &jobs).await.unwrap();
+        let run = Box::new(Run::submitted(run, jobs));
+        self.ask(|reply| Command::Open { run, reply }).await;
     }
 
     async fn reopen(bed: &Bed, now: i64) -> Self {
@@ -123,6 +123,7 @@ impl Bench {
             .ask(|reply| Command::Connect {
                 agent: Box::new(agent),
                 running,
+                boot_id: None,
                 to_agent,
                 link: link.clone(),
                 reply,
@@ -580,14 +581,7 @@ async fn cancelling_a_run_stops_its_attempt_and_frees_the_agent(bed: &Bed) {
 
     let next = run("next");
     let jobs = vec![job(next.id, 0, "m", None, latency())];
-    bench
-        .ask(|reply| Command::Submit {
-            run: Box::new(next),
-            jobs,
-            reply,
-        })
-        .await
-        .unwrap();
+    bench.submit(next, jobs).await;
     assert!(agent.assigned().is_some());
     bench.finish(attempt, 0, None).await.unwrap_err();
 }

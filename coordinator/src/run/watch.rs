@@ -12,6 +12,7 @@ pub(crate) fn summary(run: &StoredRun, counts: JobCounts) -> wire::RunSummary {
         succeeded,
         failed,
         cancelled,
+        expired,
     } = counts;
     wire::RunSummary {
         run_id: run.id.to_string(),
@@ -24,6 +25,10 @@ pub(crate) fn summary(run: &StoredRun, counts: JobCounts) -> wire::RunSummary {
         n_succeeded: succeeded,
         n_failed: failed,
         n_cancelled: cancelled,
+        n_expired: expired,
+        priority: run.priority,
+        expires_unix_ns: run.expires_unix_ns,
+        paused_unix_ns: run.paused_unix_ns,
     }
 }
 
@@ -37,9 +42,7 @@ pub(crate) fn job_info(stored: &StoredJob) -> wire::JobInfo {
         attempt: last.map_or(0, |attempt| attempt.id.attempt.get()),
         agent_id: last.map(|attempt| attempt.agent_id.clone()),
         machine_id: last.map(|attempt| attempt.machine_id.clone()),
-        failure: last
-            .and_then(|attempt| attempt.failure.clone())
-            .map(Into::into),
+        failure: stored.why_not().cloned().map(Into::into),
         started_unix_ns: last.map(|attempt| attempt.started_unix_ns),
         ended_unix_ns: last.and_then(|attempt| attempt.ended_unix_ns),
     }
@@ -66,7 +69,7 @@ pub(super) fn snapshot<'a>(
     now: i64,
 ) -> Vec<wire::RunEvent> {
     let jobs: Vec<&StoredJob> = jobs.into_iter().collect();
-    let counts = JobCounts::of(jobs.iter().map(|job| job.state));
+    let counts = JobCounts::of(jobs.iter().copied());
     std::iter::once(summary_event(summary(run, counts), now))
         .chain(jobs.into_iter().map(|job| job_event(job, now)))
         .collect()

@@ -15,6 +15,7 @@ struct Case {
     away: Vec<String>,
     load: Load,
     suites: Vec<String>,
+    is_quarantined: bool,
     not_before_unix_ns: i64,
 }
 
@@ -26,6 +27,7 @@ impl Case {
             away: Vec::new(),
             load: Load::default(),
             suites: Vec::new(),
+            is_quarantined: false,
             not_before_unix_ns: 0,
         }
     }
@@ -47,6 +49,7 @@ impl Case {
             machine: &machine,
             labels: &BTreeMap::new(),
             suites: &self.suites,
+            is_quarantined: self.is_quarantined,
             load: self.load,
         };
         let is_away = |machine: &str| self.away.iter().any(|away| away == machine);
@@ -67,6 +70,17 @@ fn the_first_job_in_order_is_given_out() {
     ]);
     assert_eq!(case.next("x"), Some(4));
     assert_eq!(Case::new([]).next("x"), None);
+}
+
+#[test]
+fn an_agent_in_quarantine_gets_accuracy_jobs_only() {
+    let mut case = Case::new([
+        job(run(), 0, "a", None, latency()),
+        job(run(), 1, "a", None, accuracy()),
+    ]);
+    assert_eq!(case.next("x"), Some(0));
+    case.is_quarantined = true;
+    assert_eq!(case.next("x"), Some(1));
 }
 
 #[test]

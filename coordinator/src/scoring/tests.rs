@@ -17,7 +17,7 @@ use tritmark_proto::{
 use super::*;
 use crate::{
     bundle,
-    run::{self, LoopHandle, Timing},
+    run::{self, LoopHandle, Timing, submit},
     store::{AttemptState, SqliteStore},
     testing::{agent, agent_id, facts, job, machine, record, run as a_run, store},
 };
@@ -155,16 +155,13 @@ impl Bench {
             ..AccuracySpec::new("humaneval", "/data")
         });
         let jobs = vec![job(run.id, 0, "m", None, suite)];
-        let submit = |reply| Command::Submit {
-            run: Box::new(run),
-            jobs,
-            reply,
-        };
-        bench.handle.ask(submit).await.unwrap().unwrap();
+        let submitted = submit(&*bench.store, &bench.handle, run, jobs).await;
+        submitted.unwrap().unwrap();
         let (to_agent, mut inbox) = mpsc::channel(8);
         let connect = |reply| Command::Connect {
             agent: Box::new(agent(1)),
             running: None,
+            boot_id: None,
             to_agent,
             link: CancellationToken::new(),
             reply,

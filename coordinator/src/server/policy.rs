@@ -65,7 +65,7 @@ const fn streams(rule: Rule) -> Rule {
 }
 
 /// Every call there is.
-pub(super) const RULES: [Rule; 16] = [
+pub(super) const RULES: [Rule; 24] = [
     streams(changes("/tritmark.v1.AgentLink/Link", AGENT)),
     changes("/tritmark.v1.Control/SubmitPlan", WRITE),
     reads("/tritmark.v1.Control/WatchRun", READ),
@@ -73,7 +73,15 @@ pub(super) const RULES: [Rule; 16] = [
     reads("/tritmark.v1.Control/ListAgents", READ),
     reads("/tritmark.v1.Control/ListJobs", READ),
     changes("/tritmark.v1.Control/CancelRun", WRITE),
+    reads("/tritmark.v1.Control/DryRun", WRITE),
+    changes("/tritmark.v1.Control/PauseRun", WRITE),
+    changes("/tritmark.v1.Control/ResumeRun", WRITE),
+    changes("/tritmark.v1.Control/DrainAgent", ADMIN),
+    changes("/tritmark.v1.Control/ReleaseAgent", ADMIN),
     reads("/tritmark.v1.Control/FetchResults", READ),
+    reads("/tritmark.v1.Artefacts/Fetch", AGENT),
+    reads("/tritmark.v1.Artefacts/Missing", WRITE),
+    streams(changes("/tritmark.v1.Artefacts/Upload", WRITE)),
     changes("/tritmark.v1.Enrollment/Enroll", Who::Anyone),
     changes("/tritmark.v1.Enrollment/Renew", Who::Known),
     changes("/tritmark.v1.Identities/CreateToken", ADMIN),

@@ -224,6 +224,7 @@ impl Fleet {
                 .into(),
             running: None,
             suites: Vec::new(),
+            ..wire::Register::default()
         };
         say.send(message(FromAgent::Register(register)))
             .await

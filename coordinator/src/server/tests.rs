@@ -80,6 +80,7 @@ impl Bench {
             plan_toml: plan_toml.into(),
             plan_name: "a-plan".into(),
             base_dir: "/plans".into(),
+            ..wire::SubmitPlanRequest::default()
         };
         Ok(self.control().submit_plan(request).await?.into_inner())
     }
@@ -152,6 +153,7 @@ impl Scripted {
             labels: [("room".to_owned(), "2".to_owned())].into(),
             running,
             suites: vec!["latency".into(), "accuracy".into()],
+            ..wire::Register::default()
         };
         let mut agent = Self::dial(bench, FromAgent::Register(register))
             .await

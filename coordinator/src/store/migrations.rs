@@ -21,6 +21,11 @@ const SQLITE: &[Step] = &[
         "signatures",
         include_str!("../../migrations/sqlite/0002_signatures.sql"),
     ),
+    (
+        3,
+        "scheduling",
+        include_str!("../../migrations/sqlite/0003_scheduling.sql"),
+    ),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -33,6 +38,11 @@ const POSTGRES: &[Step] = &[
         2,
         "signatures",
         include_str!("../../migrations/postgres/0002_signatures.sql"),
+    ),
+    (
+        3,
+        "scheduling",
+        include_str!("../../migrations/postgres/0003_scheduling.sql"),
     ),
 ];
 

@@ -20,8 +20,8 @@ use tritmark_proto::{
 use uuid::Uuid;
 
 use super::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, RecordBatch,
+    Store, StoreError, StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
     location::without_secrets,
     migrations,
     rows::{self, Columns as _, database},
@@ -31,13 +31,14 @@ mod append;
 mod begin;
 mod changes;
 mod end;
+mod scheduling;
 
 /// Connections for decisions and questions. One of them listens.
 const CONNECTIONS: u32 = 6;
 
-/// Connections for records, which agents' links share, so that a commit of many is one flush. They
-/// are apart so that no decision waits for a thousand agents' records.
-const RECORD_CONNECTIONS: u32 = 10;
+/// Connections for records, apart so that no decision waits for a thousand agents' records. Links
+/// write theirs together, so that few are enough; see `link/together.rs`.
+const RECORD_CONNECTIONS: u32 = 4;
 
 /// How long a call waits for a free connection, and for a server that is starting again.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -52,7 +53,7 @@ const JOBS_AT_ONCE: usize = 5_000;
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
-    /// For [`Store::add_records`] alone.
+    /// For [`Store::append`] alone.
     records: PgPool,
     /// Names this coordinator to the others.
     coordinator: Uuid,
@@ -74,6 +75,7 @@ impl PostgresStore {
             .options([
                 ("synchronous_commit", "on"),
                 ("plan_cache_mode", "force_generic_plan"),
+                ("random_page_cost", "1.1"),
                 ("jit", "off"),
             ]);
         let pool = PgPoolOptions::new()
@@ -163,7 +165,8 @@ impl Store for PostgresStore {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO runs (id, name, plan_toml, plan_hash, submitted_unix_ns, ended_unix_ns, \
-             tritmark_version) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+             tritmark_version, priority, expires_unix_ns, paused_unix_ns) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(run.id.0)
         .bind(&run.name)
@@ -172,6 +175,9 @@ impl Store for PostgresStore {
         .bind(run.submitted_unix_ns)
         .bind(run.ended_unix_ns)
         .bind(&run.tritmark_version)
+        .bind(i64::from(run.priority))
+        .bind(run.expires_unix_ns)
+        .bind(run.paused_unix_ns)
         .execute(&mut *tx)
         .await
         .map_err(&add)?;
@@ -258,7 +264,7 @@ impl Store for PostgresStore {
             .await
             .map_err(database("begin a transaction"))?;
         let mut jobs: Vec<StoredJob> =
-            sqlx::query("SELECT job, spec, state FROM jobs WHERE run = $1 ORDER BY job")
+            sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = $1 ORDER BY job")
                 .bind(run.0)
                 .fetch_all(&mut *tx)
                 .await
@@ -283,7 +289,7 @@ impl Store for PostgresStore {
             .await
             .map_err(database("begin a transaction"))?;
         let mut jobs: Vec<StoredJob> = sqlx::query(
-            "SELECT run, job, spec, state FROM jobs WHERE (run, job) IN \
+            "SELECT run, job, spec, state, failure FROM jobs WHERE (run, job) IN \
              (SELECT * FROM UNNEST($1::uuid[], $2::bigint[])) ORDER BY run, job",
         )
         .bind(&runs)
@@ -426,12 +432,11 @@ impl Store for PostgresStore {
         attempts(&found)
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
-        append::add_records(self, attempt, records).await
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+        append::append(self, batches).await
     }
 
     async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
@@ -483,37 +488,62 @@ impl Store for PostgresStore {
         end::end_attempts(self, ends).await
     }
 
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        at_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        scheduling::pause_run(self, run, since_unix_ns, at_unix_ns).await
+    }
+
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError> {
+        scheduling::expire_jobs(self, run, jobs, at_unix_ns).await
+    }
+
+    async fn ask_drain(
+        &self,
+        agent_id: &str,
+        since_unix_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        scheduling::ask_drain(self, agent_id, since_unix_ns).await
+    }
+
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError> {
+        scheduling::quarantine(self, agent_id, why).await
+    }
+
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError> {
+        scheduling::release_agent(self, agent_id).await
+    }
+
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError> {
+        scheduling::add_calibration(self, calibration).await
+    }
+
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError> {
+        scheduling::calibrations(self, machine_id, at_most).await
+    }
+
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
         end::cancel_run(self, run, at_unix_ns).await
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
-        // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
-        let n: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) - 1 \
-             AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
-             USING (run, job, attempt) WHERE run = $1 AND job = $2 AND item_index IS NOT NULL \
-             AND NOT void) AS items) AS ranked WHERE item_index = rank",
-        )
-        .bind(job.run.0)
-        .bind(i64::from(job.index))
-        .fetch_one(&self.pool)
-        .await
-        .map_err(database("count items"))?;
-        Ok(n.cast_unsigned())
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
+        append::items_done_of(self, jobs).await
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
-        let found = sqlx::query(
-            "SELECT attempt, sequence, payload FROM records WHERE run = $1 AND job = $2 \
-             AND kind = 'facts' ORDER BY attempt, sequence",
-        )
-        .bind(job.run.0)
-        .bind(i64::from(job.index))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(database("read records"))?;
-        rows::facts(job, &found)
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
+        append::facts_of(self, jobs).await
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
@@ -532,16 +562,19 @@ impl Store for PostgresStore {
     }
 
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
-        let found =
-            sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE run = $1 GROUP BY state")
-                .bind(run.0)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(database("count jobs"))?;
+        let found = sqlx::query(
+            "SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
+                 WHERE run = $1 GROUP BY state",
+        )
+        .bind(run.0)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(database("count jobs"))?;
         let mut counts = JobCounts::default();
         for row in &found {
             let n = u32::try_from(row.number("n")?).unwrap_or(u32::MAX);
             *counts.of_state(rows::job_state(row.text("state")?)?) = n;
+            counts.expired += u32::try_from(row.number("expired")?).unwrap_or(u32::MAX);
         }
         Ok(counts)
     }
@@ -558,23 +591,28 @@ impl Store for PostgresStore {
     }
 
     async fn agent_links(&self) -> Result<Vec<AgentLink>, StoreError> {
-        sqlx::query("SELECT id, coordinator, last_seen_unix_ns FROM agents ORDER BY id")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(database("read agents"))?
-            .iter()
-            .map(|row| {
-                let coordinator: Option<Uuid> = row
-                    .try_get("coordinator")
-                    .map_err(|error| rows::damaged("an agent", &error))?;
-                Ok(AgentLink {
-                    agent_id: row.text("id")?.to_owned(),
-                    coordinator,
-                    is_here: coordinator == Some(self.coordinator),
-                    last_seen_unix_ns: row.number("last_seen_unix_ns")?,
-                })
+        sqlx::query(
+            "SELECT id, coordinator, last_seen_unix_ns, quarantined_unix_ns, drain_unix_ns \
+             FROM agents ORDER BY id",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(database("read agents"))?
+        .iter()
+        .map(|row| {
+            let coordinator: Option<Uuid> = row
+                .try_get("coordinator")
+                .map_err(|error| rows::damaged("an agent", &error))?;
+            Ok(AgentLink {
+                agent_id: row.text("id")?.to_owned(),
+                coordinator,
+                is_here: coordinator == Some(self.coordinator),
+                last_seen_unix_ns: row.number("last_seen_unix_ns")?,
+                quarantined_unix_ns: row.number_if_any("quarantined_unix_ns")?,
+                drain_unix_ns: row.number_if_any("drain_unix_ns")?,
             })
-            .collect()
+        })
+        .collect()
     }
 
     async fn touch_agents(&self, seen: &[(String, i64)]) -> Result<(), StoreError> {

@@ -15,8 +15,8 @@ use tritmark_proto::{
 };
 
 use super::{
-    Appended, AttemptStart, AttemptState, StoreError, StoredAgent, StoredAttempt, StoredJob,
-    StoredRun,
+    Appended, AttemptStart, AttemptState, Quarantine, StoreError, StoredAgent, StoredAttempt,
+    StoredCalibration, StoredJob, StoredRun,
 };
 
 /// Every job state, to find one by its name.
@@ -123,6 +123,10 @@ pub(super) fn run(row: &impl Columns) -> Result<StoredRun, StoreError> {
         submitted_unix_ns: row.number("submitted_unix_ns")?,
         ended_unix_ns: row.number_if_any("ended_unix_ns")?,
         tritmark_version: row.text("tritmark_version")?.to_owned(),
+        priority: i32::try_from(row.number("priority")?)
+            .map_err(|error| damaged("a run's priority", &error))?,
+        expires_unix_ns: row.number_if_any("expires_unix_ns")?,
+        paused_unix_ns: row.number_if_any("paused_unix_ns")?,
     })
 }
 
@@ -140,10 +144,12 @@ pub(super) fn job(run: RunId, row: &impl Columns) -> Result<StoredJob, StoreErro
     if job.id != (JobId { run, index }) {
         return Err(damaged(what, &format!("it says it is {}", job.id)));
     }
+    let failure = row.text_if_any("failure")?;
     Ok(StoredJob {
         job,
         state: job_state(row.text("state")?)?,
         attempts: Vec::new(),
+        failure: failure.map(|text| from_json(&what, text)).transpose()?,
     })
 }
 
@@ -203,6 +209,28 @@ pub(super) fn agent(row: &impl Columns) -> Result<StoredAgent, StoreError> {
         labels: from_json("an agent's labels", row.text("labels")?)?,
         suites: from_json("an agent's suites", row.text("suites")?)?,
         last_seen_unix_ns: row.number("last_seen_unix_ns")?,
+        quarantine: match row.number_if_any("quarantined_unix_ns")? {
+            Some(since_unix_ns) => Some(Quarantine {
+                since_unix_ns,
+                reason: row
+                    .text_if_any("quarantine_reason")?
+                    .unwrap_or_default()
+                    .to_owned(),
+            }),
+            None => None,
+        },
+        drain_unix_ns: row.number_if_any("drain_unix_ns")?,
+    })
+}
+
+pub(super) fn calibration(row: &impl Columns) -> Result<StoredCalibration, StoreError> {
+    Ok(StoredCalibration {
+        machine_id: row.text("machine")?.to_owned(),
+        at_unix_ns: row.number("at_unix_ns")?,
+        agent_id: row.text("agent")?.to_owned(),
+        boot_id: row.text("boot_id")?.to_owned(),
+        counts: row.flag("counts")?,
+        calibration: from_json("a calibration", row.text("spec")?)?,
     })
 }
 

@@ -18,11 +18,12 @@ use tritmark_proto::{
 };
 
 use super::{
-    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Store, StoreError, StoredAgent,
-    StoredAttempt, StoredJob, StoredRun, migrations,
+    Appended, AttemptEnd, AttemptStart, AttemptState, JobCounts, Quarantine, RecordBatch, Store,
+    StoreError, StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun, migrations,
     rows::{self, Columns as _, RecordColumns, database, stale},
 };
 
+mod scheduling;
 mod steps;
 
 use steps::{advance, end_run_if_done, event, standing};
@@ -134,7 +135,8 @@ impl Store for SqliteStore {
         let id = run.id.to_string();
         sqlx::query(
             "INSERT INTO runs (id, name, plan_toml, plan_hash, submitted_unix_ns, ended_unix_ns, \
-             tritmark_version) VALUES (?, ?, ?, ?, ?, ?, ?)",
+             tritmark_version, priority, expires_unix_ns, paused_unix_ns) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&id)
         .bind(&run.name)
@@ -143,6 +145,9 @@ impl Store for SqliteStore {
         .bind(run.submitted_unix_ns)
         .bind(run.ended_unix_ns)
         .bind(&run.tritmark_version)
+        .bind(i64::from(run.priority))
+        .bind(run.expires_unix_ns)
+        .bind(run.paused_unix_ns)
         .execute(&mut *tx)
         .await
         .map_err(&add)?;
@@ -213,7 +218,7 @@ impl Store for SqliteStore {
 
     async fn jobs(&self, run: RunId) -> Result<Vec<StoredJob>, StoreError> {
         let mut jobs: Vec<StoredJob> =
-            sqlx::query("SELECT job, spec, state FROM jobs WHERE run = ? ORDER BY job")
+            sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = ? ORDER BY job")
                 .bind(run.to_string())
                 .fetch_all(&self.readers)
                 .await
@@ -229,12 +234,13 @@ impl Store for SqliteStore {
         let mut found = Vec::new();
         let wanted: std::collections::BTreeSet<JobId> = jobs.iter().copied().collect();
         for job in wanted {
-            let row = sqlx::query("SELECT job, spec, state FROM jobs WHERE run = ? AND job = ?")
-                .bind(job.run.to_string())
-                .bind(job.index)
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(database("read jobs"))?;
+            let row =
+                sqlx::query("SELECT job, spec, state, failure FROM jobs WHERE run = ? AND job = ?")
+                    .bind(job.run.to_string())
+                    .bind(job.index)
+                    .fetch_optional(&self.readers)
+                    .await
+                    .map_err(database("read jobs"))?;
             let Some(row) = row else { continue };
             let mut stored = [rows::job(job.run, &row)?];
             let attempts =
@@ -434,68 +440,22 @@ impl Store for SqliteStore {
         Ok(over)
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
-        let add = database("store records");
-        let run = attempt.job.run.to_string();
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
         let mut tx = self.begin().await?;
-        let standing = standing(&mut tx, attempt).await?;
-        let mut appended = standing.appended(attempt)?;
-        if appended.finished {
-            return Ok(appended);
+        let mut answers = Vec::with_capacity(batches.len());
+        for batch in batches {
+            answers.push(match append_one(&mut tx, batch).await {
+                Err(error @ (StoreError::Stale { .. } | StoreError::OutOfRange { .. })) => {
+                    Err(error)
+                }
+                appended => Ok(appended?),
+            });
         }
-        for record in records {
-            let RecordColumns {
-                sequence,
-                kind,
-                metric,
-                item_index,
-                payload,
-            } = RecordColumns::of(record)?;
-            let n_added = sqlx::query(
-                "INSERT OR IGNORE INTO records (run, job, attempt, sequence, at_unix_ns, kind, \
-                 metric, item_index, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&run)
-            .bind(attempt.job.index)
-            .bind(attempt.attempt.get())
-            .bind(sequence)
-            .bind(record.at_unix_ns)
-            .bind(kind)
-            .bind(metric)
-            .bind(item_index)
-            .bind(&payload)
-            .execute(&mut *tx)
-            .await
-            .map_err(&add)?
-            .rows_affected();
-            if n_added == 1 {
-                appended.n_new += 1;
-                continue;
-            }
-            let stored: Vec<u8> = sqlx::query_scalar(
-                "SELECT payload FROM records WHERE run = ? AND job = ? AND attempt = ? \
-                 AND sequence = ?",
-            )
-            .bind(&run)
-            .bind(attempt.job.index)
-            .bind(attempt.attempt.get())
-            .bind(sequence)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(&add)?;
-            if stored != payload {
-                appended.n_conflicts += 1;
-                warn!(job = %attempt.job, attempt = attempt.attempt, sequence,
-                    "a record came again with other contents; the first one is kept");
-            }
-        }
-        appended.stored_below = advance(&mut tx, attempt, standing.stored_below).await?;
-        tx.commit().await.map_err(&add)?;
-        Ok(appended)
+        tx.commit().await.map_err(database("store records"))?;
+        Ok(answers)
     }
 
     async fn standings(
@@ -536,6 +496,52 @@ impl Store for SqliteStore {
         Ok(answers)
     }
 
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        at_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        scheduling::pause_run(self, run, since_unix_ns, at_unix_ns).await
+    }
+
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError> {
+        scheduling::expire_jobs(self, run, jobs, at_unix_ns).await
+    }
+
+    async fn ask_drain(
+        &self,
+        agent_id: &str,
+        since_unix_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        scheduling::ask_drain(self, agent_id, since_unix_ns).await
+    }
+
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError> {
+        scheduling::quarantine(self, agent_id, why).await
+    }
+
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError> {
+        scheduling::release_agent(self, agent_id).await
+    }
+
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError> {
+        scheduling::add_calibration(self, calibration).await
+    }
+
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError> {
+        scheduling::calibrations(self, machine_id, at_most).await
+    }
+
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
         let cancel = database("cancel a run");
         let id = run.to_string();
@@ -561,33 +567,41 @@ impl Store for SqliteStore {
         tx.commit().await.map_err(&cancel)
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
-        // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
-        let n: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) - 1 \
-             AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
-             USING (run, job, attempt) WHERE run = ? AND job = ? AND item_index IS NOT NULL \
-             AND NOT void)) WHERE item_index = rank",
-        )
-        .bind(job.run.to_string())
-        .bind(job.index)
-        .fetch_one(&self.readers)
-        .await
-        .map_err(database("count items"))?;
-        Ok(n.cast_unsigned())
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
+        let mut done = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            // Counts the distinct indexes that equal their own rank, i.e. the run without a gap.
+            let n: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM (SELECT item_index, row_number() OVER (ORDER BY item_index) \
+                 - 1 AS rank FROM (SELECT DISTINCT item_index FROM records JOIN attempts \
+                 USING (run, job, attempt) WHERE run = ? AND job = ? AND item_index IS NOT NULL \
+                 AND NOT void)) WHERE item_index = rank",
+            )
+            .bind(job.run.to_string())
+            .bind(job.index)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(database("count items"))?;
+            done.push(n.cast_unsigned());
+        }
+        Ok(done)
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT attempt, sequence, payload FROM records WHERE run = ? AND job = ? \
-             AND kind = 'facts' ORDER BY attempt, sequence",
-        )
-        .bind(job.run.to_string())
-        .bind(job.index)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(database("read records"))?;
-        rows::facts(job, &rows)
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
+        let mut facts = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let rows = sqlx::query(
+                "SELECT attempt, sequence, payload FROM records WHERE run = ? AND job = ? \
+                 AND kind = 'facts' ORDER BY attempt, sequence",
+            )
+            .bind(job.run.to_string())
+            .bind(job.index)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(database("read records"))?;
+            facts.push(rows::facts(*job, &rows)?);
+        }
+        Ok(facts)
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {
@@ -653,15 +667,18 @@ impl Store for SqliteStore {
     }
 
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
-        let rows =
-            sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE run = ? GROUP BY state")
-                .bind(run.to_string())
-                .fetch_all(&self.readers)
-                .await
-                .map_err(database("count jobs"))?;
+        let rows = sqlx::query(
+            "SELECT state, count(*) AS n, count(failure) AS expired FROM jobs \
+                 WHERE run = ? GROUP BY state",
+        )
+        .bind(run.to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database("count jobs"))?;
         let mut counts = JobCounts::default();
         for row in &rows {
             *counts.of_state(rows::job_state(row.text("state")?)?) = row.get("n");
+            counts.expired += row.get::<u32, _>("expired");
         }
         Ok(counts)
     }
@@ -675,7 +692,8 @@ async fn begin_one(
     let begin = database("start an attempt");
     let run = start.job.run.to_string();
     let n_started = sqlx::query(
-        "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued'",
+        "UPDATE jobs SET state = 'running' WHERE run = ? AND job = ? AND state = 'queued' \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE id = run AND paused_unix_ns IS NOT NULL)",
     )
     .bind(&run)
     .bind(start.job.index)
@@ -717,6 +735,73 @@ async fn begin_one(
     )
     .await?;
     Ok(start.begun(id))
+}
+
+/// Stores records of a running attempt, all or none of them.
+async fn append_one(
+    tx: &mut Transaction<'static, Sqlite>,
+    RecordBatch { attempt, records }: &RecordBatch,
+) -> Result<Appended, StoreError> {
+    let add = database("store records");
+    let run = attempt.job.run.to_string();
+    let standing = standing(tx, *attempt).await?;
+    let mut appended = standing.appended(*attempt)?;
+    if appended.finished {
+        return Ok(appended);
+    }
+    // Before the first is written, as one that cannot be must not leave half of them.
+    let columns: Vec<RecordColumns> = records
+        .iter()
+        .map(RecordColumns::of)
+        .collect::<Result<_, _>>()?;
+    for (record, columns) in records.iter().zip(columns) {
+        let RecordColumns {
+            sequence,
+            kind,
+            metric,
+            item_index,
+            payload,
+        } = columns;
+        let n_added = sqlx::query(
+            "INSERT OR IGNORE INTO records (run, job, attempt, sequence, at_unix_ns, kind, \
+             metric, item_index, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .bind(sequence)
+        .bind(record.at_unix_ns)
+        .bind(kind)
+        .bind(metric)
+        .bind(item_index)
+        .bind(&payload)
+        .execute(&mut **tx)
+        .await
+        .map_err(&add)?
+        .rows_affected();
+        if n_added == 1 {
+            appended.n_new += 1;
+            continue;
+        }
+        let stored: Vec<u8> = sqlx::query_scalar(
+            "SELECT payload FROM records WHERE run = ? AND job = ? AND attempt = ? \
+             AND sequence = ?",
+        )
+        .bind(&run)
+        .bind(attempt.job.index)
+        .bind(attempt.attempt.get())
+        .bind(sequence)
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(&add)?;
+        if stored != payload {
+            appended.n_conflicts += 1;
+            warn!(job = %attempt.job, attempt = attempt.attempt, sequence,
+                "a record came again with other contents; the first one is kept");
+        }
+    }
+    appended.stored_below = advance(tx, *attempt, standing.stored_below).await?;
+    Ok(appended)
 }
 
 /// Ends a running attempt.

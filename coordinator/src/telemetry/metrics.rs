@@ -211,6 +211,7 @@ impl Metrics {
             succeeded,
             failed,
             cancelled,
+            expired: _,
         } = counts;
         for (state, n) in [
             (JobState::Queued, queued),

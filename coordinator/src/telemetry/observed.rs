@@ -20,8 +20,8 @@ use super::{
     spans::{self, Course, JobNames},
 };
 use crate::store::{
-    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Store, StoreError,
-    StoredAgent, StoredAttempt, StoredJob, StoredRun,
+    AgentLink, Appended, AttemptEnd, AttemptStart, Change, JobCounts, Quarantine, RecordBatch,
+    Store, StoreError, StoredAgent, StoredAttempt, StoredCalibration, StoredJob, StoredRun,
 };
 
 /// Runs that are remembered; of older ones the store knows.
@@ -321,17 +321,25 @@ impl Store for ObservedStore {
             .await
     }
 
-    async fn add_records(
+    async fn append(
         &self,
-        attempt: AttemptId,
-        records: &[Record],
-    ) -> Result<Appended, StoreError> {
-        let appended = self
-            .timed("add_records", self.inner.add_records(attempt, records))
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+        let answers = self
+            .timed("add_records", self.inner.append(batches))
             .await?;
-        self.metrics.appended(appended.n_new, appended.n_conflicts);
-        self.note_records(attempt, records);
-        Ok(appended)
+        for (batch, answer) in batches.iter().zip(&answers) {
+            match answer {
+                Ok(appended) => {
+                    self.metrics.appended(appended.n_new, appended.n_conflicts);
+                    self.note_records(batch.attempt, &batch.records);
+                }
+                Err(error) => {
+                    self.is_fault(error);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn attempt_agent(&self, attempt: AttemptId) -> Result<Option<String>, StoreError> {
@@ -410,6 +418,70 @@ impl Store for ObservedStore {
         self.inner.changes().await
     }
 
+    async fn pause_run(
+        &self,
+        run: RunId,
+        since_unix_ns: Option<i64>,
+        at_unix_ns: i64,
+    ) -> Result<(), StoreError> {
+        let paused = self.inner.pause_run(run, since_unix_ns, at_unix_ns);
+        self.timed("pause_run", paused).await
+    }
+
+    async fn expire_jobs(
+        &self,
+        run: RunId,
+        jobs: &[(u32, u32)],
+        at_unix_ns: i64,
+    ) -> Result<Vec<u32>, StoreError> {
+        let expired = self.inner.expire_jobs(run, jobs, at_unix_ns);
+        let expired = self.timed("expire_jobs", expired).await?;
+        self.metrics
+            .job_ended(JobState::Failed, expired.len() as u64);
+        let known = self.run_of(run).await;
+        for index in &expired {
+            let job = JobId { run, index: *index };
+            if let Some(known) = &known {
+                self.tell_job(known, job, JobState::Failed, at_unix_ns);
+            }
+            self.known().waiting.remove(&job);
+        }
+        Ok(expired)
+    }
+
+    async fn ask_drain(
+        &self,
+        agent_id: &str,
+        since_unix_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let asked = self.inner.ask_drain(agent_id, since_unix_ns);
+        self.timed("ask_drain", asked).await
+    }
+
+    async fn quarantine(&self, agent_id: &str, why: &Quarantine) -> Result<(), StoreError> {
+        self.timed("quarantine", self.inner.quarantine(agent_id, why))
+            .await
+    }
+
+    async fn release_agent(&self, agent_id: &str) -> Result<(), StoreError> {
+        self.timed("release_agent", self.inner.release_agent(agent_id))
+            .await
+    }
+
+    async fn add_calibration(&self, calibration: &StoredCalibration) -> Result<(), StoreError> {
+        let added = self.inner.add_calibration(calibration);
+        self.timed("add_calibration", added).await
+    }
+
+    async fn calibrations(
+        &self,
+        machine_id: &str,
+        at_most: u32,
+    ) -> Result<Vec<StoredCalibration>, StoreError> {
+        let read = self.inner.calibrations(machine_id, at_most);
+        self.timed("calibrations", read).await
+    }
+
     async fn cancel_run(&self, run: RunId, at_unix_ns: i64) -> Result<(), StoreError> {
         let before = self.inner.jobs(run).await?;
         self.timed("cancel_run", self.inner.cancel_run(run, at_unix_ns))
@@ -434,12 +506,13 @@ impl Store for ObservedStore {
         Ok(())
     }
 
-    async fn items_done(&self, job: JobId) -> Result<u64, StoreError> {
-        self.timed("items_done", self.inner.items_done(job)).await
+    async fn items_done_of(&self, jobs: &[JobId]) -> Result<Vec<u64>, StoreError> {
+        self.timed("items_done", self.inner.items_done_of(jobs))
+            .await
     }
 
-    async fn facts(&self, job: JobId) -> Result<Vec<(u32, ModelFacts)>, StoreError> {
-        self.timed("facts", self.inner.facts(job)).await
+    async fn facts_of(&self, jobs: &[JobId]) -> Result<Vec<Vec<(u32, ModelFacts)>>, StoreError> {
+        self.timed("facts", self.inner.facts_of(jobs)).await
     }
 
     async fn records(&self, job: JobId) -> Result<Vec<(u32, Record)>, StoreError> {

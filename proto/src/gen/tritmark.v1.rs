@@ -40,6 +40,12 @@ pub struct Machine {
     pub hypervisor: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "15")]
     pub transparent_huge_pages: ::core::option::Option<::prost::alloc::string::String>,
+    /// BIOS or UEFI: vendor, version and date, as DMI names them
+    #[prost(string, optional, tag = "16")]
+    pub firmware: ::core::option::Option<::prost::alloc::string::String>,
+    /// revision of the CPU's, as the kernel names it
+    #[prost(string, optional, tag = "17")]
+    pub microcode: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cache {
@@ -87,7 +93,7 @@ pub struct Job {
     #[prost(string, tag = "10")]
     pub head: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Model {
     /// the plan's name for it
     #[prost(string, tag = "1")]
@@ -95,19 +101,46 @@ pub struct Model {
     /// id of the full-precision model it is compared with
     #[prost(string, optional, tag = "4")]
     pub baseline: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(oneof = "model::Source", tags = "2, 3")]
+    #[prost(oneof = "model::Source", tags = "2, 3, 5")]
     pub source: ::core::option::Option<model::Source>,
 }
 /// Nested message and enum types in `Model`.
 pub mod model {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Source {
         /// a GGUF file or a Hugging Face folder on the agent
         #[prost(string, tag = "2")]
         Path(::prost::alloc::string::String),
         #[prost(message, tag = "3")]
         Synth(super::Synth),
+        /// fetched from the coordinator
+        #[prost(message, tag = "5")]
+        Files(super::FileSet),
     }
+}
+/// Files by what is in them, and the names under which a worker finds them. No name leads anywhere:
+/// each is one plain name, without separators and not beginning with a dot.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FileSet {
+    /// of the folder they lie in
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// what is meant is the one file and not the folder
+    #[prost(bool, tag = "2")]
+    pub single: bool,
+    /// at least 1, at most 512, sorted by name, none twice
+    #[prost(message, repeated, tag = "3")]
+    pub files: ::prost::alloc::vec::Vec<NamedFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedFile {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// blake3 of the contents, 32 bytes
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub size_bytes: u64,
 }
 /// Random weights of a published shape; see `tritmark model synth`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -193,12 +226,12 @@ pub struct Energy {
     #[prost(double, tag = "4")]
     pub window_seconds: f64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Accuracy {
     /// "arc_challenge", "gsm8k", ...; the name in `definition` where there is one
     #[prost(string, tag = "1")]
     pub task: ::prost::alloc::string::String,
-    /// folder with a folder for each task
+    /// folder with a folder for each task; not read where there is `data`
     #[prost(string, tag = "2")]
     pub data_dir: ::prost::alloc::string::String,
     /// first items only
@@ -232,6 +265,9 @@ pub struct Accuracy {
     /// items that were evaluated before, in just this way, are taken from the agent's cache
     #[prost(bool, tag = "13")]
     pub cache: bool,
+    /// the task's folder, fetched from the coordinator
+    #[prost(message, optional, tag = "14")]
+    pub data: ::core::option::Option<FileSet>,
 }
 /// The question as one turn of a chat, by the model's own template.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -573,7 +609,7 @@ pub struct AttemptEvidence {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -594,6 +630,8 @@ pub mod agent_message {
         Finished(super::JobFinished),
         #[prost(message, tag = "7")]
         Draining(super::Draining),
+        #[prost(message, tag = "8")]
+        Calibration(super::Calibration),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -616,6 +654,12 @@ pub struct Register {
     /// suites this build can run
     #[prost(string, repeated, tag = "6")]
     pub suites: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// it answers Calibrate
+    #[prost(bool, tag = "7")]
+    pub calibrates: bool,
+    /// another one after each start of the machine; empty: not known
+    #[prost(string, tag = "8")]
+    pub boot_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
@@ -710,6 +754,8 @@ pub mod failure {
         Permanent = 2,
         /// the agent or its machine, not the job
         Infrastructure = 3,
+        /// nobody began it in time
+        Expired = 4,
     }
     impl Class {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -722,6 +768,7 @@ pub mod failure {
                 Self::Transient => "CLASS_TRANSIENT",
                 Self::Permanent => "CLASS_PERMANENT",
                 Self::Infrastructure => "CLASS_INFRASTRUCTURE",
+                Self::Expired => "CLASS_EXPIRED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -731,6 +778,7 @@ pub mod failure {
                 "CLASS_TRANSIENT" => Some(Self::Transient),
                 "CLASS_PERMANENT" => Some(Self::Permanent),
                 "CLASS_INFRASTRUCTURE" => Some(Self::Infrastructure),
+                "CLASS_EXPIRED" => Some(Self::Expired),
                 _ => None,
             }
         }
@@ -739,9 +787,44 @@ pub mod failure {
 /// The agent takes no further job and leaves when the one in hand is done.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
+/// The answer to Calibrate: what the machine can do just now. Measured in a process of its own that has
+/// the machine to itself, in a few seconds.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Calibration {
+    /// the request's
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// why nothing was measured; empty: it was
+    #[prost(string, tag = "2")]
+    pub failure: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub kernel: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub threads: u32,
+    /// the best of several readings of 512 MiB
+    #[prost(double, tag = "5")]
+    pub memory_read_bytes_per_s: f64,
+    /// multiply-adds out of registers, the best of several stretches
+    #[prost(double, tag = "6")]
+    pub int8_ops_per_s: f64,
+    /// How much longer than their median the slowest tenth of many equal short stretches of work took,
+    /// as a share: 0.02 is 2 %.
+    #[prost(double, tag = "7")]
+    pub noise: f64,
+    /// Two interleaved series of the same work: the ratio of their times, which should be 1, with its
+    /// 99 % interval.
+    #[prost(double, tag = "8")]
+    pub aa_ratio: f64,
+    #[prost(double, tag = "9")]
+    pub aa_low: f64,
+    #[prost(double, tag = "10")]
+    pub aa_high: f64,
+    #[prost(uint32, tag = "11")]
+    pub aa_pairs: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CoordinatorMessage {
-    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<coordinator_message::Kind>,
 }
 /// Nested message and enum types in `CoordinatorMessage`.
@@ -756,6 +839,10 @@ pub mod coordinator_message {
         Ack(super::Ack),
         #[prost(message, tag = "4")]
         Cancel(super::CancelJob),
+        #[prost(message, tag = "5")]
+        Drain(super::Drain),
+        #[prost(message, tag = "6")]
+        Calibrate(super::Calibrate),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -795,6 +882,16 @@ pub struct CancelJob {
     pub attempt: ::core::option::Option<AttemptRef>,
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+/// The agent is to take no further job and to leave when the one in hand is done; it answers Draining.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drain {}
+/// The agent is to measure what its machine can do, when nothing else runs on it; it answers Calibration.
+/// Only an agent that said it calibrates is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Calibrate {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 /// Generated client implementations.
 pub mod agent_link_client {
@@ -1115,7 +1212,7 @@ pub mod agent_link_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitPlanRequest {
     #[prost(string, tag = "1")]
     pub plan_toml: ::prost::alloc::string::String,
@@ -1125,6 +1222,24 @@ pub struct SubmitPlanRequest {
     /// absolute folder that relative paths in the plan start from
     #[prost(string, tag = "3")]
     pub base_dir: ::prost::alloc::string::String,
+    /// instead of the plan's: higher first
+    #[prost(sint32, optional, tag = "4")]
+    pub priority: ::core::option::Option<i32>,
+    /// instead of the plan's: "90m" or an RFC 3339 time; empty: the plan's
+    #[prost(string, tag = "5")]
+    pub expires: ::prost::alloc::string::String,
+    /// what stands for paths that only the submitter has
+    #[prost(message, repeated, tag = "6")]
+    pub registered: ::prost::alloc::vec::Vec<RegisteredFiles>,
+}
+/// The files behind a path of a plan. They are in the coordinator's store already; see Artefacts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RegisteredFiles {
+    /// absolute: a model's, or a task's folder in the data folder
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub files: ::core::option::Option<FileSet>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitPlanResponse {
@@ -1132,6 +1247,48 @@ pub struct SubmitPlanResponse {
     pub run_id: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub n_jobs: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DryRunResponse {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(sint32, tag = "2")]
+    pub priority: i32,
+    #[prost(int64, optional, tag = "3")]
+    pub expires_unix_ns: ::core::option::Option<i64>,
+    #[prost(message, repeated, tag = "4")]
+    pub jobs: ::prost::alloc::vec::Vec<JobPreview>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobPreview {
+    #[prost(message, optional, tag = "1")]
+    pub job: ::core::option::Option<Job>,
+    /// where it would go; absent: no agent fits
+    #[prost(string, optional, tag = "2")]
+    pub agent_id: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub hostname: ::core::option::Option<::prost::alloc::string::String>,
+    /// agents it could go to
+    #[prost(uint32, tag = "4")]
+    pub n_fitting: u32,
+    /// why it cannot go to the others: "3 agents: away"
+    #[prost(string, repeated, tag = "5")]
+    pub refusals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// absent: no job of its kind has been done
+    #[prost(message, optional, tag = "6")]
+    pub estimate: ::core::option::Option<JobEstimate>,
+}
+/// From jobs of the same kind that succeeded at their first try: the same model, kernel, threads,
+/// numerics and suite.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobEstimate {
+    #[prost(uint64, tag = "1")]
+    pub median_ns: u64,
+    #[prost(uint32, tag = "2")]
+    pub n_jobs: u32,
+    /// all of them on the machine it would go to; else elsewhere
+    #[prost(bool, tag = "3")]
+    pub same_machine: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRunRequest {
@@ -1192,6 +1349,16 @@ pub struct RunSummary {
     pub n_failed: u32,
     #[prost(uint32, tag = "10")]
     pub n_cancelled: u32,
+    /// of those that failed
+    #[prost(uint32, tag = "11")]
+    pub n_expired: u32,
+    #[prost(sint32, tag = "12")]
+    pub priority: i32,
+    #[prost(int64, optional, tag = "13")]
+    pub expires_unix_ns: ::core::option::Option<i64>,
+    /// since when; absent: not paused
+    #[prost(int64, optional, tag = "14")]
+    pub paused_unix_ns: ::core::option::Option<i64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobInfo {
@@ -1233,6 +1400,21 @@ pub struct AgentInfo {
     pub last_seen_unix_ns: i64,
     #[prost(message, optional, tag = "7")]
     pub running: ::core::option::Option<AttemptRef>,
+    /// it takes no further job
+    #[prost(bool, tag = "8")]
+    pub draining: bool,
+    /// absent: it takes performance jobs
+    #[prost(message, optional, tag = "9")]
+    pub quarantine: ::core::option::Option<Quarantine>,
+    #[prost(bool, tag = "10")]
+    pub calibrating: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quarantine {
+    #[prost(int64, tag = "1")]
+    pub since_unix_ns: i64,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRunsRequest {}
@@ -1267,6 +1449,52 @@ pub struct CancelRunRequest {
 pub struct CancelRunResponse {
     #[prost(uint32, tag = "1")]
     pub n_cancelled: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRunRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRunResponse {
+    #[prost(uint32, tag = "1")]
+    pub n_queued: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRunRequest {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRunResponse {
+    #[prost(uint32, tag = "1")]
+    pub n_queued: u32,
+}
+/// Agents are named by their id or their machine's host name, if only one has it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainAgentRequest {
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainAgentResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// what it finishes first
+    #[prost(message, optional, tag = "2")]
+    pub running: ::core::option::Option<AttemptRef>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseAgentRequest {
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseAgentResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub was: ::core::option::Option<Quarantine>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchResultsRequest {
@@ -1560,6 +1788,127 @@ pub mod control_client {
                 .insert(GrpcMethod::new("tritmark.v1.Control", "CancelRun"));
             self.inner.unary(req, path, codec).await
         }
+        /// Checks a plan and says what would become of it. Queues nothing.
+        pub async fn dry_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SubmitPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::DryRunResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/DryRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "DryRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins none of the run's queued jobs until ResumeRun; those in hand go on.
+        pub async fn pause_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseRunResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/PauseRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "PauseRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn resume_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRunResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ResumeRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "ResumeRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an agent finish its job and leave.
+        pub async fn drain_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/DrainAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "DrainAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a quarantined agent's machine as it is: its performance jobs begin again.
+        pub async fn release_agent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseAgentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Control/ReleaseAgent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Control", "ReleaseAgent"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Sends the run's bundle, file by file in chunks.
         pub async fn fetch_results(
             &mut self,
@@ -1645,6 +1994,42 @@ pub mod control_server {
             request: tonic::Request<super::CancelRunRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CancelRunResponse>,
+            tonic::Status,
+        >;
+        /// Checks a plan and says what would become of it. Queues nothing.
+        async fn dry_run(
+            &self,
+            request: tonic::Request<super::SubmitPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::DryRunResponse>, tonic::Status>;
+        /// Begins none of the run's queued jobs until ResumeRun; those in hand go on.
+        async fn pause_run(
+            &self,
+            request: tonic::Request<super::PauseRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseRunResponse>,
+            tonic::Status,
+        >;
+        async fn resume_run(
+            &self,
+            request: tonic::Request<super::ResumeRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRunResponse>,
+            tonic::Status,
+        >;
+        /// Lets an agent finish its job and leave.
+        async fn drain_agent(
+            &self,
+            request: tonic::Request<super::DrainAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainAgentResponse>,
+            tonic::Status,
+        >;
+        /// Takes a quarantined agent's machine as it is: its performance jobs begin again.
+        async fn release_agent(
+            &self,
+            request: tonic::Request<super::ReleaseAgentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseAgentResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the FetchResults method.
@@ -1989,6 +2374,227 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/DryRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct DryRunSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SubmitPlanRequest>
+                    for DryRunSvc<T> {
+                        type Response = super::DryRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SubmitPlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::dry_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DryRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/PauseRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseRunSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::PauseRunRequest>
+                    for PauseRunSvc<T> {
+                        type Response = super::PauseRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseRunRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::pause_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/ResumeRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeRunSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ResumeRunRequest>
+                    for ResumeRunSvc<T> {
+                        type Response = super::ResumeRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRunRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::resume_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeRunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/DrainAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainAgentSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::DrainAgentRequest>
+                    for DrainAgentSvc<T> {
+                        type Response = super::DrainAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::drain_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainAgentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Control/ReleaseAgent" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseAgentSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::ReleaseAgentRequest>
+                    for ReleaseAgentSvc<T> {
+                        type Response = super::ReleaseAgentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseAgentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::release_agent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseAgentSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3011,6 +3617,524 @@ pub mod identities_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "tritmark.v1.Identities";
     impl<T> tonic::server::NamedService for IdentitiesServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Piece {
+    /// of the first byte, in the file
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// at most 1 MiB
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingRequest {
+    /// at most 4096
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MissingResponse {
+    /// what is there in full is left out
+    #[prost(message, repeated, tag = "1")]
+    pub missing: ::prost::alloc::vec::Vec<Partial>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Partial {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub have_bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadPiece {
+    /// in the first message, and in no other
+    #[prost(message, optional, tag = "1")]
+    pub begin: ::core::option::Option<UploadBegin>,
+    /// at most 1 MiB
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadBegin {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
+    /// of the first byte that is sent
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadResponse {}
+/// Generated client implementations.
+pub mod artefacts_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Files by their contents: what a plan's models and data are, for agents that do not have them.
+    ///
+    /// A hash is blake3 over a file's bytes, 32 bytes. Knowing one is what entitles an agent to the file:
+    /// it learns them from its jobs.
+    #[derive(Debug, Clone)]
+    pub struct ArtefactsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ArtefactsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ArtefactsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ArtefactsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ArtefactsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sends a file from an offset on, for agents. After a cut, the next call goes on where that ended.
+        /// NOT_FOUND: it is not there. OUT_OF_RANGE: it is shorter than that. UNAVAILABLE: later.
+        pub async fn fetch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Piece>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Artefacts/Fetch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Artefacts", "Fetch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Tells a submitter which of some files are not there yet, and how much of each has come.
+        pub async fn missing(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MissingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MissingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Artefacts/Missing",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Artefacts", "Missing"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes one file, which becomes visible when it is whole and its hash is right. After a cut, Missing
+        /// tells where to go on. ABORTED: somebody else sends it, or the offset is not where it ended.
+        pub async fn upload(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::UploadPiece>,
+        ) -> std::result::Result<tonic::Response<super::UploadResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tritmark.v1.Artefacts/Upload",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tritmark.v1.Artefacts", "Upload"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod artefacts_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ArtefactsServer.
+    #[async_trait]
+    pub trait Artefacts: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Fetch method.
+        type FetchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Piece, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sends a file from an offset on, for agents. After a cut, the next call goes on where that ended.
+        /// NOT_FOUND: it is not there. OUT_OF_RANGE: it is shorter than that. UNAVAILABLE: later.
+        async fn fetch(
+            &self,
+            request: tonic::Request<super::FetchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::FetchStream>, tonic::Status>;
+        /// Tells a submitter which of some files are not there yet, and how much of each has come.
+        async fn missing(
+            &self,
+            request: tonic::Request<super::MissingRequest>,
+        ) -> std::result::Result<tonic::Response<super::MissingResponse>, tonic::Status>;
+        /// Takes one file, which becomes visible when it is whole and its hash is right. After a cut, Missing
+        /// tells where to go on. ABORTED: somebody else sends it, or the offset is not where it ended.
+        async fn upload(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::UploadPiece>>,
+        ) -> std::result::Result<tonic::Response<super::UploadResponse>, tonic::Status>;
+    }
+    /// Files by their contents: what a plan's models and data are, for agents that do not have them.
+    ///
+    /// A hash is blake3 over a file's bytes, 32 bytes. Knowing one is what entitles an agent to the file:
+    /// it learns them from its jobs.
+    #[derive(Debug)]
+    pub struct ArtefactsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ArtefactsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ArtefactsServer<T>
+    where
+        T: Artefacts,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tritmark.v1.Artefacts/Fetch" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchSvc<T: Artefacts>(pub Arc<T>);
+                    impl<
+                        T: Artefacts,
+                    > tonic::server::ServerStreamingService<super::FetchRequest>
+                    for FetchSvc<T> {
+                        type Response = super::Piece;
+                        type ResponseStream = T::FetchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FetchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Artefacts>::fetch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Artefacts/Missing" => {
+                    #[allow(non_camel_case_types)]
+                    struct MissingSvc<T: Artefacts>(pub Arc<T>);
+                    impl<T: Artefacts> tonic::server::UnaryService<super::MissingRequest>
+                    for MissingSvc<T> {
+                        type Response = super::MissingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MissingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Artefacts>::missing(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MissingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tritmark.v1.Artefacts/Upload" => {
+                    #[allow(non_camel_case_types)]
+                    struct UploadSvc<T: Artefacts>(pub Arc<T>);
+                    impl<
+                        T: Artefacts,
+                    > tonic::server::ClientStreamingService<super::UploadPiece>
+                    for UploadSvc<T> {
+                        type Response = super::UploadResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::UploadPiece>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Artefacts>::upload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UploadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ArtefactsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tritmark.v1.Artefacts";
+    impl<T> tonic::server::NamedService for ArtefactsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -125,8 +125,8 @@ fn what_was_written_is_read() {
 #[test]
 fn a_newer_bundle_is_refused_whatever_its_shape() {
     check(
-        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 4, "runs": []}"#).unwrap(),
-        &["run.json", "format version 4", "reads 3", "update"],
+        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 5, "runs": []}"#).unwrap(),
+        &["run.json", "format version 5", "reads 4", "update"],
     );
 }
 

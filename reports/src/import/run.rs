@@ -91,6 +91,7 @@ pub(super) fn bundle(
                     evalplus_compat: false,
                     score_on: ScoreOn::Agent,
                     cache: false,
+                    data: None,
                 }),
                 selector: Selector::default(),
             },

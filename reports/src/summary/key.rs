@@ -172,6 +172,7 @@ pub(crate) fn variant(spec: &AccuracySpec) -> Option<String> {
         shard: _,
         // Known by the hash of template and data.
         definition: _,
+        data: _,
     } = spec;
     let mut parts = Vec::new();
     if let Some(chat) = chat {

@@ -44,6 +44,8 @@ fn view(machine: &Machine) -> MachineView {
         governor,
         hypervisor,
         transparent_huge_pages,
+        firmware,
+        microcode,
     } = machine;
     let cores = format!(
         "{}, {}, {}",
@@ -62,6 +64,8 @@ fn view(machine: &Machine) -> MachineView {
         ("CPU features", isa.join(" ")),
         ("System", os.clone()),
         ("Kernel", kernel.clone()),
+        ("Firmware", firmware.clone().unwrap_or_default()),
+        ("Microcode", microcode.clone().unwrap_or_default()),
         (
             "Frequency governor",
             governor

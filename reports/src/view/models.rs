@@ -51,6 +51,7 @@ pub(super) fn views(bundle: &Bundle) -> Vec<ModelView> {
 fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
     let source = match source {
         ModelSource::Path(path) => path.display().to_string(),
+        ModelSource::Files(files) => files.to_string(),
         ModelSource::Synth(synth) => format!(
             "random weights of shape {}, format {}, seed {}",
             synth.shape, synth.format, synth.seed

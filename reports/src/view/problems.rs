@@ -91,6 +91,7 @@ fn failed(bundle: &Bundle, outcome: &JobOutcome) -> FailedJob {
             FailureClass::Transient => "may succeed if tried again",
             FailureClass::Permanent => "will fail again in the same way",
             FailureClass::Infrastructure => "the agent or its machine, not the job",
+            FailureClass::Expired => "nobody began it before its run expired",
         }),
         message: failure.map_or_else(
             || format!("the job is {}", outcome.state.name()),

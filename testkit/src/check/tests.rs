@@ -21,6 +21,9 @@ async fn store_with(n_jobs: u32) -> (Arc<MemoryStore>, RunId) {
         submitted_unix_ns: 1,
         ended_unix_ns: None,
         tritmark_version: "0".to_owned(),
+        priority: 0,
+        expires_unix_ns: None,
+        paused_unix_ns: None,
     };
     let jobs: Vec<_> = (0..n_jobs).map(|index| work::job(run.id, index)).collect();
     store.add_run(&run, &jobs).await.expect("it is added");
@@ -31,6 +34,8 @@ async fn store_with(n_jobs: u32) -> (Arc<MemoryStore>, RunId) {
         labels: BTreeMap::new(),
         suites: Vec::new(),
         last_seen_unix_ns: 0,
+        quarantine: None,
+        drain_unix_ns: None,
     };
     store.put_agent(&agent).await.expect("it is known");
     (store, run.id)

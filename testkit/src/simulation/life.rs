@@ -482,6 +482,8 @@ fn heard(message: &wire::CoordinatorMessage) -> String {
                 cancel.reason
             )
         }
+        Some(Kind::Drain(_)) => "leave".to_owned(),
+        Some(Kind::Calibrate(calibrate)) => format!("calibrate {}", calibrate.number),
         None => "nothing".to_owned(),
     }
 }

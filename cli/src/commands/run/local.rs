@@ -1,6 +1,6 @@
 //! Coordinator and agent of this process, joined by gRPC over loopback.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -10,7 +10,7 @@ use tritmark_coordinator::{Config, Coordinator, CoordinatorError};
 use tritmark_proto::{job::RunId, wire};
 
 use crate::{
-    client::{Client, PlanFile},
+    client::{Client, PlanFile, Wishes},
     commands::{interrupt, scorer, watch},
     exit::{Exit, Fault, OrExit as _, Outcome},
 };
@@ -131,6 +131,33 @@ impl Local {
             return Err(Fault::temporary("the run has not ended"));
         }
         Ok(Some(summary))
+    }
+
+    /// Says what would become of a plan. The agent comes to be known, and takes nothing.
+    pub(super) async fn preview(
+        &self,
+        client: &mut Client,
+        plan: &PlanFile,
+    ) -> Outcome<wire::DryRunResponse> {
+        let drain = CancellationToken::new();
+        let mut agent = tokio::spawn(tritmark_agent::run(self.agent.clone(), drain.clone()));
+        while !client.agents().await?.iter().any(|agent| agent.connected) {
+            tokio::select! {
+                left = &mut agent => {
+                    left.context("the agent ended by a fault of its own")?
+                        .or_exit(Exit::Internal, || "the agent cannot work")?;
+                    return Err(Fault::temporary("the agent has left"));
+                }
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        }
+        let preview = client.dry_run(plan, &Wishes::default()).await;
+        drain.cancel();
+        agent
+            .await
+            .context("the agent ended by a fault of its own")?
+            .or_exit(Exit::Internal, || "the agent cannot work")?;
+        preview
     }
 
     /// Stops serving and waits for the last write.

@@ -49,12 +49,7 @@ impl Coordinator {
     pub(super) async fn submit(&self, jobs: impl FnOnce(RunId) -> Vec<Job>) -> RunId {
         let run = run("a-run");
         let (id, jobs) = (run.id, jobs(run.id));
-        self.handle
-            .ask(|reply| Command::Submit {
-                run: Box::new(run),
-                jobs,
-                reply,
-            })
+        submit(&*self.store, &self.handle, run, jobs)
             .await
             .unwrap()
             .unwrap();
@@ -107,6 +102,7 @@ async fn serve(
         .ask(|reply| Command::Connect {
             agent: Box::new(agent.clone()),
             running,
+            boot_id: None,
             to_agent,
             link: link.clone(),
             reply,
@@ -315,6 +311,7 @@ async fn a_run_of_one_coordinator_is_seen_and_cancelled_at_another() {
         .ask(|reply| Command::Connect {
             agent: Box::new(agent(1)),
             running: None,
+            boot_id: None,
             to_agent,
             link: CancellationToken::new(),
             reply,

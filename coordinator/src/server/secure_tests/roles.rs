@@ -1,5 +1,7 @@
 //! Roles, and what an agent may say of itself.
 
+use tritmark_proto::wire::artefacts_client::ArtefactsClient;
+
 use super::*;
 
 #[tokio::test]
@@ -97,6 +99,7 @@ async fn an_agent_cannot_speak_for_anothers_attempt() {
             plan_toml: plan.into(),
             plan_name: "p".into(),
             base_dir: "/".into(),
+            ..wire::SubmitPlanRequest::default()
         })
         .await
         .unwrap();
@@ -188,5 +191,34 @@ async fn what_changes_something_is_in_the_audit_log() {
         log.iter()
             .all(|entry| !token.contains(&entry.detail) || entry.detail.is_empty())
     );
+    fleet.close().await;
+}
+
+#[tokio::test]
+async fn files_go_from_submitters_to_agents_and_no_other_way() {
+    let fleet = Fleet::open(roomy()).await;
+    // This coordinator has no place for files, as whoever passes the guard is told.
+    let (no, yes) = (Code::PermissionDenied, Code::FailedPrecondition);
+    for (role, fetch, missing, upload) in [
+        (Role::Agent, yes, no, no),
+        (Role::Viewer, no, no, no),
+        (Role::Submitter, no, yes, yes),
+        (Role::Admin, no, yes, yes),
+    ] {
+        let card = fleet.card(role, 3).await;
+        let mut client = ArtefactsClient::new(fleet.channel(Some(&card)).await);
+        let request = wire::FetchRequest {
+            hash: vec![0; 32],
+            offset: 0,
+        };
+        let said = client.fetch(request).await.map(|_| ()).unwrap_err();
+        assert_eq!(said.code(), fetch, "{role}: {said}");
+        let request = wire::MissingRequest { hashes: Vec::new() };
+        let said = client.missing(request).await.map(|_| ()).unwrap_err();
+        assert_eq!(said.code(), missing, "{role}: {said}");
+        let pieces = tokio_stream::iter([wire::UploadPiece::default()]);
+        let said = client.upload(pieces).await.map(|_| ()).unwrap_err();
+        assert_eq!(said.code(), upload, "{role}: {said}");
+    }
     fleet.close().await;
 }

@@ -135,7 +135,8 @@ async fn claim(
     let taken = sqlx::query(
         "WITH free AS (SELECT jobs.run, jobs.job FROM jobs \
          JOIN UNNEST($1::uuid[], $2::bigint[]) AS wanted(run, job) USING (run, job) \
-         WHERE state = 'queued' ORDER BY run, job FOR NO KEY UPDATE OF jobs SKIP LOCKED) \
+         WHERE state = 'queued' AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = jobs.run \
+         AND paused_unix_ns IS NOT NULL) ORDER BY run, job FOR NO KEY UPDATE OF jobs SKIP LOCKED) \
          UPDATE jobs SET state = 'running' FROM free \
          WHERE jobs.run = free.run AND jobs.job = free.job RETURNING jobs.run, jobs.job",
     )

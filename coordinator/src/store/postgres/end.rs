@@ -168,7 +168,7 @@ async fn write(
 }
 
 /// Marks runs as ended, at the times given, of whose jobs none has anything to come.
-async fn end_runs_if_done(
+pub(super) async fn end_runs_if_done(
     tx: &mut Transaction<'static, Postgres>,
     runs: &BTreeMap<RunId, i64>,
 ) -> Result<(), StoreError> {

@@ -1,50 +1,49 @@
 //! Stores of every version are opened by this one.
 
-use sqlx::{AssertSqlSafe, PgPool, SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{
+    AssertSqlSafe, PgPool, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
 use tritmark_proto::record::RecordBody;
 
 use super::*;
 use crate::store::migrations;
 
-/// What each version's store was filled with, as it was then; files are added and never changed.
-const SQLITE: [&str; 2] = [
+/// What each version's store was filled with beside what was there, as it was then; files are added
+/// and never changed.
+const SQLITE: [&str; 3] = [
     include_str!("../../../tests/data/stores/sqlite_v1.sql"),
-    concat!(
-        include_str!("../../../tests/data/stores/sqlite_v1.sql"),
-        include_str!("../../../tests/data/stores/sqlite_v2.sql")
-    ),
+    include_str!("../../../tests/data/stores/sqlite_v2.sql"),
+    include_str!("../../../tests/data/stores/sqlite_v3.sql"),
 ];
-const POSTGRES: [&str; 2] = [
+const POSTGRES: [&str; 3] = [
     include_str!("../../../tests/data/stores/postgres_v1.sql"),
-    concat!(
-        include_str!("../../../tests/data/stores/postgres_v1.sql"),
-        include_str!("../../../tests/data/stores/postgres_v2.sql")
-    ),
+    include_str!("../../../tests/data/stores/postgres_v2.sql"),
+    include_str!("../../../tests/data/stores/postgres_v3.sql"),
 ];
 
-/// Makes a store of an earlier version.
+/// Makes a store of an earlier version, which went through those before it.
 async fn make(bed: &Bed, version: usize) {
-    let target = i64::try_from(version).unwrap();
     match bed.location() {
         Location::Sqlite(path) => {
             let options = SqliteConnectOptions::new()
                 .filename(path)
                 .create_if_missing(true);
-            let pool = SqlitePool::connect_with(options).await.unwrap();
-            migrations::sqlite().run_to(target, &pool).await.unwrap();
-            sqlx::raw_sql(SQLITE[version - 1])
-                .execute(&pool)
-                .await
-                .unwrap();
+            // One connection: another would not see at once that a table has become wider.
+            let pool = SqlitePoolOptions::new().max_connections(1);
+            let pool = pool.connect_with(options).await.unwrap();
+            for (target, rows) in (1..).zip(&SQLITE[..version]) {
+                migrations::sqlite().run_to(target, &pool).await.unwrap();
+                sqlx::raw_sql(*rows).execute(&pool).await.unwrap();
+            }
             pool.close().await;
         }
         Location::Postgres(url) => {
             let pool = PgPool::connect(&url).await.unwrap();
-            migrations::postgres().run_to(target, &pool).await.unwrap();
-            sqlx::raw_sql(POSTGRES[version - 1])
-                .execute(&pool)
-                .await
-                .unwrap();
+            for (target, rows) in (1..).zip(&POSTGRES[..version]) {
+                migrations::postgres().run_to(target, &pool).await.unwrap();
+                sqlx::raw_sql(*rows).execute(&pool).await.unwrap();
+            }
             pool.close().await;
         }
     }
@@ -130,6 +129,48 @@ async fn check_all(store: &dyn Store) {
     assert_eq!(appended.stored_below, 3);
 }
 
+/// Reads what version 3 has added, and that what is older is as if nobody had said anything.
+async fn check_scheduling(store: &dyn Store, is_there: bool) {
+    let runs = store.runs().await.unwrap();
+    let agent = store.agents().await.unwrap().swap_remove(0);
+    let calibrations = store.calibrations(&agent.machine.id, 10).await.unwrap();
+    if !is_there {
+        assert_eq!(
+            (
+                runs[0].priority,
+                runs[0].expires_unix_ns,
+                runs[0].paused_unix_ns
+            ),
+            (0, None, None)
+        );
+        assert_eq!((agent.quarantine, agent.drain_unix_ns), (None, None));
+        assert_eq!(calibrations, []);
+        return;
+    }
+    let other = &runs[1];
+    assert_eq!(
+        (other.priority, other.expires_unix_ns, other.paused_unix_ns),
+        (-5, Some(2_500), Some(2_200))
+    );
+    let jobs = store.jobs(other.id).await.unwrap();
+    assert_eq!(jobs[0].failure, Some(expiry()));
+    assert!(jobs[0].is_expired());
+    assert_eq!(store.job_counts(other.id).await.unwrap().expired, 1);
+    assert_eq!(
+        agent.quarantine,
+        Some(Quarantine {
+            since_unix_ns: 2_700,
+            reason: "int8 peak is low".to_owned(),
+        })
+    );
+    assert_eq!(agent.drain_unix_ns, Some(2_600));
+    let [calibration] = &calibrations[..] else {
+        panic!("{calibrations:?}");
+    };
+    assert!(calibration.counts && calibration.boot_id == "a-boot");
+    assert_eq!(calibration.calibration.threads, 4);
+}
+
 on_both! {
 async fn stores_of_every_version_are_gone_on_with(bed: &Bed) {
     let (is_sqlite, n_versions) = match bed {
@@ -149,6 +190,7 @@ async fn stores_of_every_version_are_gone_on_with(bed: &Bed) {
         let signatures = store.signatures(run).await.unwrap();
         let signed = vec![(0, 1, vec![1, 2])];
         assert_eq!(signatures, if version < 2 { Vec::new() } else { signed });
+        check_scheduling(&*store, version >= 3).await;
     }
 }
 
@@ -176,14 +218,16 @@ fn what_was_released_is_not_changed() {
         released(&migrations::sqlite()),
         [
             (1, "fd8eaa36fd248adb".to_owned()),
-            (2, "82875bc291201730".to_owned())
+            (2, "82875bc291201730".to_owned()),
+            (3, "0dd56ae88dd15c52".to_owned())
         ]
     );
     assert_eq!(
         released(&migrations::postgres()),
         [
             (1, "e7fb18c98fd96fff".to_owned()),
-            (2, "0259ac0edce55e0b".to_owned())
+            (2, "0259ac0edce55e0b".to_owned()),
+            (3, "3af6f50283f7fc13".to_owned())
         ]
     );
 }

@@ -128,8 +128,10 @@ impl Isa for Neon {
         lanes: &mut [f32],
     ) {
         dense::tile::<_, 4, R, T>(
-            // SAFETY: `self` can only come from `detect`.
-            unsafe { quad::load_four(&[0.0; 4]) },
+            first.then(|| {
+                // SAFETY: `self` can only come from `detect`.
+                unsafe { quad::load_four(&[0.0; 4]) }
+            }),
             |values| {
                 // SAFETY: `self` can only come from `detect`.
                 unsafe { quad::load_four(values) }
@@ -144,7 +146,6 @@ impl Isa for Neon {
             },
             rows,
             tokens,
-            first,
             lanes,
         );
     }

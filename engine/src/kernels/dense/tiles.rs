@@ -322,16 +322,15 @@ impl Panel<'_> {
 }
 
 /// Adds the products of `R` rows with `T` tokens to their lanes, `(part, R, T, lanes of the part)`,
-/// or to zeros: an [`Isa::tile`] over registers of `PART` lanes.
+/// or to what they `begin` with: an [`Isa::tile`] over registers of `PART` lanes.
 #[inline(always)]
 pub(in super::super) fn tile<V: Copy, const PART: usize, const R: usize, const T: usize>(
-    zero: V,
+    begin: Option<V>,
     load: impl Fn(&[f32; PART]) -> V,
     store: impl Fn(V, &mut [f32; PART]),
     mul_add: impl Fn(V, V, V) -> V,
     w: &[f32],
     x: &[f32],
-    first: bool,
     lanes: &mut [f32],
 ) {
     let parts = LANES / PART;
@@ -341,8 +340,8 @@ pub(in super::super) fn tile<V: Copy, const PART: usize, const R: usize, const T
     let w_parts = w.chunks_exact(w.len() / parts);
     let x_parts = x.chunks_exact(x.len() / parts);
     for ((w, x), lanes) in w_parts.zip(x_parts).zip(lanes.chunks_exact_mut(R * T)) {
-        let mut sums = [[zero; T]; R];
-        if !first {
+        let mut sums = [[begin.unwrap_or_else(|| load(&lanes[0])); T]; R];
+        if begin.is_none() {
             for r in 0..R {
                 for t in 0..T {
                     sums[r][t] = load(&lanes[r * T + t]);
@@ -350,7 +349,7 @@ pub(in super::super) fn tile<V: Copy, const PART: usize, const R: usize, const T
             }
         }
         for (w, x) in w.chunks_exact(R).zip(x.chunks_exact(T)) {
-            let mut tokens = [zero; T];
+            let mut tokens = [sums[0][0]; T];
             for t in 0..T {
                 tokens[t] = load(&x[t]);
             }

@@ -241,13 +241,12 @@ impl Isa for Avx512Vnni {
         lanes: &mut [f32],
     ) {
         dense::tile::<_, LANES, R, T>(
-            self.zero(),
+            first.then(|| self.zero()),
             |values| self.load(values),
             |sums, values| self.store(sums, values),
             |a, b, c| self.mul_add(a, b, c),
             rows,
             tokens,
-            first,
             lanes,
         );
     }

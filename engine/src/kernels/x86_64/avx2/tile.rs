@@ -120,10 +120,11 @@ pub(super) fn fold(lanes: &[f32], token: usize) -> [f32; ROWS] {
     let (low, high) = lanes.split_at(ROWS * TOKENS * PART);
     let row = |row: usize| {
         let at = (row * TOKENS + token) * PART;
-        // SAFETY: 8 floats of the tile's, by the assertion.
-        let low = unsafe { _mm256_loadu_ps(low.as_ptr().add(at)) };
-        // SAFETY: as above.
-        let high = unsafe { _mm256_loadu_ps(high.as_ptr().add(at)) };
+        let (low, high) = (&low[at..][..PART], &high[at..][..PART]);
+        // SAFETY: `low` is 8 readable floats, and loadu asks no alignment.
+        let low = unsafe { _mm256_loadu_ps(low.as_ptr()) };
+        // SAFETY: `high` is 8 readable floats, and loadu asks no alignment.
+        let high = unsafe { _mm256_loadu_ps(high.as_ptr()) };
         (low, high)
     };
     fold_four([row(0), row(1), row(2), row(3)])
