@@ -35,7 +35,7 @@ pub(crate) fn fake_worker() -> WorkerCommand {
         "{} is missing: run `cargo build --examples -p tritmark-agent`",
         program.display()
     );
-    launched(program, Vec::new())
+    launched(program, vec!["worker".into()])
 }
 
 /// Returns what a worker said itself: an emulator adds a line of its own where a signal ends it.
