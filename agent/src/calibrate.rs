@@ -26,29 +26,7 @@ pub(crate) async fn calibrate(
     memory_bytes: u64,
 ) -> wire::Calibration {
     match measure(command, &lock, memory_bytes).await {
-        Ok(Calibration {
-            kernel,
-            threads,
-            memory_read_bytes_per_s,
-            int8_ops_per_s,
-            noise,
-            aa_ratio,
-            aa_low,
-            aa_high,
-            aa_pairs,
-        }) => wire::Calibration {
-            number,
-            failure: String::new(),
-            kernel,
-            threads,
-            memory_read_bytes_per_s,
-            int8_ops_per_s,
-            noise,
-            aa_ratio,
-            aa_low,
-            aa_high,
-            aa_pairs,
-        },
+        Ok(calibration) => calibration.into_answer(number),
         Err(failure) => {
             tracing::warn!(failure, "the calibration failed");
             wire::Calibration {

@@ -127,7 +127,6 @@ impl ControlService {
         }
         let invalid = |error: crate::plan::PlanError| Status::invalid_argument(error.to_string());
         let plan = Plan::parse(&plan_toml, &plan_name, Path::new(&base_dir)).map_err(invalid)?;
-        let plan = self.with_files(plan, registered).await?;
         let priority = priority.unwrap_or(plan.priority());
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
             return Err(Status::invalid_argument(format!(
@@ -142,6 +141,8 @@ impl ControlService {
                 Status::invalid_argument(format!("field `expires`: {error}"))
             })?)
         };
+        // Last of what needs the submission alone: files may have to be read whole.
+        let plan = self.with_files(plan, registered).await?;
         let agents: Vec<KnownAgent> = self
             .ask(|reply| Command::Agents { reply })
             .await?

@@ -2,8 +2,9 @@
 //!
 //! A calibration is held to the machine's own earlier ones, never to another machine's.
 
-use serde::{Deserialize, Serialize};
-use tritmark_proto::{machine::Machine, wire};
+use tritmark_proto::machine::Machine;
+
+pub use tritmark_proto::calibration::Calibration;
 
 #[cfg(test)]
 mod tests;
@@ -32,82 +33,6 @@ impl Default for Limits {
             noise_times: 3.0,
             aa: 0.02,
         }
-    }
-}
-
-/// What a machine could do when it was asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// What it was measured with.
-    pub kernel: String,
-    /// As many.
-    pub threads: u32,
-    /// Read bandwidth of memory.
-    pub memory_read_bytes_per_s: f64,
-    /// Multiply-adds of int8 values out of registers.
-    pub int8_ops_per_s: f64,
-    /// How much longer than their median the slowest tenth of equal stretches of work took, as a share.
-    pub noise: f64,
-    /// Ratio of the times of two interleaved series of the same work.
-    pub aa_ratio: f64,
-    /// Lower end of its 99 % interval.
-    pub aa_low: f64,
-    /// Upper end.
-    pub aa_high: f64,
-    /// Pairs it rests on.
-    pub aa_pairs: u32,
-}
-
-impl Calibration {
-    /// Reads what an agent says.
-    ///
-    /// # Errors
-    /// Says why it measured nothing, or what makes no sense.
-    pub fn read(said: wire::Calibration) -> Result<Self, String> {
-        let wire::Calibration {
-            number: _,
-            failure,
-            kernel,
-            threads,
-            memory_read_bytes_per_s,
-            int8_ops_per_s,
-            noise,
-            aa_ratio,
-            aa_low,
-            aa_high,
-            aa_pairs,
-        } = said;
-        if !failure.is_empty() {
-            return Err(failure);
-        }
-        let positive = [
-            ("memory_read_bytes_per_s", memory_read_bytes_per_s),
-            ("int8_ops_per_s", int8_ops_per_s),
-            ("aa_ratio", aa_ratio),
-            ("aa_low", aa_low),
-            ("aa_high", aa_high),
-        ];
-        for (name, value) in positive {
-            if !value.is_finite() || value <= 0.0 {
-                return Err(format!("{name} {value} makes no sense"));
-            }
-        }
-        if !noise.is_finite() || noise < 0.0 || !(aa_low..=aa_high).contains(&aa_ratio) {
-            return Err(format!(
-                "noise {noise} or the interval {aa_low} to {aa_high} around {aa_ratio} makes no sense"
-            ));
-        }
-        Ok(Self {
-            kernel,
-            threads,
-            memory_read_bytes_per_s,
-            int8_ops_per_s,
-            noise,
-            aa_ratio,
-            aa_low,
-            aa_high,
-            aa_pairs,
-        })
     }
 }
 

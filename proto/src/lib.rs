@@ -6,6 +6,7 @@
 
 pub mod artefact;
 pub mod bundle;
+pub mod calibration;
 mod convert;
 pub mod evidence;
 pub mod identity;

@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use tritmark_engine::{
     engine::{EngineError, EngineOptions},
     probe::Probe,
 };
+
+pub use tritmark_proto::calibration::Calibration;
 
 use crate::chain;
 
@@ -36,29 +37,6 @@ const STRETCHES: usize = 200;
 const PAIRS: usize = 60;
 /// 99.5 % quantile of Student's t with `PAIRS` - 1 degrees of freedom.
 const T_99: f64 = 2.6618;
-
-/// What was measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// The kernel that read and multiplied.
-    pub kernel: String,
-    /// Its threads: one a CPU.
-    pub threads: u32,
-    /// Bytes a second, the best of several readings.
-    pub memory_read_bytes_per_s: f64,
-    /// Multiply-adds a second, out of registers, the best of many stretches.
-    pub int8_ops_per_s: f64,
-    /// The 90th percentile of the stretches' times over their median, less one.
-    pub noise: f64,
-    /// Geometric mean of the ratios of two interleaved series of the same stretches.
-    pub aa_ratio: f64,
-    /// Lower end of its 99 % interval.
-    pub aa_low: f64,
-    /// Upper end.
-    pub aa_high: f64,
-    /// Pairs it rests on.
-    pub aa_pairs: u32,
-}
 
 /// Measures this machine with one thread a CPU; `memory_bytes` is what it has.
 pub fn calibrate(memory_bytes: u64) -> Result<Calibration, EngineError> {

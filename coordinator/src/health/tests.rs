@@ -1,3 +1,5 @@
+use tritmark_proto::wire;
+
 use super::*;
 use crate::testing::machine;
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::float::LANES;
+use super::{dense, float::LANES};
 
 /// Operations on 16 float lanes. A value of the type proves that the CPU has the ISA.
 pub(super) trait Isa: Copy {
@@ -56,7 +56,10 @@ pub(super) trait Isa: Copy {
         lanes: &mut [f32],
     );
     /// Folds the lanes of a tile, each as [`fold`](Isa::fold) does; returns `(T, R)`.
-    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T];
+    #[inline(always)]
+    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T] {
+        dense::fold_tile(self, lanes)
+    }
     /// Asks for the cache line `offset` bytes behind the start of `bytes`; it need not be readable.
     fn prefetch(self, bytes: &[u8], offset: usize);
     /// As [`prefetch`](Isa::prefetch), but not into L1: for what is read after other work.

@@ -151,11 +151,6 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T] {
-        dense::fold_tile(self, lanes)
-    }
-
-    #[inline(always)]
     fn prefetch(self, bytes: &[u8], offset: usize) {
         prefetch(bytes.as_ptr().wrapping_add(offset));
     }

@@ -177,7 +177,7 @@ fn scatter<I: Isa, const N: usize>(
     }
 }
 
-/// Folds the lanes of a tile, `(part, R, T, lanes of the part)`: an [`Isa::fold_tile`] one by one.
+/// Folds the lanes of a tile, `(part, R, T, lanes of the part)`, one by one; returns `(T, R)`.
 #[inline(always)]
 pub(in super::super) fn fold_tile<I: Isa, const R: usize, const T: usize>(
     isa: I,

@@ -252,11 +252,6 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn fold_tile<const R: usize, const T: usize>(self, lanes: &[f32]) -> [[f32; R]; T] {
-        dense::fold_tile(self, lanes)
-    }
-
-    #[inline(always)]
     fn prefetch(self, bytes: &[u8], offset: usize) {
         // SAFETY: `self` can only come from `detect`.
         unsafe { prefetch(bytes.as_ptr().wrapping_add(offset)) }
