@@ -158,6 +158,36 @@ fn a_synthetic_model_is_made_and_can_be_looked_into() {
     assert_eq!(json["config"]["hidden_size"], 768);
     assert_eq!(json["linear_format"], "i2_s");
 
+    // A vocabulary of other size than the shape's.
+    let mute = [
+        "model",
+        "synth",
+        "--shape",
+        "125m",
+        "--vocabulary",
+        &path,
+        "-o",
+        &path,
+    ];
+    let said = lab.run(mute).expect(2);
+    assert!(
+        said.stderr.contains("tokenizer.ggml.tokens"),
+        "{}",
+        said.stderr
+    );
+    let none = [
+        "model",
+        "synth",
+        "--shape",
+        "125m",
+        "--vocabulary",
+        "none.gguf",
+        "-o",
+        &path,
+    ];
+    let said = lab.run(none).expect(2);
+    assert!(said.stderr.contains("none.gguf"), "{}", said.stderr);
+
     let refused = ["model", "synth", "--shape", "9t", "-o", &path];
     let said = lab.run(refused).expect(2);
     assert!(said.stderr.contains("2b4t"), "{}", said.stderr);

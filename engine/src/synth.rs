@@ -159,6 +159,19 @@ pub enum SynthError {
         #[source]
         source: GgufError,
     },
+    /// A vocabulary that the shape's embedding does not fit.
+    #[error(
+        "the vocabulary has {} tokens in `tokenizer.ggml.tokens`, shape `{shape}` has {rows}",
+        n_tokens.map_or("no".to_owned(), |n| n.to_string())
+    )]
+    Vocabulary {
+        /// Shape.
+        shape: String,
+        /// Rows of its embedding.
+        rows: usize,
+        /// Tokens of the vocabulary, if there is a list of them.
+        n_tokens: Option<usize>,
+    },
     /// The file system said no.
     #[error("cannot write {}", path.display())]
     Write {
@@ -172,7 +185,7 @@ pub enum SynthError {
 
 /// Returns the size of the file that [`write()`] makes, bytes.
 pub fn file_bytes(shape: &Shape, format: Format) -> Result<u64, SynthError> {
-    let layout = layout(shape, format, 0)?;
+    let layout = layout(shape, format, metadata(shape, format, 0))?;
     let mut counter = Counter(0);
     layout
         .begin(&mut counter)
@@ -190,9 +203,52 @@ pub fn write(
     format: Format,
     seed: u64,
     path: &Path,
+    progress: impl FnMut(u64, u64),
+) -> Result<(), SynthError> {
+    let metadata = metadata(shape, format, seed);
+    write_under(metadata, shape, format, seed, path, progress)
+}
+
+/// As [`write()`], with the `tokenizer.*` keys of another GGUF file, so that the model can be asked
+/// questions: what it answers means nothing, how long it takes does.
+///
+/// # Errors
+/// [`SynthError::Vocabulary`] unless there are as many tokens as the shape's embedding has rows.
+pub fn write_with_vocabulary(
+    shape: &Shape,
+    format: Format,
+    seed: u64,
+    vocabulary: &Metadata,
+    path: &Path,
+    progress: impl FnMut(u64, u64),
+) -> Result<(), SynthError> {
+    let tokens = vocabulary.strings("tokenizer.ggml.tokens");
+    let n_tokens = tokens.ok().flatten().map(<[String]>::len);
+    if n_tokens != Some(shape.vocab_size) {
+        return Err(SynthError::Vocabulary {
+            shape: shape.name.to_owned(),
+            rows: shape.vocab_size,
+            n_tokens,
+        });
+    }
+    let mut metadata = metadata(shape, format, seed);
+    for (key, value) in vocabulary.iter() {
+        if key.starts_with("tokenizer.") {
+            metadata.set(key, value.clone());
+        }
+    }
+    write_under(metadata, shape, format, seed, path, progress)
+}
+
+fn write_under(
+    metadata: Metadata,
+    shape: &Shape,
+    format: Format,
+    seed: u64,
+    path: &Path,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(), SynthError> {
-    let layout = layout(shape, format, seed)?;
+    let layout = layout(shape, format, metadata)?;
     write_whole(path, |file| {
         write_tensors(&layout, shape, seed, file, &mut progress)
     })
@@ -237,9 +293,9 @@ impl Write for &mut Counter {
     }
 }
 
-/// Names, shapes and keys as in the official 2B4T file, without a vocabulary.
-fn layout(shape: &Shape, format: Format, seed: u64) -> Result<Layout, SynthError> {
-    let mut layout = Layout::new(metadata(shape, format, seed));
+/// Names and shapes as in the official 2B4T file.
+fn layout(shape: &Shape, format: Format, metadata: Metadata) -> Result<Layout, SynthError> {
+    let mut layout = Layout::new(metadata);
     let (hidden, ffn) = (shape.hidden_size as u64, shape.ffn_size as u64);
     let q_size = (shape.n_heads * shape.head_dim) as u64;
     let kv_size = (shape.n_kv_heads * shape.head_dim) as u64;
@@ -282,6 +338,7 @@ fn layout(shape: &Shape, format: Format, seed: u64) -> Result<Layout, SynthError
     Ok(layout)
 }
 
+/// Keys as in the official 2B4T file, without a vocabulary.
 fn metadata(shape: &Shape, format: Format, seed: u64) -> Metadata {
     let arch = if format.is_ternary() {
         "bitnet-b1.58"

@@ -52,6 +52,9 @@ pub(crate) enum ModelCommand {
         /// Seed of the weights.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// A GGUF file whose vocabulary it shall have, for suites that ask questions.
+        #[arg(long, value_name = "FILE.gguf")]
+        vocabulary: Option<PathBuf>,
         /// The GGUF file to write.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,

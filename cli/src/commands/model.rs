@@ -28,8 +28,9 @@ pub(crate) fn exec(args: Model) -> Outcome {
             shape,
             format,
             seed,
+            vocabulary,
             output,
-        } => synth::exec(&shape, &format, seed, &output),
+        } => synth::exec(&shape, &format, seed, vocabulary.as_deref(), &output),
     }
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, env, fs};
 
 use super::*;
 use crate::{
+    format::gguf::{Array, Gguf},
     load::{LoadOptions, LoadedModel, VocabSource, load},
     weights::{Matrix, TernaryScale},
 };
@@ -218,4 +219,55 @@ fn the_2b4t_shape_is_written_in_seconds() {
             format.name()
         );
     }
+}
+
+#[test]
+fn a_vocabulary_is_taken_from_another_file_if_it_fits() {
+    let strings = |strings: Vec<String>| Value::Array(Array::String(strings));
+    let vocabulary = |n_tokens: usize| {
+        let mut metadata = Metadata::default();
+        metadata.set("general.name", Value::String("another".into()));
+        metadata.set("tokenizer.ggml.model", Value::String("gpt2".into()));
+        metadata.set("tokenizer.ggml.pre", Value::String("llama-bpe".into()));
+        let tokens = (0..n_tokens).map(|n| format!("t{n}")).collect();
+        metadata.set("tokenizer.ggml.tokens", strings(tokens));
+        metadata.set("tokenizer.ggml.merges", strings(Vec::new()));
+        metadata.set("tokenizer.ggml.eos_token_id", Value::U32(9));
+        metadata
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spoken.gguf");
+    let make = |metadata| write_with_vocabulary(&TINY, Format::I2S, 7, &metadata, &path, |_, _| {});
+    let without = vocabulary(TINY.vocab_size - 1);
+    let said = make(without).unwrap_err().to_string();
+    assert!(said.contains("299") && said.contains("300"), "{said}");
+    let said = make(Metadata::default()).unwrap_err().to_string();
+    assert!(said.contains("has no tokens"), "{said}");
+    assert!(!path.exists());
+
+    make(vocabulary(TINY.vocab_size)).unwrap();
+    let model = load(&path, &LoadOptions::default()).unwrap();
+    let VocabSource::Gguf(vocab) = &model.vocab else {
+        panic!("a vocabulary: {:?}", model.vocab);
+    };
+    assert_eq!(vocab.tokens[299], "t299");
+    assert_eq!(vocab.eos_id, Some(9));
+    let mute = folder.path().join("mute.gguf");
+    write(&TINY, Format::I2S, 7, &mute, |_, _| {}).unwrap();
+    let [spoken, mute] = [path, mute].map(|path| fs::read(path).unwrap());
+    let tensors = |bytes: &[u8]| Gguf::parse(bytes).unwrap().tensors.len();
+    assert_eq!(tensors(&spoken), tensors(&mute));
+    let name = |bytes: &[u8]| {
+        Gguf::parse(bytes)
+            .unwrap()
+            .metadata
+            .get("general.name")
+            .cloned()
+    };
+    assert_eq!(name(&spoken), name(&mute));
+    let weights = |bytes: &[u8]| {
+        let offset = Gguf::parse(bytes).unwrap().data_offset as usize;
+        bytes[offset..].to_vec()
+    };
+    assert_eq!(weights(&spoken), weights(&mute));
 }

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use tritmark_engine::synth::{self, Format};
+use tritmark_engine::{
+    format::gguf::Gguf,
+    mmap,
+    synth::{self, Format},
+};
 
 use crate::{
     exit::{Exit, Fault, OrExit as _, Outcome},
@@ -11,7 +15,13 @@ use crate::{
 
 use super::bar_of_bytes;
 
-pub(super) fn exec(shape: &str, format: &str, seed: u64, output: &Path) -> Outcome {
+pub(super) fn exec(
+    shape: &str,
+    format: &str,
+    seed: u64,
+    vocabulary: Option<&Path>,
+    output: &Path,
+) -> Outcome {
     let known = synth::shape(shape).ok_or_else(|| {
         let names: Vec<_> = synth::shapes().iter().map(|shape| shape.name).collect();
         Fault::usage(format!(
@@ -26,11 +36,18 @@ pub(super) fn exec(shape: &str, format: &str, seed: u64, output: &Path) -> Outco
             names.join(", ")
         ))
     })?;
+    let vocabulary = vocabulary.map(read).transpose()?;
     let bar = bar_of_bytes();
-    synth::write(known, format, seed, output, |done, total| {
+    let progress = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    })
+    };
+    match vocabulary {
+        None => synth::write(known, format, seed, output, progress),
+        Some(gguf) => {
+            synth::write_with_vocabulary(known, format, seed, &gguf.metadata, output, progress)
+        }
+    }
     .or_exit(Exit::Usage, || format!("cannot make {}", output.display()))?;
     bar.finish_and_clear();
     let size = std::fs::metadata(output)
@@ -40,4 +57,11 @@ pub(super) fn exec(shape: &str, format: &str, seed: u64, output: &Path) -> Outco
         .len();
     out::line(&format!("{} {}", output.display(), out::bytes(size)))?;
     Ok(Exit::Pass)
+}
+
+/// Reads what a GGUF file says of itself.
+fn read(path: &Path) -> Result<Gguf, Fault> {
+    let cannot = || format!("cannot read {}", path.display());
+    let map = mmap::map(path).or_exit(Exit::Usage, cannot)?;
+    Gguf::parse(&map).or_exit(Exit::Usage, cannot)
 }
