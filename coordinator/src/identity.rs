@@ -12,6 +12,8 @@ mod authority;
 mod certificate;
 mod files;
 mod office;
+mod postgres;
+mod rows;
 mod service;
 mod sqlite;
 mod store;
@@ -21,6 +23,7 @@ mod tests;
 pub use authority::{Authority, CertificateRequest, Issued, Validity};
 pub use certificate::Identity;
 pub use office::{Enrollment, NewToken, Office, Policy};
+pub use postgres::PostgresIdentities;
 pub(crate) use service::{EnrollmentService, IdentitiesService};
 pub use sqlite::SqliteIdentities;
 pub use store::{AuditEntry, AuditEvent, IdentityStore, Issue, StoredIdentity, StoredToken};
@@ -110,10 +113,10 @@ pub enum IdentityError {
         source: sqlx::Error,
     },
     /// The tables cannot be made.
-    #[error("cannot bring {} to this version's tables", path.display())]
+    #[error("cannot bring {place} to this version's tables")]
     Migrate {
-        /// The file.
-        path: PathBuf,
+        /// The file or data base.
+        place: String,
         /// Why.
         #[source]
         source: sqlx::migrate::MigrateError,

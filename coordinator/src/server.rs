@@ -196,7 +196,10 @@ impl Coordinator {
             None => (None, None),
         };
         let office = match &config.identity {
-            Some(folder) => Some(Arc::new(Office::open(folder).await?)),
+            Some(folder) => {
+                let shared = config.store.shared();
+                Some(Arc::new(Office::open(folder, shared).await?))
+            }
             None => None,
         };
         let store = store::open(&config.store).await?;

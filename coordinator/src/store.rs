@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use crate::health::Calibration;
 
-mod location;
+pub(crate) mod location;
 pub(crate) mod migrations;
 mod postgres;
-mod rows;
+pub(crate) mod rows;
 mod sqlite;
 #[cfg(test)]
 mod tests;

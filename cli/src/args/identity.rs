@@ -19,6 +19,15 @@ pub(crate) struct CoordinatorState {
         value_name = "DIR"
     )]
     pub(crate) state: PathBuf,
+    /// The coordinator's store, where it is a PostgreSQL data base: then the identities are in it too,
+    /// and the folder has the authority alone.
+    #[arg(
+        long,
+        env = "TRITMARK_STORE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(crate) store: Option<String>,
 }
 
 /// `tritmark coordinator init`.

@@ -84,7 +84,7 @@ fn artefacts(
 }
 
 /// Returns where the store is: where somebody says, else in the folder.
-fn store_at(state: &Path, store: Option<&str>) -> Result<Location, Fault> {
+pub(super) fn store_at(state: &Path, store: Option<&str>) -> Result<Location, Fault> {
     if let Some(store) = store {
         // The text itself may hold a password and is not repeated.
         return store

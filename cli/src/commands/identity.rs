@@ -13,8 +13,9 @@ use tritmark_proto::identity::to_hex;
 use crate::{
     args::{
         AgentEnroll, CoordinatorAudit, CoordinatorEnroll, CoordinatorIdentities, CoordinatorInit,
-        CoordinatorRevoke, Login, Redeem,
+        CoordinatorRevoke, CoordinatorState, Login, Redeem,
     },
+    commands::coordinator::store_at,
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -36,7 +37,8 @@ pub(crate) async fn init(args: CoordinatorInit) -> Outcome {
         agent_days,
         client_days,
     };
-    let office = Office::create(&folder, &policy)
+    let store = store_at(&state.state, state.store.as_deref())?;
+    let office = Office::create(&folder, &policy, store.shared())
         .await
         .map_err(|error| refused(error, "cannot make the authority"))?;
     out::line(&to_hex(&office.authority().fingerprint()))?;
@@ -47,15 +49,16 @@ pub(crate) async fn init(args: CoordinatorInit) -> Outcome {
     Ok(Exit::Pass)
 }
 
-async fn open(state: &Path) -> Outcome<Office> {
-    let folder = state.join(FOLDER);
+async fn open(state: &CoordinatorState) -> Outcome<Office> {
+    let folder = state.state.join(FOLDER);
     if !folder.exists() {
         return Err(Fault::usage(format!(
             "there is no authority in {}: `tritmark coordinator init` makes one",
             folder.display()
         )));
     }
-    Office::open(&folder)
+    let store = store_at(&state.state, state.store.as_deref())?;
+    Office::open(&folder, store.shared())
         .await
         .map_err(|error| refused(error, "cannot use the authority"))
 }
@@ -69,7 +72,7 @@ pub(crate) async fn enroll(args: CoordinatorEnroll) -> Outcome {
         expires,
         print,
     } = args;
-    let office = open(&state.state).await?;
+    let office = open(&state).await?;
     let new = NewToken {
         role,
         name,
@@ -92,7 +95,7 @@ pub(crate) async fn enroll(args: CoordinatorEnroll) -> Outcome {
 
 pub(crate) async fn revoke(args: CoordinatorRevoke) -> Outcome {
     let CoordinatorRevoke { who, reason, state } = args;
-    let office = open(&state.state).await?;
+    let office = open(&state).await?;
     let serials = office
         .revoke(&who, &reason)
         .await
@@ -114,7 +117,7 @@ async fn audit(office: &Office, what: &str, detail: &str) -> Outcome<()> {
 }
 
 pub(crate) async fn identities(args: CoordinatorIdentities) -> Outcome {
-    let office = open(&args.state.state).await?;
+    let office = open(&args.state).await?;
     let identities = office
         .store()
         .identities()
@@ -175,7 +178,7 @@ fn identity_json(identity: &StoredIdentity) -> serde_json::Value {
 }
 
 pub(crate) async fn audit_log(args: CoordinatorAudit) -> Outcome {
-    let office = open(&args.state.state).await?;
+    let office = open(&args.state).await?;
     let entries = office
         .store()
         .audit_log(args.last)

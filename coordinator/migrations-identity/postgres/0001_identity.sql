@@ -1,19 +1,21 @@
--- As ../sqlite/0001_identity.sql, for PostgreSQL. Redeeming a token locks its row
--- (SELECT … FOR UPDATE) and the name (pg_advisory_xact_lock(hashtext(name))), so that two who
--- enroll at once under one name cannot both succeed.
+-- As ../sqlite/0001_identity.sql, for PostgreSQL, in a schema of its own. Redeeming a token locks the
+-- table of identities against others who redeem, so that two who enroll at once under one name cannot
+-- both succeed.
 
 CREATE TABLE identities (
     serial            text PRIMARY KEY,
     name              text NOT NULL,
     role              text NOT NULL CHECK (role IN ('agent', 'submitter', 'viewer', 'admin')),
-    labels            jsonb NOT NULL,
+    labels            text NOT NULL,
     agent_id          text,
     signing_key       bytea,
     certificate_pem   text NOT NULL,
     not_before_unix_s bigint NOT NULL,
     not_after_unix_s  bigint NOT NULL,
     revoked_unix_s    bigint,
-    revoked_reason    text
+    revoked_reason    text,
+    -- tells the order of those that are valid from the same second on
+    added             bigint GENERATED ALWAYS AS IDENTITY
 );
 CREATE INDEX identities_by_name ON identities (name);
 CREATE INDEX identities_revoked ON identities (not_after_unix_s) WHERE revoked_unix_s IS NOT NULL;
@@ -22,7 +24,7 @@ CREATE TABLE tokens (
     hash            bytea PRIMARY KEY,
     role            text NOT NULL CHECK (role IN ('agent', 'submitter', 'viewer', 'admin')),
     name            text,
-    labels          jsonb NOT NULL,
+    labels          text NOT NULL,
     created_unix_s  bigint NOT NULL,
     expires_unix_s  bigint NOT NULL,
     used_unix_s     bigint,

@@ -10,6 +10,7 @@ use std::{
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tracing::info;
 use tritmark_proto::{
     identity::{Role, SIGNING_PROOF_CONTEXT, Token, is_name},
     wire,
@@ -17,7 +18,7 @@ use tritmark_proto::{
 
 use super::{
     AuditEntry, AuditEvent, Authority, Identity, IdentityError, IdentityStore, Issued,
-    SqliteIdentities, StoredIdentity, StoredToken, Validity,
+    PostgresIdentities, SqliteIdentities, StoredIdentity, StoredToken, Validity,
     authority::{CertificateRequest, first_certificate},
     files, is_agent, now_unix_s, random,
 };
@@ -103,23 +104,37 @@ impl Office {
     ///
     /// # Panics
     /// Never: a policy is numbers and texts.
-    pub async fn create(folder: &Path, policy: &Policy) -> Result<Self, IdentityError> {
+    pub async fn create(
+        folder: &Path,
+        policy: &Policy,
+        shared: Option<&str>,
+    ) -> Result<Self, IdentityError> {
         let authority = Authority::create(folder, policy.ca_days)?;
         let text = toml::to_string(policy).expect("numbers and texts are TOML");
         files::write(&folder.join(POLICY), &text)?;
         let server = authority.issue_server(&policy.names, Validity::days(policy.server_days))?;
         files::write(&folder.join(SERVER), &server)?;
-        Self::open(folder).await
+        Self::open(folder, shared).await
     }
 
-    /// Opens the authority in `folder`.
-    pub async fn open(folder: &Path) -> Result<Self, IdentityError> {
-        let store = SqliteIdentities::open(&folder.join(STORE)).await?;
-        Self::open_with(folder, Arc::new(store))
+    /// Opens the authority in `folder`. Whom it let in is in a file there, or in the PostgreSQL data
+    /// base `shared`, whose other coordinators have a copy of the folder.
+    pub async fn open(folder: &Path, shared: Option<&str>) -> Result<Self, IdentityError> {
+        let file = folder.join(STORE);
+        let store: Arc<dyn IdentityStore> = match shared {
+            None => Arc::new(SqliteIdentities::open(&file).await?),
+            Some(url) => {
+                let store = PostgresIdentities::open(url).await?;
+                if file.exists() && store.identities().await?.is_empty() {
+                    move_to(&store, &file).await?;
+                }
+                Arc::new(store)
+            }
+        };
+        Self::open_with(folder, store)
     }
 
-    /// Opens the authority in `folder` with another store.
-    pub fn open_with(folder: &Path, store: Arc<dyn IdentityStore>) -> Result<Self, IdentityError> {
+    fn open_with(folder: &Path, store: Arc<dyn IdentityStore>) -> Result<Self, IdentityError> {
         let path = folder.join(POLICY);
         let policy =
             toml::from_str(&files::read(&path)?).map_err(|error| IdentityError::Damaged {
@@ -352,6 +367,23 @@ impl Office {
             not_after_unix_s: identity.not_after_unix_s,
         }
     }
+}
+
+/// Takes those over whom the authority knew before its coordinator had a data base: they have their
+/// certificates, and must neither be locked out nor let in again. The file stays as it is.
+async fn move_to(store: &PostgresIdentities, file: &Path) -> Result<(), IdentityError> {
+    let known = SqliteIdentities::open(file).await?.identities().await?;
+    for identity in &known {
+        store.add_renewed(identity).await?;
+    }
+    if !known.is_empty() {
+        info!(
+            n_certificates = known.len(),
+            file = %file.display(),
+            "identities taken over into the data base"
+        );
+    }
+    Ok(())
 }
 
 /// Checks that whoever made the request has the signing key too.

@@ -2,30 +2,22 @@
 //!
 //! Unlike the runs' store it is not locked: commands write to it while a coordinator serves.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use sqlx::{
-    Row as _, SqliteConnection, SqlitePool,
-    sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-    },
+    SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use super::{
-    AuditEntry, AuditEvent, IdentityError, IdentityStore, StoredIdentity, StoredToken, files,
+    AuditEntry, IdentityError, IdentityStore, StoredIdentity, StoredToken, files,
+    rows::{self, COLUMNS, database},
     store::Issue,
 };
 use crate::store::migrations;
 
 /// How long one process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-const COLUMNS: &str = "serial, name, role, labels, agent_id, signing_key, certificate_pem, \
-                       not_before_unix_s, not_after_unix_s, revoked_unix_s";
 
 /// Identities in a SQLite file.
 #[derive(Debug)]
@@ -60,7 +52,7 @@ impl SqliteIdentities {
         .run(&pool)
         .await
         .map_err(|source| IdentityError::Migrate {
-            path: PathBuf::from(path),
+            place: path.display().to_string(),
             source,
         })?;
         Ok(Self { pool })
@@ -85,7 +77,7 @@ impl IdentityStore for SqliteIdentities {
         .bind(hash.as_slice())
         .bind(role.name())
         .bind(name)
-        .bind(json(labels))
+        .bind(rows::json(labels))
         .bind(created_unix_s)
         .bind(expires_unix_s)
         .execute(&self.pool)
@@ -115,14 +107,7 @@ impl IdentityStore for SqliteIdentities {
         .await
         .map_err(failed)?
         .ok_or(IdentityError::TokenUnknown)?;
-        let token = StoredToken {
-            hash,
-            role: get::<String>(&row, "role")?.parse()?,
-            name: get(&row, "name")?,
-            labels: labels(&row)?,
-            created_unix_s: get(&row, "created_unix_s")?,
-            expires_unix_s: get(&row, "expires_unix_s")?,
-        };
+        let token = rows::token(hash, &row)?;
         if token.expires_unix_s <= now_unix_s {
             return Err(IdentityError::TokenExpired);
         }
@@ -167,7 +152,7 @@ impl IdentityStore for SqliteIdentities {
             .await
             .map_err(database("read a certificate"))?
             .as_ref()
-            .map(stored)
+            .map(rows::identity)
             .transpose()
     }
 
@@ -178,7 +163,7 @@ impl IdentityStore for SqliteIdentities {
             .await
             .map_err(database("read certificates"))?
             .iter()
-            .map(stored)
+            .map(rows::identity)
             .collect()
     }
 
@@ -222,17 +207,13 @@ impl IdentityStore for SqliteIdentities {
             what,
             detail,
         } = entry;
-        let refers = match event {
-            AuditEvent::Outcome { call } => Some(call),
-            AuditEvent::Call | AuditEvent::Denied => None,
-        };
         let done = sqlx::query(
             "INSERT INTO audit (at_unix_ns, event, refers, peer, serial, address, what, detail) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(at_unix_ns)
         .bind(event.name())
-        .bind(refers)
+        .bind(event.refers())
         .bind(peer)
         .bind(serial)
         .bind(address)
@@ -254,25 +235,7 @@ impl IdentityStore for SqliteIdentities {
         .await
         .map_err(database("read the audit log"))?
         .iter()
-        .map(|row| {
-            let event = match get::<String>(row, "event")?.as_str() {
-                "call" => AuditEvent::Call,
-                "outcome" => AuditEvent::Outcome {
-                    call: get(row, "refers")?,
-                },
-                _ => AuditEvent::Denied,
-            };
-            let entry = AuditEntry {
-                at_unix_ns: get(row, "at_unix_ns")?,
-                event,
-                peer: get(row, "peer")?,
-                serial: get(row, "serial")?,
-                address: get(row, "address")?,
-                what: get(row, "what")?,
-                detail: get(row, "detail")?,
-            };
-            Ok((get(row, "id")?, entry))
-        })
+        .map(rows::entry)
         .collect::<Result<Vec<_>, IdentityError>>()?;
         entries.reverse();
         Ok(entries)
@@ -303,7 +266,7 @@ async fn insert(
     .bind(serial)
     .bind(name)
     .bind(role.name())
-    .bind(json(labels))
+    .bind(rows::json(labels))
     .bind(agent_id.map(|id| id.to_string()))
     .bind(signing_key.as_ref().map(<[u8; 32]>::as_slice))
     .bind(certificate_pem)
@@ -313,47 +276,4 @@ async fn insert(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn stored(row: &SqliteRow) -> Result<StoredIdentity, IdentityError> {
-    let damaged = |column: &str| IdentityError::Row(format!("column `{column}` makes no sense"));
-    let agent_id: Option<String> = get(row, "agent_id")?;
-    let signing_key: Option<Vec<u8>> = get(row, "signing_key")?;
-    Ok(StoredIdentity {
-        serial: get(row, "serial")?,
-        name: get(row, "name")?,
-        role: get::<String>(row, "role")?.parse()?,
-        labels: labels(row)?,
-        agent_id: agent_id
-            .map(|id| id.parse().map_err(|_| damaged("agent_id")))
-            .transpose()?,
-        signing_key: signing_key
-            .map(|key| key.try_into().map_err(|_| damaged("signing_key")))
-            .transpose()?,
-        certificate_pem: get(row, "certificate_pem")?,
-        not_before_unix_s: get(row, "not_before_unix_s")?,
-        not_after_unix_s: get(row, "not_after_unix_s")?,
-        revoked_unix_s: get(row, "revoked_unix_s")?,
-    })
-}
-
-fn labels(row: &SqliteRow) -> Result<BTreeMap<String, String>, IdentityError> {
-    serde_json::from_str(&get::<String>(row, "labels")?)
-        .map_err(|error| IdentityError::Row(format!("column `labels`: {error}")))
-}
-
-fn json(labels: &BTreeMap<String, String>) -> String {
-    serde_json::to_string(labels).expect("texts are JSON")
-}
-
-fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, IdentityError>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(column)
-        .map_err(database("read the identities' store"))
-}
-
-fn database(operation: &'static str) -> impl Fn(sqlx::Error) -> IdentityError + Copy {
-    move |source| IdentityError::Database { operation, source }
 }

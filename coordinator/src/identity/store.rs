@@ -142,4 +142,12 @@ impl AuditEvent {
             Self::Denied => "denied",
         }
     }
+
+    /// Returns the number of the entry it belongs to.
+    pub const fn refers(self) -> Option<i64> {
+        match self {
+            Self::Outcome { call } => Some(call),
+            Self::Call | Self::Denied => None,
+        }
+    }
 }

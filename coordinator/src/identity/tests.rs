@@ -11,12 +11,14 @@ use tritmark_proto::identity::Claim;
 
 use super::*;
 
+mod stores;
+
 fn policy() -> Policy {
     Policy::new(vec!["fleet.example.org".into(), "10.0.0.7".into()])
 }
 
 async fn office(folder: &TempDir) -> Office {
-    Office::create(&folder.path().join(FOLDER), &policy())
+    Office::create(&folder.path().join(FOLDER), &policy(), None)
         .await
         .unwrap()
 }
@@ -61,7 +63,7 @@ async fn keys_are_for_their_owner_alone() {
     }
     let key = identity.join("ca.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    let refusal = Office::open(&identity).await.unwrap_err();
+    let refusal = Office::open(&identity, None).await.unwrap_err();
     assert!(matches!(refusal, IdentityError::Exposed(_)), "{refusal}");
 }
 
@@ -70,9 +72,11 @@ async fn an_authority_is_not_made_twice() {
     let folder = TempDir::new().unwrap();
     let first = office(&folder).await.authority().fingerprint();
     let identity = folder.path().join(FOLDER);
-    let refusal = Office::create(&identity, &policy()).await.unwrap_err();
+    let refusal = Office::create(&identity, &policy(), None)
+        .await
+        .unwrap_err();
     assert!(matches!(refusal, IdentityError::Exists(_)), "{refusal}");
-    let again = Office::open(&identity).await.unwrap();
+    let again = Office::open(&identity, None).await.unwrap();
     assert_eq!(again.authority().fingerprint(), first);
     assert_eq!(*again.policy(), policy());
 }
@@ -87,13 +91,13 @@ async fn files_that_do_not_belong_together_are_refused() {
         identity.join("ca.key"),
     )
     .unwrap();
-    let refusal = Office::open(&identity).await.unwrap_err();
+    let refusal = Office::open(&identity, None).await.unwrap_err();
     assert!(
         matches!(refusal, IdentityError::Damaged { .. }),
         "{refusal}"
     );
     fs::write(identity.join("policy.toml"), "names = 3").unwrap();
-    let refusal = Office::open(&identity).await.unwrap_err().to_string();
+    let refusal = Office::open(&identity, None).await.unwrap_err().to_string();
     assert!(refusal.contains("policy.toml"), "{refusal}");
 }
 
@@ -149,32 +153,6 @@ async fn the_store_does_not_hold_the_token() {
 }
 
 #[tokio::test]
-async fn two_with_one_name_are_not_let_in_until_the_first_is_revoked() {
-    let folder = TempDir::new().unwrap();
-    let office = office(&folder).await;
-    let mut secrets = Vec::new();
-    for _ in 0..2 {
-        let token = office.create_token(viewer(Duration::from_mins(1))).await;
-        secrets.push(token.unwrap().0.secret);
-    }
-    let enroll = |secret| office.enroll(enrollment(secret, csr(&CertificateParams::default())));
-    let first = enroll(secrets[0]).await.unwrap();
-    let refusal = enroll(secrets[1]).await.unwrap_err();
-    assert!(matches!(refusal, IdentityError::NameTaken(_)), "{refusal}");
-    let revoked = office.revoke(&first.serial, "lost").await.unwrap();
-    assert_eq!(revoked, std::slice::from_ref(&first.serial));
-    // Refused before, it has not used the token up.
-    enroll(secrets[1]).await.unwrap();
-    let refusal = office.revoke(&first.serial, "again").await.unwrap_err();
-    assert!(matches!(refusal, IdentityError::Nobody(_)), "{refusal}");
-    let refusal = office
-        .renew(&first.serial, &csr(&CertificateParams::default()))
-        .await
-        .unwrap_err();
-    assert!(matches!(refusal, IdentityError::Nobody(_)), "{refusal}");
-}
-
-#[tokio::test]
 async fn tokens_have_an_end() {
     let folder = TempDir::new().unwrap();
     let office = office(&folder).await;
@@ -196,23 +174,6 @@ async fn the_server_certificate_is_made_anew_in_its_last_quarter() {
     assert!(office.renew_server_certificate(now + 68 * 86_400).unwrap());
     assert_ne!(read(), first);
     assert_eq!(mode(&office.server_file()), 0o600);
-}
-
-#[tokio::test]
-async fn the_audit_log_is_only_added_to() {
-    let folder = TempDir::new().unwrap();
-    let office = office(&folder).await;
-    office.audit_command("test", "first").await.unwrap();
-    let path = folder.path().join(FOLDER).join("identity.sqlite");
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display()))
-        .await
-        .unwrap();
-    for tamper in ["UPDATE audit SET detail = 'other'", "DELETE FROM audit"] {
-        sqlx::query(tamper).execute(&pool).await.unwrap_err();
-    }
-    let log = office.store().audit_log(10).await.unwrap();
-    assert_eq!(log.len(), 1);
-    assert_eq!(log[0].1.detail, "first");
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Fleet {
         let folder = TempDir::new().unwrap();
         let identity = folder.path().join(crate::identity::FOLDER);
         let policy = Policy::new(vec!["localhost".into(), "127.0.0.1".into()]);
-        Office::create(&identity, &policy).await.unwrap();
+        Office::create(&identity, &policy, None).await.unwrap();
         let mut config = Config::new(folder.path().join("store.sqlite"));
         config.identity = Some(identity);
         config.limits = limits;

@@ -42,6 +42,16 @@ pub async fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
     })
 }
 
+impl Location {
+    /// Returns the URL of a data base that several coordinators may share.
+    pub fn shared(&self) -> Option<&str> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(url) => Some(url),
+        }
+    }
+}
+
 impl FromStr for Location {
     type Err = BadLocation;
 
@@ -90,7 +100,7 @@ impl fmt::Debug for Location {
 }
 
 /// Returns who connects to what, and nothing else of a URL.
-pub(super) fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     // Read as it will be read to connect: then nothing of a password is taken for something else.
     let Ok(options) = url.parse::<PgConnectOptions>() else {
         return "postgres://…".to_owned();

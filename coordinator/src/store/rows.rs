@@ -29,13 +29,14 @@ const JOB_STATES: [JobState; 5] = [
 ];
 
 /// A row of any data base, by its columns.
-pub(super) trait Columns {
+pub(crate) trait Columns {
     fn text(&self, column: &str) -> Result<&str, StoreError>;
     fn text_if_any(&self, column: &str) -> Result<Option<&str>, StoreError>;
     fn number(&self, column: &str) -> Result<i64, StoreError>;
     fn number_if_any(&self, column: &str) -> Result<Option<i64>, StoreError>;
     fn flag(&self, column: &str) -> Result<bool, StoreError>;
     fn bytes(&self, column: &str) -> Result<&[u8], StoreError>;
+    fn bytes_if_any(&self, column: &str) -> Result<Option<&[u8]>, StoreError>;
     fn run(&self, column: &str) -> Result<RunId, StoreError>;
 }
 
@@ -68,6 +69,11 @@ macro_rules! columns_of {
             }
 
             fn bytes(&self, column: &str) -> Result<&[u8], StoreError> {
+                self.try_get(column)
+                    .map_err(|error| damaged(column, &error))
+            }
+
+            fn bytes_if_any(&self, column: &str) -> Result<Option<&[u8]>, StoreError> {
                 self.try_get(column)
                     .map_err(|error| damaged(column, &error))
             }
