@@ -20,7 +20,7 @@ pub(crate) use engine::{Agree, Bench, BenchFormat, Generate, Loading};
 pub(crate) use fetch::{Data, DataCommand, DataFetch, ModelFetch};
 pub(crate) use identity::{
     AgentEnroll, CoordinatorAudit, CoordinatorEnroll, CoordinatorIdentities, CoordinatorInit,
-    CoordinatorRevoke, Login, Redeem, VerifyRun,
+    CoordinatorRevoke, CoordinatorState, Login, Redeem, VerifyRun,
 };
 pub(crate) use model::{Convert, Export, I2sLayout, Model, ModelCommand, Program, Verify, Written};
 
