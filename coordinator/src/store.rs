@@ -227,6 +227,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Returns how many jobs of a run are in each state.
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError>;
 
+    /// Returns how many jobs are queued or running of each run that has any: what can be asked often,
+    /// as ended jobs are not looked at where the store can help it.
+    async fn jobs_to_do(&self) -> Result<BTreeMap<RunId, u64>, StoreError> {
+        let mut to_do = BTreeMap::new();
+        for run in self.open_runs().await? {
+            let n = self.job_counts(run.id).await?.to_do();
+            if n > 0 {
+                to_do.insert(run.id, n);
+            }
+        }
+        Ok(to_do)
+    }
+
     /// Tells whether other coordinators may have this store open too.
     fn is_shared(&self) -> bool {
         false
@@ -572,6 +585,11 @@ pub struct JobCounts {
 }
 
 impl JobCounts {
+    /// Returns how many are queued or running.
+    pub fn to_do(&self) -> u64 {
+        u64::from(self.queued) + u64::from(self.running)
+    }
+
     /// Counts jobs by their states.
     pub fn of<'a>(jobs: impl IntoIterator<Item = &'a StoredJob>) -> Self {
         let mut counts = Self::default();

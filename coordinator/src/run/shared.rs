@@ -133,12 +133,18 @@ impl State {
             self.linked(link);
         }
         let mut known: BTreeSet<RunId> = self.runs.keys().copied().collect();
+        // A job that others have begun or lost unheard is found below, by its attempt.
+        let to_do = self.store.jobs_to_do().await?;
         for run in self.store.open_runs().await? {
             if known.remove(&run.id) {
-                let counts = self.store.job_counts(run.id).await?;
+                let n = to_do.get(&run.id).copied().unwrap_or(0);
                 let id = run.id;
                 self.adopt_run(run, now);
-                if self.runs.get(&id).is_some_and(|own| own.counts != counts) {
+                if self
+                    .runs
+                    .get(&id)
+                    .is_some_and(|own| own.counts.to_do() != n)
+                {
                     info!(run = %id, "jobs have changed unheard");
                     self.refresh_run(id, now).await?;
                 }

@@ -44,6 +44,11 @@ const POSTGRES: &[Step] = &[
         "scheduling",
         include_str!("../../migrations/postgres/0003_scheduling.sql"),
     ),
+    (
+        4,
+        "fewer checks",
+        include_str!("../../migrations/postgres/0004_fewer_checks.sql"),
+    ),
 ];
 
 /// Returns what makes SQLite's tables.

@@ -76,6 +76,8 @@ impl PostgresStore {
                 ("synchronous_commit", "on"),
                 ("plan_cache_mode", "force_generic_plan"),
                 ("random_page_cost", "1.1"),
+                ("enable_seqscan", "off"),
+                ("enable_bitmapscan", "off"),
                 ("jit", "off"),
             ]);
         let pool = PgPoolOptions::new()
@@ -577,6 +579,19 @@ impl Store for PostgresStore {
             counts.expired += u32::try_from(row.number("expired")?).unwrap_or(u32::MAX);
         }
         Ok(counts)
+    }
+
+    async fn jobs_to_do(&self) -> Result<BTreeMap<RunId, u64>, StoreError> {
+        let found = sqlx::query(
+            "SELECT run, count(*) AS n FROM jobs WHERE state IN ('queued', 'running') GROUP BY run",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(database("count jobs"))?;
+        found
+            .iter()
+            .map(|row| Ok((row.run("run")?, row.number("n")?.cast_unsigned())))
+            .collect()
     }
 
     fn is_shared(&self) -> bool {

@@ -63,6 +63,59 @@ async fn the_same_batch_twice_is_stored_once(bed: &Bed) {
     assert_eq!(stored(&*store, job).await, batch);
 }
 
+async fn a_batch_with_gaps_is_stored_whole_and_counted_as_far_as_it_has_none(bed: &Bed) {
+    let store = bed.open().await;
+    let job = with_job(&*store, latency()).await;
+    let attempt = start(&*store, job, 1).await;
+    let all = readings(0..12);
+    let some = |sequences: &[usize]| -> Vec<Record> {
+        sequences.iter().map(|&n| all[n].clone()).collect()
+    };
+    let mut other = all[9].clone();
+    other.at_unix_ns += 1;
+    for (batch, below, n_new, n_conflicts) in [
+        (vec![], 0, 0, 0),
+        // Twice in one batch, and out of order.
+        (some(&[7, 5, 7]), 0, 2, 0),
+        (some(&[9, 1, 0, 2, 3]), 4, 5, 0),
+        // One that is there otherwise, and what closes the first gap.
+        ([some(&[4, 5]), vec![other]].concat(), 6, 1, 1),
+        (some(&[8, 6]), 10, 2, 0),
+        (some(&[2, 11]), 10, 1, 0),
+        (some(&[10]), 12, 1, 0),
+        (some(&[0, 11]), 12, 0, 0),
+    ] {
+        let appended = store.add_records(attempt, &batch).await.unwrap();
+        assert_eq!(
+            (appended.stored_below, appended.n_new, appended.n_conflicts),
+            (below, n_new, n_conflicts),
+            "{:?}",
+            batch.iter().map(|it| it.sequence).collect::<Vec<_>>()
+        );
+    }
+    let stored = store.records(job).await.unwrap();
+    assert_eq!(stored.into_iter().map(|(_, it)| it).collect::<Vec<_>>(), all);
+}
+
+async fn jobs_to_do_are_counted_by_their_runs(bed: &Bed) {
+    let store = bed.open().await;
+    let runs = [run("one"), run("two"), run("three")];
+    for (n, run) in (1..).zip(&runs) {
+        let jobs: Vec<_> = (0..n)
+            .map(|index| job(run.id, index, "m", None, latency()))
+            .collect();
+        store.add_run(run, &jobs).await.unwrap();
+    }
+    let [one, two, three] = runs.map(|run| run.id);
+    start(&*store, JobId { run: two, index: 1 }, 1).await;
+    let done = start(&*store, JobId { run: three, index: 0 }, 2).await;
+    let end = end(AttemptState::Succeeded, JobState::Succeeded);
+    store.end_attempt(done, &end).await.unwrap();
+    store.cancel_run(one, 9).await.unwrap();
+    let to_do = store.jobs_to_do().await.unwrap();
+    assert_eq!(to_do.into_iter().collect::<Vec<_>>(), [(two, 2), (three, 2)]);
+}
+
 async fn overlapping_batches_out_of_order_leave_neither_gap_nor_double(bed: &Bed) {
     let store = bed.open().await;
     let job = with_job(&*store, latency()).await;

@@ -522,4 +522,8 @@ impl Store for ObservedStore {
     async fn job_counts(&self, run: RunId) -> Result<JobCounts, StoreError> {
         self.timed("job_counts", self.inner.job_counts(run)).await
     }
+
+    async fn jobs_to_do(&self) -> Result<BTreeMap<RunId, u64>, StoreError> {
+        self.timed("jobs_to_do", self.inner.jobs_to_do()).await
+    }
 }

@@ -6,7 +6,7 @@ use sqlx::{Row as _, postgres::PgRow};
 use tracing::warn;
 use tritmark_proto::{
     job::{AttemptId, JobId},
-    record::ModelFacts,
+    record::{ModelFacts, Record},
 };
 
 use super::{PostgresStore, attempt_columns, columns, job_of};
@@ -19,50 +19,48 @@ use crate::store::{
 /// the batches of many links, hence one round trip and one commit, since this is what a fleet asks for
 /// most.
 ///
-/// `$1` to `$4` are the attempts with their fences, `$5` tells by position in them whose a record is.
-/// Whatever the planner thinks of the sizes, rows are looked up by their keys: that is what the
-/// `LATERAL` parts are for. A record that two links of one agent add at the same moment may be missing
-/// from the count of one of them, never be in it wrongly; the next count has it.
+/// `$1` to `$4` are the attempts with their fences, `$5` and `$6` the first sequence of each batch and the
+/// one behind its last: a batch has no gap. `$7` tells by position in them whose a record is. What is
+/// below `$6` is stored once the statement is done if all below `$5` was, whoever added it, so that the
+/// rows it adds need not be counted; what there was behind them is.
+///
+/// Each row is looked up by its key, and no two parts that grow with the batches are joined by anything
+/// but a hash: the planner, who expects few rows, would compare each with each.
 const ADD: &str = "\
 WITH standing AS MATERIALIZED (
     SELECT n, run, job, attempt, state, attempts.fence, stored_below, lease_until_unix_ns,
-        state = 'running' AND attempts.fence = asked.fence AS takes
-    FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
-        WITH ORDINALITY AS asked(run, job, attempt, fence, n)
+        state = 'running' AND attempts.fence = asked.fence AS takes,
+        CASE WHEN stored_below >= first THEN greatest(stored_below, next) ELSE stored_below END AS base
+    FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+        WITH ORDINALITY AS asked(run, job, attempt, fence, first, next, n)
     JOIN attempts USING (run, job, attempt)
     ORDER BY run, job, attempt FOR NO KEY UPDATE OF attempts
+), counted AS MATERIALIZED (
+    SELECT *, CASE WHEN takes THEN base + (
+        SELECT count(*) FROM (
+            SELECT sequence, row_number() OVER (ORDER BY sequence) - 1 AS rank FROM records
+            WHERE run = standing.run AND job = standing.job AND attempt = standing.attempt
+            AND sequence >= base
+        ) AS ranked WHERE sequence = rank + base
+    ) ELSE stored_below END AS below
+    FROM standing
 ), added AS (
     INSERT INTO records (run, job, attempt, sequence, at_unix_ns, kind, metric, item_index, payload)
     SELECT run, job, attempt, sequence, at, kind, metric, item_index, payload
-    FROM UNNEST($5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[],
-        $11::bytea[]) AS r(n, sequence, at, kind, metric, item_index, payload)
+    FROM UNNEST($7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[],
+        $13::bytea[]) AS r(n, sequence, at, kind, metric, item_index, payload)
     JOIN standing USING (n) WHERE takes
     ON CONFLICT DO NOTHING RETURNING run, job, attempt, sequence
-), fresh AS (
-    SELECT n, array_agg(sequence) AS sequences
-    FROM standing JOIN added USING (run, job, attempt) GROUP BY n
-), counted AS (
-    SELECT n, stored_below + (
-        SELECT count(*) FROM (
-            SELECT sequence, row_number() OVER (ORDER BY sequence) - 1 AS rank FROM (
-                SELECT sequence FROM records
-                WHERE run = standing.run AND job = standing.job AND attempt = standing.attempt
-                AND sequence >= stored_below
-                UNION ALL
-                SELECT sequence FROM UNNEST(sequences) AS added(sequence)
-                WHERE sequence >= stored_below
-            ) AS all_above
-        ) AS ranked WHERE sequence = rank + stored_below
-    ) AS below
-    FROM standing LEFT JOIN fresh USING (n)
 ), moved AS (
-    UPDATE attempts SET stored_below = counted.below FROM counted JOIN standing USING (n)
-    WHERE attempts.run = standing.run AND attempts.job = standing.job
-    AND attempts.attempt = standing.attempt AND takes AND standing.stored_below < counted.below
+    UPDATE attempts SET stored_below = counted.below FROM counted
+    WHERE attempts.run = counted.run AND attempts.job = counted.job
+    AND attempts.attempt = counted.attempt AND takes AND counted.stored_below < counted.below
 )
-SELECT n, state, fence, lease_until_unix_ns, below AS stored_below,
-    coalesce(sequences, '{}') AS added
-FROM standing JOIN counted USING (n) LEFT JOIN fresh USING (n)";
+SELECT run, job, attempt, state, fence, lease_until_unix_ns, below AS stored_below, NULL AS added
+FROM counted
+UNION ALL
+SELECT run, job, attempt, NULL, NULL, NULL, NULL, array_agg(sequence)
+FROM added GROUP BY run, job, attempt";
 
 /// Stores records; see the trait.
 pub(super) async fn append(
@@ -75,7 +73,7 @@ pub(super) async fn append(
     let mut left: Vec<Prepared<'_>> = Vec::new();
     for (place, batch) in batches.iter().enumerate() {
         match Prepared::of(place, batch) {
-            Ok(prepared) => left.push(prepared),
+            Ok(prepared) => left.extend(prepared),
             Err(error) => answers[place] = Some(Err(error)),
         }
     }
@@ -83,49 +81,92 @@ pub(super) async fn append(
         let mut seen = BTreeSet::new();
         let (now, later): (Vec<_>, Vec<_>) = left
             .into_iter()
-            .partition(|prepared| seen.insert(prepared.batch.attempt.job));
+            .partition(|prepared| seen.insert(prepared.attempt.job));
         for (place, answer) in add(store, &now).await? {
-            answers[place] = Some(answer);
+            answers[place] = Some(match (answers[place].take(), answer) {
+                (Some(Ok(before)), Ok(now)) => Ok(Appended {
+                    n_new: before.n_new + now.n_new,
+                    n_conflicts: before.n_conflicts + now.n_conflicts,
+                    ..now
+                }),
+                (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+                (None, answer) => answer,
+            });
         }
         left = later;
     }
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// A batch as it goes into the store.
+/// Records of an attempt that go into the store together: their sequences have no gap.
 struct Prepared<'a> {
     place: usize,
-    batch: &'a RecordBatch,
+    attempt: AttemptId,
     fence: i64,
-    columns: Vec<RecordColumns>,
+    /// In the order of their sequences; of several with one, the first is stored.
+    records: Vec<(&'a Record, RecordColumns)>,
 }
 
 impl<'a> Prepared<'a> {
-    fn of(place: usize, batch: &'a RecordBatch) -> Result<Self, StoreError> {
-        Ok(Self {
+    /// Prepares a batch: as one, unless there are gaps in it.
+    fn of(place: usize, batch: &'a RecordBatch) -> Result<Vec<Self>, StoreError> {
+        let fence = rows::to_i64("fence", batch.attempt.fence)?;
+        let mut records = batch
+            .records
+            .iter()
+            .map(|record| Ok((record, RecordColumns::of(record)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        records.sort_by_key(|(_, columns)| columns.sequence);
+        let mut prepared = vec![Self {
             place,
-            batch,
-            fence: rows::to_i64("fence", batch.attempt.fence)?,
-            columns: batch
-                .records
-                .iter()
-                .map(RecordColumns::of)
-                .collect::<Result<_, _>>()?,
-        })
+            attempt: batch.attempt,
+            fence,
+            records: Vec::new(),
+        }];
+        for it in records {
+            let last = prepared.len() - 1;
+            let is_next = prepared[last]
+                .next()
+                .is_none_or(|next| it.1.sequence <= next);
+            if is_next {
+                prepared[last].records.push(it);
+            } else {
+                prepared.push(Self {
+                    place,
+                    attempt: batch.attempt,
+                    fence,
+                    records: vec![it],
+                });
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// The first sequence.
+    fn first(&self) -> Option<i64> {
+        self.records.first().map(|(_, columns)| columns.sequence)
+    }
+
+    /// The sequence behind the last.
+    fn next(&self) -> Option<i64> {
+        let last = self.records.last();
+        last.map(|(_, columns)| columns.sequence.saturating_add(1))
     }
 }
 
-/// Stores batches of different attempts in one statement.
+/// Stores records of different attempts in one statement.
 async fn add(
     store: &PostgresStore,
     batches: &[Prepared<'_>],
 ) -> Result<Vec<(usize, Result<Appended, StoreError>)>, StoreError> {
     let add = database("store records");
-    let (runs, jobs, attempts) = attempt_columns(batches.iter().map(|it| it.batch.attempt));
+    let (runs, jobs, attempts) = attempt_columns(batches.iter().map(|it| it.attempt));
     let fences: Vec<i64> = batches.iter().map(|it| it.fence).collect();
+    let firsts: Vec<i64> = batches.iter().map(|it| it.first().unwrap_or(0)).collect();
+    let nexts: Vec<i64> = batches.iter().map(|it| it.next().unwrap_or(0)).collect();
     let records = || {
         (1_i64..).zip(batches).flat_map(|(n, it)| {
-            let records = it.batch.records.iter().zip(&it.columns);
+            let records = it.records.iter();
             records.map(move |(record, columns)| (n, record, columns))
         })
     };
@@ -139,13 +180,12 @@ async fn add(
         .collect();
     let payloads: Vec<&[u8]> = records().map(|(.., it)| &*it.payload).collect();
     let found = sqlx::query(ADD)
-        // Planned anew each time: a plan that is kept was made while the tables were small, and reads
-        // all attempts ever since.
-        .persistent(false)
         .bind(&runs)
         .bind(&jobs)
         .bind(&attempts)
         .bind(&fences)
+        .bind(&firsts)
+        .bind(&nexts)
         .bind(&owners)
         .bind(&sequences)
         .bind(&times)
@@ -156,38 +196,40 @@ async fn add(
         .fetch_all(&store.records)
         .await
         .map_err(&add)?;
-    let mut by_position: BTreeMap<i64, &PgRow> = BTreeMap::new();
+    let mut standings: BTreeMap<JobId, &PgRow> = BTreeMap::new();
+    let mut added: BTreeMap<JobId, Vec<i64>> = BTreeMap::new();
     for row in &found {
-        by_position.insert(row.number("n")?, row);
+        let sequences: Option<Vec<i64>> = row.try_get("added").map_err(&add)?;
+        match sequences {
+            None => drop(standings.insert(job_of(row)?, row)),
+            Some(sequences) => drop(added.insert(job_of(row)?, sequences)),
+        }
     }
     let mut answers = Vec::with_capacity(batches.len());
-    for (n, it) in (1..).zip(batches) {
-        let attempt = it.batch.attempt;
-        let answer = match by_position.get(&n) {
-            Some(row) => match standing_of(attempt, row) {
-                Ok((appended, added)) => Ok(whole(store, it, appended, added).await?),
+    for it in batches {
+        let job = it.attempt.job;
+        let answer = match standings.get(&job) {
+            Some(row) => match standing_of(it.attempt, row) {
+                Ok((appended, false)) => Ok(appended),
+                Ok((appended, true)) => {
+                    let added = added.remove(&job).unwrap_or_default();
+                    Ok(whole(store, it, appended, added).await?)
+                }
                 Err(error @ StoreError::Stale { .. }) => Err(error),
                 Err(error) => return Err(error),
             },
-            None => Err(stale(attempt, "unknown")),
+            None => Err(stale(it.attempt, "unknown")),
         };
         answers.push((it.place, answer));
     }
     Ok(answers)
 }
 
-/// Reads how an attempt stands, and the sequences that were added; `None` if it takes none any more.
-fn standing_of(
-    attempt: AttemptId,
-    row: &PgRow,
-) -> Result<(Appended, Option<Vec<i64>>), StoreError> {
+/// Reads how an attempt stands, and whether it takes records.
+fn standing_of(attempt: AttemptId, row: &PgRow) -> Result<(Appended, bool), StoreError> {
     let standing = rows::standing(attempt, row)?;
     let appended = standing.appended(attempt)?;
-    if standing.state != AttemptState::Running {
-        return Ok((appended, None));
-    }
-    let added = row.try_get("added").map_err(database("store records"))?;
-    Ok((appended, Some(added)))
+    Ok((appended, standing.state == AttemptState::Running))
 }
 
 /// Counts what was new of a batch.
@@ -195,16 +237,13 @@ async fn whole(
     store: &PostgresStore,
     batch: &Prepared<'_>,
     mut appended: Appended,
-    added: Option<Vec<i64>>,
+    added: Vec<i64>,
 ) -> Result<Appended, StoreError> {
-    let Some(added) = added else {
-        return Ok(appended);
-    };
     appended.n_new = added.len() as u64;
-    if added.len() < batch.columns.len() {
+    if added.len() < batch.records.len() {
         let added: BTreeSet<i64> = added.into_iter().collect();
-        let attempt = batch.batch.attempt;
-        appended.n_conflicts = conflicts(store, attempt, &batch.columns, added).await?;
+        let records = batch.records.iter().map(|(_, columns)| columns);
+        appended.n_conflicts = conflicts(store, batch.attempt, records, added).await?;
     }
     Ok(appended)
 }
@@ -299,16 +338,15 @@ pub(super) async fn put_signature(
 
 /// Counts the records that were there with other contents. What is stored never changes, so that this
 /// may look later.
-async fn conflicts(
+async fn conflicts<'a>(
     store: &PostgresStore,
     attempt: AttemptId,
-    records: &[RecordColumns],
+    records: impl Iterator<Item = &'a RecordColumns>,
     mut added: BTreeSet<i64>,
 ) -> Result<u64, StoreError> {
     let look = database("compare records");
     // The first of several with one sequence was added; the others are compared with it.
     let there: Vec<&RecordColumns> = records
-        .iter()
         .filter(|record| !added.remove(&record.sequence))
         .collect();
     let sequences: Vec<i64> = there.iter().map(|record| record.sequence).collect();

@@ -91,8 +91,11 @@ async fn check_places(
         .map(|row| row.text("id"))
         .collect::<Result<_, _>>()?;
     let running = sqlx::query(
-        "SELECT machine, bool_or(exclusive) AS exclusive FROM attempts \
-         WHERE state = 'running' AND machine = ANY($1) GROUP BY machine",
+        // Machine by machine: with all of them at once, every attempt that runs would be compared
+        // with each.
+        "SELECT machine, exclusive FROM UNNEST($1::text[]) AS asked(machine) CROSS JOIN LATERAL \
+         (SELECT bool_or(exclusive) AS exclusive FROM attempts WHERE state = 'running' \
+         AND attempts.machine = asked.machine) AS load WHERE exclusive IS NOT NULL",
     )
     .bind(&machines)
     .fetch_all(&mut **tx)

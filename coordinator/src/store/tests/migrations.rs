@@ -227,7 +227,8 @@ fn what_was_released_is_not_changed() {
         [
             (1, "e7fb18c98fd96fff".to_owned()),
             (2, "0259ac0edce55e0b".to_owned()),
-            (3, "3af6f50283f7fc13".to_owned())
+            (3, "3af6f50283f7fc13".to_owned()),
+            (4, "bc580527afb0080a".to_owned())
         ]
     );
 }
