@@ -19,6 +19,7 @@ pub mod health;
 pub mod identity;
 mod link;
 pub mod objects;
+mod pace;
 pub mod plan;
 mod run;
 pub mod schedule;

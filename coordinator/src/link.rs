@@ -33,7 +33,7 @@ use crate::{
 mod tests;
 mod together;
 
-use together::Together;
+use together::{Present, Together};
 
 /// Messages to an agent that may wait; one that lets them pile up is cut.
 pub(crate) const TO_AGENT: usize = 64;
@@ -193,6 +193,7 @@ impl LinkService {
             .map_err(|error| internal(&error))?;
         Ok(Link {
             service: self,
+            _present: self.records.join(),
             own: None,
             store: &*self.store,
             run_loop: &self.run_loop,
@@ -208,6 +209,7 @@ impl LinkService {
 #[derive(Debug)]
 pub(crate) struct Link<'a> {
     service: &'a LinkService,
+    _present: Present,
     /// The attempt last spoken of, which was found to be this agent's.
     own: Option<AttemptId>,
     store: &'a dyn Store,

@@ -25,6 +25,7 @@ use tritmark_proto::{
 };
 
 use crate::{
+    pace::Pace,
     schedule::Policy,
     scoring::Scorer,
     store::{Change, Quarantine, Store, StoreError, StoredAgent, StoredRun},
@@ -398,6 +399,7 @@ async fn turn(
 ) {
     let mut reconcile = store.is_shared().then(|| Instant::now() + RECONCILE);
     let mut commands = Vec::with_capacity(TOGETHER);
+    let mut pace = Pace::default();
     loop {
         let wake = state
             .next_deadline(clock.now_unix_ns())
@@ -409,6 +411,18 @@ async fn turn(
             },
             () = sleep_until(wake.into_iter().chain(reconcile).min()) => {}
         }
+        if let Some(until) = pace.gather_until(state.n_connected(), Instant::now()) {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(until) => {}
+            }
+            while commands.len() < TOGETHER
+                && let Ok(command) = queue.try_recv()
+            {
+                commands.push(command);
+            }
+        }
+        pace.begin(Instant::now());
         let now = clock.now_unix_ns();
         state.handle_all(std::mem::take(&mut commands), now).await;
         let mut done = state.advance(now).await;

@@ -2,14 +2,21 @@
 //!
 //! A commit waits for the disk however little is in it. Whoever comes while others are writing waits,
 //! and one of those who wait then writes for all of them. Nobody is told that anything is stored before
-//! the commit that has it. There is no task and no timer: who comes to an idle store writes at once.
+//! the commit that has it. There is no task: who comes to an idle store writes, at once unless another
+//! write has just begun and there are many who may come.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tritmark_proto::{job::AttemptId, record::Record};
 
-use crate::store::{Appended, RecordBatch, Store, StoreError};
+use crate::{
+    pace::Pace,
+    store::{Appended, RecordBatch, Store, StoreError},
+};
 
 /// Writes at the same time: while one waits for the disk, the next is prepared.
 const WRITERS: usize = 2;
@@ -32,8 +39,20 @@ pub(super) struct Together {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: Vec<Waiting>,
+    waiting: VecDeque<Waiting>,
     n_writers: usize,
+    n_links: usize,
+    pace: Pace,
+}
+
+/// A link is there; see [`Together::join`].
+#[derive(Debug)]
+pub(super) struct Present(Arc<Together>);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.queue().n_links -= 1;
+    }
 }
 
 #[derive(Debug)]
@@ -47,7 +66,7 @@ struct Waiting {
 enum Turn {
     /// Another has written its batch.
     Answer(Answer),
-    /// It shall write for all.
+    /// It shall write for all who wait by then.
     Write(Round),
 }
 
@@ -81,6 +100,12 @@ impl Together {
         }
     }
 
+    /// Notes that there is one more link, for as long as what is returned is held.
+    pub(super) fn join(self: &Arc<Self>) -> Present {
+        self.queue().n_links += 1;
+        Present(Arc::clone(self))
+    }
+
     /// Stores records of an attempt; see [`Store::append`]. As each link waits for its answer, no more
     /// is held here than one message of each.
     pub(super) async fn append(
@@ -88,7 +113,7 @@ impl Together {
         attempt: AttemptId,
         records: Vec<Record>,
     ) -> Answer {
-        let round = match self.line_up(RecordBatch { attempt, records }) {
+        let mut round = match self.line_up(RecordBatch { attempt, records }) {
             Ok(round) => round,
             Err(turn) => match turn.await {
                 Ok(Turn::Answer(answer)) => return answer,
@@ -100,7 +125,27 @@ impl Together {
                 }
             },
         };
+        let until = {
+            let queue = self.queue();
+            queue.pace.gather_until(queue.n_links, Instant::now())
+        };
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+        self.fill(&mut round);
         self.write(round).await
+    }
+
+    /// Takes those who wait into a round that is about to be written.
+    fn fill(&self, round: &mut Round) {
+        let mut queue = self.queue();
+        queue.pace.begin(Instant::now());
+        let own: usize = round.batches.iter().map(|batch| batch.records.len()).sum();
+        let n = n_together(own, &queue.waiting);
+        for Waiting { batch, turn } in queue.waiting.drain(..n) {
+            round.batches.push(batch);
+            round.others.push(turn);
+        }
     }
 
     /// Returns what to write at once, or where to hear of it.
@@ -115,7 +160,7 @@ impl Together {
             });
         }
         let (turn, told) = oneshot::channel();
-        queue.waiting.push(Waiting { batch, turn });
+        queue.waiting.push_back(Waiting { batch, turn });
         Err(told)
     }
 
@@ -146,32 +191,25 @@ impl Together {
     fn pass_on(self: Arc<Self>) {
         let mut pen = Some(self);
         while let Some(together) = pen.take() {
-            let mut queue = together.queue();
-            let n = n_together(&queue.waiting);
-            let mut taken = queue.waiting.drain(..n);
-            let Some(first) = taken.next() else {
-                drop(taken);
-                queue.n_writers -= 1;
+            let first = {
+                let mut queue = together.queue();
+                let first = queue.waiting.pop_front();
+                if first.is_none() {
+                    queue.n_writers -= 1;
+                }
+                first
+            };
+            let Some(Waiting { batch, turn }) = first else {
                 return;
             };
-            let (others, batches): (Vec<_>, Vec<_>) =
-                taken.map(|waiting| (waiting.turn, waiting.batch)).unzip();
-            drop(queue);
             let round = Round {
-                batches: std::iter::once(first.batch).chain(batches).collect(),
-                others,
+                batches: vec![batch],
+                others: Vec::new(),
                 pen: Pen(Some(together)),
             };
-            let Err(Turn::Write(mut gone)) = first.turn.send(Turn::Write(round)) else {
-                return;
-            };
-            // It has left. The turn of the others is still to come.
-            pen = gone.pen.0.take();
-            if let Some(together) = &pen {
-                let batches = gone.batches.drain(1..);
-                let back = batches.zip(gone.others.drain(..));
-                let back = back.map(|(batch, turn)| Waiting { batch, turn });
-                together.queue().waiting.splice(..0, back);
+            if let Err(Turn::Write(mut gone)) = turn.send(Turn::Write(round)) {
+                // It has left, and its records with it. The turn of the others is still to come.
+                pen = gone.pen.0.take();
             }
         }
     }
@@ -182,15 +220,14 @@ impl Together {
     }
 }
 
-/// Returns how many of those who wait are written together.
-fn n_together(waiting: &[Waiting]) -> usize {
-    let mut n_records = 0;
+/// Returns how many of those who wait are written beside so many records of the writer's own.
+fn n_together(own: usize, waiting: &VecDeque<Waiting>) -> usize {
+    let mut n_records = own;
     let fitting = waiting.iter().take(BATCHES).take_while(|it| {
         n_records += it.batch.records.len();
         n_records <= RECORDS
     });
-    // One that is too long must be written some time.
-    fitting.count().max(usize::from(!waiting.is_empty()))
+    fitting.count()
 }
 
 #[cfg(test)]

@@ -85,6 +85,12 @@ pub(super) struct Connection {
 }
 
 impl State {
+    /// Returns how many agents are linked.
+    pub(super) fn n_connected(&self) -> usize {
+        let agents = self.agents.values();
+        agents.filter(|agent| agent.connection.is_some()).count()
+    }
+
     /// Reads what is open. Attempts that run get a new lease, so that their agents may come back; of a
     /// store that is shared their agents may be with other coordinators, which then say so.
     pub(crate) async fn load(
