@@ -156,6 +156,7 @@ fn a_program_is_pending_until_it_is_scored_and_then_as_if_scored_at_once() {
             items
                 .map(|item| Item {
                     elapsed_ns: None,
+                    energy: Vec::new(),
                     ..item
                 })
                 .collect()

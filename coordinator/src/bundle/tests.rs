@@ -327,6 +327,7 @@ async fn each_kind_of_answer_has_its_columns_and_its_scores() {
             answer,
             scores,
             elapsed_ns: Some(5),
+            energy: Vec::new(),
             from_cache: None,
             scored_on: None,
         })

@@ -217,6 +217,7 @@ impl Place {
                 answer,
                 scores: Vec::new(),
                 elapsed_ns: self.elapsed_ns[row],
+                energy: Vec::new(),
                 from_cache: None,
                 scored_on: None,
             },

@@ -118,6 +118,7 @@ fn item(task: &Task, prompt: &Prompt, answered: Answered) -> Item {
         answer,
         scores,
         elapsed_ns: Some(elapsed_ns),
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     }

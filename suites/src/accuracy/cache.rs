@@ -120,6 +120,7 @@ impl Kept {
         let name = self.name(item.index, &item.doc_hash, &item.prompt_hash);
         let item = Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: Some(origin),
             ..item.clone()
         };

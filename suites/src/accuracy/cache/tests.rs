@@ -37,6 +37,7 @@ fn item(prompt: &Prompt) -> Item {
         }),
         scores: vec![ItemScore::plain("exact_match", 1.0)],
         elapsed_ns: Some(77),
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     }
@@ -91,6 +92,7 @@ fn an_item_comes_back_as_it_was_but_for_its_time() {
     for prompt in &prompts {
         let expected = Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: first.origin,
             ..item(prompt)
         };
