@@ -22,6 +22,7 @@ fn told(items: &BTreeMap<(u32, u32), Item>) -> Vec<Item> {
     items
         .map(|item| Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: None,
             ..item
         })

@@ -236,6 +236,7 @@ pub(crate) fn item(index: u32, loglikelihood: f64) -> RecordBody {
         answer: Answer::Choice(answer),
         scores,
         elapsed_ns: Some(5),
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     })

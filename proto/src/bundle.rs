@@ -15,8 +15,8 @@ use crate::{
 /// Version of everything in this module; a reader refuses a newer one.
 ///
 /// 2: answers that are no choice, and [`SCORES`]. 3: items from caches, and scores that are pending.
-/// 4: jobs that expired.
-pub const FORMAT_VERSION: u32 = 4;
+/// 4: jobs that expired. 5: energy of items.
+pub const FORMAT_VERSION: u32 = 5;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "run.json";
@@ -79,9 +79,13 @@ pub const MEASUREMENT_COLUMNS: [&str; 17] = [
 /// `from_cache`: str or null, the attempt that evaluated an item from a cache, `run/job/attempt`;
 /// `scored_on`: str or null, the id of the machine that ran a program against its tests.
 ///
+/// `energy_sources`: list of str, the counters of energy that were read, none twice; `energy_j`: list of
+/// f64 as long, the item's share of what each of them counted (empty lists where it was not measured,
+/// as of an item from a cache).
+///
 /// Version 1 had neither `group` nor anything from `text` on, version 2 neither `from_cache` nor
-/// `scored_on`.
-pub const ITEM_COLUMNS: [&str; 27] = [
+/// `scored_on`; energy came with version 5.
+pub const ITEM_COLUMNS: [&str; 29] = [
     "job_index",
     "attempt",
     "sequence",
@@ -109,6 +113,8 @@ pub const ITEM_COLUMNS: [&str; 27] = [
     "elapsed_ns",
     "from_cache",
     "scored_on",
+    "energy_sources",
+    "energy_j",
 ];
 
 /// Columns of [`SCORES`], in the items' order.

@@ -335,12 +335,31 @@ pub struct Item {
     /// Wall time of the item; of the batch it was evaluated in, divided evenly, where it shared one.
     /// `None` of an item that nobody timed, as one from a cache.
     pub elapsed_ns: Option<u64>,
+    /// What each counter of the machine says it took, no source twice; empty where it was not
+    /// measured, as of an item from a cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub energy: Vec<ItemEnergy>,
     /// The attempt that evaluated it, where that was another one and the item is from a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_cache: Option<ItemOrigin>,
     /// Of a program: the id of the machine that ran it against its tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scored_on: Option<String>,
+}
+
+/// What one counter says an item took.
+///
+/// A counter is read where batches or answers end, and its window lasts until it is long enough. The
+/// items that ended in a window divide all of its joules in proportion to their
+/// [`elapsed_ns`](Item::elapsed_ns): nothing is counted twice, and nothing is left over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemEnergy {
+    /// The counter, e.g. `powercap:package-0`. Those of several domains are never added up: one may
+    /// contain the other.
+    pub source: String,
+    /// Joules, gross: the idle draw, and whatever else ran on the machine, included. Finite, and not
+    /// negative.
+    pub joules: f64,
 }
 
 /// The attempt that evaluated an item; as text, `run/job/attempt`.

@@ -229,6 +229,7 @@ mod tests {
             scores: answer.scores(),
             answer: Answer::Choice(answer),
             elapsed_ns: Some(5),
+            energy: Vec::new(),
             from_cache: None,
             scored_on: None,
         }

@@ -22,6 +22,7 @@ pub(crate) fn metric(name: &str) -> &str {
         "energy_estimate_j" => "Estimated energy of a sequence",
         "energy_estimate_per_token_j" => "Estimated energy per token",
         "items_per_s" => "Items per second",
+        "energy_per_item_j" => "Energy per item",
         "acc" => "Accuracy",
         "acc_norm" => "Accuracy, length-normalised",
         "acc_bytes" => "Accuracy, normalised by bytes",

@@ -7,7 +7,7 @@
 use polars::prelude::*;
 use tritmark_proto::{
     bundle::JobOutcome,
-    record::{Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
+    record::{Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemEnergy, ItemScore, RollingAnswer},
 };
 
 use crate::{
@@ -86,6 +86,14 @@ impl<'a> Sample<'a> {
         self.item()?.choice()
     }
 
+    fn choices(self) -> Option<&'a [Choice]> {
+        Some(&self.choice()?.choices)
+    }
+
+    fn energy(self) -> Option<&'a [ItemEnergy]> {
+        Some(&self.item()?.energy)
+    }
+
     fn generated(self) -> Option<&'a GeneratedAnswer> {
         self.item()?.generated()
     }
@@ -144,12 +152,11 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
         };
     }
     macro_rules! lists {
-        ($name:literal, $type:expr, $value:expr) => {{
+        ($name:literal, $parts:ident, $type:expr, $value:expr) => {{
             let lists: Vec<Option<Series>> = samples
                 .iter()
                 .map(|(sample, _)| {
-                    let choices = &sample.choice()?.choices;
-                    let values: Vec<_> = choices.iter().map($value).collect();
+                    let values: Vec<_> = sample.$parts()?.iter().map($value).collect();
                     Some(Series::new(PlSmallStr::EMPTY, values))
                 })
                 .collect();
@@ -205,10 +212,10 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "predicted_norm" => maybe_of!(choice, |answer| answer.predicted_norm),
         "acc" => maybe_of!(item, is_right("acc")),
         "acc_norm" => maybe_of!(item, is_right("acc_norm")),
-        "loglikelihoods" => lists!("loglikelihoods", DataType::Float64, |c: &Choice| c.loglikelihood),
-        "is_greedy" => lists!("is_greedy", DataType::Boolean, |c: &Choice| c.is_greedy),
-        "choice_tokens" => lists!("choice_tokens", DataType::UInt32, |c: &Choice| c.n_tokens),
-        "choice_chars" => lists!("choice_chars", DataType::UInt32, |c: &Choice| c.n_chars),
+        "loglikelihoods" => lists!("loglikelihoods", choices, DataType::Float64, |c: &Choice| c.loglikelihood),
+        "is_greedy" => lists!("is_greedy", choices, DataType::Boolean, |c: &Choice| c.is_greedy),
+        "choice_tokens" => lists!("choice_tokens", choices, DataType::UInt32, |c: &Choice| c.n_tokens),
+        "choice_chars" => lists!("choice_chars", choices, DataType::UInt32, |c: &Choice| c.n_chars),
         "text" => of!(generated, |answer| answer.text.clone()),
         "target" => of!(generated, |answer| answer.target.clone()),
         "end" => of!(generated, |answer| answer.end.clone()),
@@ -227,5 +234,7 @@ fn table(bundle: &Bundle) -> PolarsResult<DataFrame> {
             Sample::Item(row) => row.item.elapsed_ns,
             Sample::Score(..) => None,
         }).collect::<Vec<_>>(),
+        "energy_sources" => lists!("energy_sources", energy, DataType::String, |e: &ItemEnergy| e.source.clone()),
+        "energy_j" => lists!("energy_j", energy, DataType::Float64, |e: &ItemEnergy| e.joules),
     )
 }

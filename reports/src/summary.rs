@@ -20,6 +20,9 @@ pub(crate) use key::variant;
 /// Time between two tokens of an answer; derived from the tokens, so no metric of a record.
 pub(crate) const ITL: &str = "itl_ns";
 
+/// Mean energy of an accuracy job's items; derived from the items, so no metric of a record.
+pub(crate) const ENERGY_PER_ITEM: &str = "energy_per_item_j";
+
 /// What a model is to the others of its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -278,6 +281,13 @@ impl SummaryRow {
     /// Tells whether there is a value, of all items or of some.
     pub fn has_value(&self) -> bool {
         matches!(self.status, Status::Ok | Status::Incomplete)
+    }
+
+    /// Tells whether the row says what an accuracy job took, in time or energy, and not what it scored.
+    /// Such jobs may share their machine, so that these are no comparison; they stand in
+    /// `summary.csv` alone.
+    pub fn is_cost_of_accuracy(&self) -> bool {
+        self.suite == "accuracy" && self.metric.is_some() && self.filter.is_none()
     }
 
     /// Tells whether the value is the mean of items' scores.

@@ -448,6 +448,7 @@ impl Fixture {
                 answer,
                 scores,
                 elapsed_ns: Some(1_500_000),
+                energy: Vec::new(),
                 from_cache: None,
                 scored_on: None,
             },

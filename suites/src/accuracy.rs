@@ -4,25 +4,28 @@
 //! a chat; the engine scores or generates. Items are recorded one by one and in order, so that a
 //! later attempt goes on where an earlier one stopped. What was evaluated before in just the same way
 //! may come from a [`cache`]; programs may be scored elsewhere than they were written ([`score()`]).
+//! Where the machine has counters of energy, items say what they took (`energy`).
 
 mod answer;
 pub mod cache;
 mod data;
 mod dataset;
 pub mod definition;
+mod energy;
 mod examples;
 mod filter;
 mod judge;
 pub mod lm_eval_task;
 pub mod math;
+mod outbox;
 mod random;
 mod score;
 mod task;
 mod tasks;
 mod template;
+#[cfg(test)]
+mod tests;
 mod wikitext;
-
-use std::{collections::BTreeMap, io};
 
 use tritmark_engine::{
     chat::ChatTemplate,
@@ -30,7 +33,7 @@ use tritmark_engine::{
 };
 use tritmark_proto::{
     job::{AccuracySpec, Job, ScoreOn},
-    record::{Grade, Item, Measurement, Metric, ModelFacts, Outcome, Reading, RecordBody},
+    record::{Grade, Measurement, Metric, ModelFacts, Outcome, Reading, RecordBody},
 };
 
 pub use data::{Data, Prompt};
@@ -43,9 +46,16 @@ pub use task::{ChoiceQuestion, ProgramQuestion, Question, Request, Solved, Task,
 
 use answer::Asker;
 use cache::{Kept, Key};
+use energy::Shares;
 use judge::Judge;
+use outbox::Outbox;
 
-use crate::{Context, Sink, SuiteError, clock, harness::per_second, model::Opened};
+use crate::{
+    Context, Sink, SuiteError, clock,
+    harness::per_second,
+    meter::{SystemTree, Tree},
+    model::Opened,
+};
 
 /// Items that are scored together where a plan says nothing; of those whose answers are generated,
 /// as many are at hand, of which the plan's number decodes at a time.
@@ -56,6 +66,20 @@ const MAX_FOUND: usize = 1024;
 
 /// Scores a task's items from `context.items_done` on.
 pub(crate) fn run(
+    job: &Job,
+    spec: &AccuracySpec,
+    context: &Context<'_>,
+    sink: &mut dyn Sink,
+) -> Result<(), SuiteError> {
+    let tree = SystemTree {
+        root: context.sysfs_root.clone(),
+    };
+    run_on(&tree, job, spec, context, sink)
+}
+
+/// Does so on a machine whose counters are in `tree`.
+fn run_on(
+    tree: &dyn Tree,
     job: &Job,
     spec: &AccuracySpec,
     context: &Context<'_>,
@@ -81,7 +105,7 @@ pub(crate) fn run(
     data = in_chat(data, spec, &tokenizer)?;
     let mut facts = opened.facts(Some(data.hash.clone()))?;
     facts.n_items = Some(data.n_items);
-    let mut kept = kept(
+    let kept = kept(
         &task,
         spec,
         &facts,
@@ -94,76 +118,79 @@ pub(crate) fn run(
         .map_err(SuiteError::Sink)?;
 
     let n_items = data.n_items;
-    let batch = at_hand(&task, spec);
-    let mut asker = Asker::new(&task, spec, opened.engine, tokenizer, judge);
+    let asker = Asker::new(&task, spec, opened.engine, tokenizer, judge);
+    let meter = energy::meter(tree, context.clock, sink).map_err(SuiteError::Sink)?;
     let start_ns = context.clock.now_ns();
-    let (mut n_done, mut n_asked, mut n_found) = (0, 0, 0);
+    let ask = |shares: Option<Shares<'_>>, sink: &mut dyn Sink| {
+        let n_done = context.items_done;
+        let mut out = Outbox::new(sink, context.clock, kept, shares, n_done, n_items);
+        let counts = ask_all(asker, data, at_hand(&task, spec), n_done, &mut out);
+        // What was evaluated is recorded, whatever stopped the rest.
+        let closed = out.close().map_err(SuiteError::Sink);
+        counts.and_then(|counts| closed.map(|()| counts))
+    };
+    let counts = match &meter {
+        Some(meter) => meter.watch(|watch| ask(Some(Shares::new(watch)), sink)),
+        None => ask(None, sink),
+    }?;
+    sink.progress("items", n_items, n_items)
+        .map_err(SuiteError::Sink)?;
+    let elapsed_ns = context.clock.now_ns() - start_ns;
+    speed(counts, elapsed_ns)
+        .map_or(Ok(()), |speed| sink.record(speed))
+        .map_err(SuiteError::Sink)
+}
+
+/// Where items came from.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    /// Evaluated.
+    n_asked: u64,
+    /// From the cache.
+    n_found: u64,
+}
+
+/// Asks for every item but the first `n_done`, a batch at a time.
+fn ask_all(
+    mut asker: Asker<'_>,
+    mut data: Data<'_>,
+    batch: usize,
+    n_done: u64,
+    out: &mut Outbox<'_>,
+) -> Result<Counts, SuiteError> {
+    let mut counts = Counts::default();
+    let mut n_read = 0;
     let mut failure = None;
     while failure.is_none() {
         let mut prompts = Vec::with_capacity(batch);
-        let mut found = BTreeMap::new();
-        while prompts.len() < batch && found.len() < MAX_FOUND {
+        while prompts.len() < batch && out.n_found() < MAX_FOUND {
             match data.next().transpose() {
                 Ok(None) => break,
                 Ok(Some(prompt)) => {
-                    n_done += 1;
-                    if n_done <= context.items_done {
-                        continue;
-                    }
-                    match kept.as_mut().and_then(|kept| kept.get(&prompt)) {
-                        Some(item) => {
-                            found.insert(prompt.index, item);
-                        }
-                        None => prompts.push(prompt),
+                    n_read += 1;
+                    if n_read > n_done && !out.find(&prompt) {
+                        prompts.push(prompt);
                     }
                 }
                 // What comes before the bad item is still asked.
-                Err(error) => {
-                    failure = Some(cannot_read(error));
+                Err(source) => {
+                    failure = Some(SuiteError::Data {
+                        task: asker.task_name().to_owned(),
+                        source,
+                    });
                     break;
                 }
             }
         }
-        let n_here = (prompts.len() + found.len()) as u64;
-        if n_here == 0 {
+        if prompts.is_empty() && out.n_found() == 0 {
             break;
         }
-        n_asked += prompts.len() as u64;
-        n_found += found.len() as u64;
-        let mut done = n_done - n_here;
-        let mut hand_on = |item: Item, sink: &mut dyn Sink| -> io::Result<()> {
-            sink.progress("items", done, n_items)?;
-            done += 1;
-            sink.record(RecordBody::Item(item))
-        };
-        asker.ask(&prompts, context.clock, &mut |item: Item| {
-            // In order, wherever they come from.
-            while let Some(before) = found.first_entry()
-                && *before.key() < item.index
-            {
-                hand_on(before.remove(), sink).map_err(SuiteError::Sink)?;
-            }
-            if let Some(kept) = &mut kept {
-                kept.put(&item);
-            }
-            hand_on(item, sink).map_err(SuiteError::Sink)
-        })?;
-        for item in found.into_values() {
-            hand_on(item, sink).map_err(SuiteError::Sink)?;
-        }
-        if let Some(kept) = &mut kept {
-            kept.tell_problems(sink).map_err(SuiteError::Sink)?;
-        }
+        counts.n_asked += prompts.len() as u64;
+        counts.n_found += out.n_found() as u64;
+        asker.ask(&prompts, out)?;
+        out.end_batch().map_err(SuiteError::Sink)?;
     }
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
-    sink.progress("items", n_items, n_items)
-        .map_err(SuiteError::Sink)?;
-    let elapsed_ns = context.clock.now_ns() - start_ns;
-    speed(n_asked, n_found, elapsed_ns)
-        .map_or(Ok(()), |speed| sink.record(speed))
-        .map_err(SuiteError::Sink)
+    failure.map_or(Ok(counts), Err)
 }
 
 /// Makes turns of a chat of the prompts, where the plan asks for it.
@@ -227,7 +254,8 @@ fn kept(
 
 /// Returns how fast items were evaluated; `None` where there were none. Items from a cache took no
 /// time that says anything.
-fn speed(n_asked: u64, n_found: u64, elapsed_ns: u64) -> Option<RecordBody> {
+fn speed(counts: Counts, elapsed_ns: u64) -> Option<RecordBody> {
+    let Counts { n_asked, n_found } = counts;
     let outcome = match (n_asked, n_found) {
         (0, 0) => return None,
         (_, 0) => Outcome::Reading(Reading {

@@ -120,6 +120,7 @@ fn told(items: &[Item]) -> Vec<Item> {
     items
         .map(|item| Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: None,
             ..item
         })

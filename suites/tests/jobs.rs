@@ -364,6 +364,7 @@ fn an_accuracy_job_goes_on_where_an_earlier_attempt_stopped() {
         items
             .map(|item| Item {
                 elapsed_ns: None,
+                energy: Vec::new(),
                 ..item
             })
             .collect()

@@ -15,7 +15,7 @@ use tritmark_proto::{
         AccuracySpec, ChatSpec, Job, JobId, KvType, Model, ModelSource, Numerics, RunId, ScoreOn,
         Selector, SuiteSpec,
     },
-    record::{Answer, Item, RecordBody},
+    record::{Answer, Item, ItemEnergy, RecordBody},
 };
 use tritmark_suites::{
     Context, Sink, SuiteError, accuracy::score, clock::SystemClock, run, sandbox,
@@ -143,7 +143,12 @@ fn a_program_is_pending_until_it_is_scored_and_then_as_if_scored_at_once() {
         let at_once = written(folder.path(), task, ScoreOn::Agent);
         assert_eq!(at_once.len(), n);
         assert!(at_once.iter().all(|item| !item.is_pending()));
-        let pending = written(folder.path(), task, ScoreOn::Coordinator);
+        let mut pending = written(folder.path(), task, ScoreOn::Coordinator);
+        let energy = vec![ItemEnergy {
+            source: "powercap:psys".to_owned(),
+            joules: 0.1 + 0.2,
+        }];
+        pending[1].energy.clone_from(&energy);
         for item in &pending {
             assert_eq!(item.scores.len(), n_scores);
             assert!(item.scores.iter().all(|score| score.pending));
@@ -151,11 +156,13 @@ fn a_program_is_pending_until_it_is_scored_and_then_as_if_scored_at_once() {
         }
         let job = job(folder.path(), task, ScoreOn::Coordinator);
         let later = scored(folder.path(), &job, pending).unwrap();
+        assert_eq!(later[1].energy, energy, "what writing took stays");
         let told = |items: &[Item]| -> Vec<Item> {
             let items = items.iter().cloned();
             items
                 .map(|item| Item {
                     elapsed_ns: None,
+                    energy: Vec::new(),
                     ..item
                 })
                 .collect()

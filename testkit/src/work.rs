@@ -170,6 +170,7 @@ fn item(job: &Job, index: u32, nonce: u64) -> RecordBody {
         answer: Answer::Choice(answer),
         scores,
         elapsed_ns: Some(hash(&[nonce, index.into(), 2]) >> 2),
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     })

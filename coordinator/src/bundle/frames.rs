@@ -2,8 +2,8 @@
 
 use polars::prelude::{
     Column, DataFrame, DataType, Float64Type, IntoSeries as _, ListBooleanChunkedBuilder,
-    ListBuilderTrait as _, ListPrimitiveChunkedBuilder, NamedFrom as _, ParquetWriter,
-    PolarsResult, Series, UInt32Type,
+    ListBuilderTrait as _, ListPrimitiveChunkedBuilder, ListStringChunkedBuilder, NamedFrom as _,
+    ParquetWriter, PolarsResult, Series, UInt32Type,
 };
 use tritmark_proto::{
     bundle::{ITEMS, MEASUREMENTS, SCORES, TOKENS},
@@ -265,6 +265,7 @@ impl Items {
             ),
             column!("scored_on", each!(|item| item.scored_on.clone())),
         ]);
+        columns.extend(energy_columns(items));
         DataFrame::new(items.len(), columns)
     }
 
@@ -331,6 +332,26 @@ fn choice_columns(items: &[Item]) -> [Column; 4] {
         Column::from(is_greedy.finish().into_series()),
         Column::from(choice_tokens.finish().into_series()),
         Column::from(choice_chars.finish().into_series()),
+    ]
+}
+
+/// Returns the lists of counters, empty where energy was not measured.
+fn energy_columns(items: &[Item]) -> [Column; 2] {
+    let n_values = items.iter().map(|item| item.energy.len()).sum();
+    let mut sources = ListStringChunkedBuilder::new("energy_sources".into(), items.len(), n_values);
+    let mut joules = ListPrimitiveChunkedBuilder::<Float64Type>::new(
+        "energy_j".into(),
+        items.len(),
+        n_values,
+        DataType::Float64,
+    );
+    for item in items {
+        sources.append_values_iter(item.energy.iter().map(|energy| energy.source.as_str()));
+        joules.append_values_iter(item.energy.iter().map(|energy| energy.joules));
+    }
+    [
+        Column::from(sources.finish().into_series()),
+        Column::from(joules.finish().into_series()),
     ]
 }
 

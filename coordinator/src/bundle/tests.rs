@@ -9,7 +9,7 @@ use tritmark_proto::{
         SCORE_COLUMNS, SCORES, TOKEN_COLUMNS, TOKENS,
     },
     job::Job,
-    record::{Answer, GeneratedAnswer, Item, ItemScore, RollingAnswer},
+    record::{Answer, GeneratedAnswer, Item, ItemEnergy, ItemScore, RollingAnswer},
 };
 
 use super::*;
@@ -138,7 +138,9 @@ async fn an_empty_run_has_every_column_with_its_type() {
             "u32",
             "u64",
             "str",
-            "str"
+            "str",
+            "list[str]",
+            "list[f64]"
         ]
     );
     assert_eq!(
@@ -312,6 +314,53 @@ fn cells(frame: &DataFrame, column: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn energy_of_items_is_a_list_of_counters_and_one_of_joules() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let (run, jobs) = with_jobs(&store, |id| vec![job(id, 0, "m", None, accuracy())]).await;
+    let attempt = start(&store, jobs[0].id, 1).await;
+    let all = [("powercap:package-0", 2.5), ("powercap:dram-0", 0.5)];
+    let with_energy = |index: u32| {
+        let RecordBody::Item(item) = item(index, -1.0) else {
+            unreachable!("an item is one");
+        };
+        let energy = all[..index as usize].iter();
+        let energy = energy.map(|(source, joules)| ItemEnergy {
+            source: (*source).to_owned(),
+            joules: *joules,
+        });
+        RecordBody::Item(Item {
+            energy: energy.collect(),
+            ..item
+        })
+    };
+    let records = bodies([
+        facts(Some(3)),
+        with_energy(0),
+        with_energy(1),
+        with_energy(2),
+    ]);
+    store.add_records(attempt, &records).await.unwrap();
+    let (_, [_, items, ..]) = read(&store, &run).await;
+    let lists = |column: &str| -> Vec<Vec<String>> {
+        let lists = items.column(column).unwrap().list().unwrap();
+        (0..3)
+            .map(|row| {
+                let list = lists.get_as_series(row).unwrap();
+                let cells = list.iter().map(|cell| cell.str_value().into_owned());
+                cells.collect()
+            })
+            .collect()
+    };
+    let [(package, _), (dram, _)] = all;
+    assert_eq!(
+        lists("energy_sources"),
+        [vec![], vec![package], vec![package, dram]]
+    );
+    assert_eq!(lists("energy_j"), [vec![], vec!["2.5"], vec!["2.5", "0.5"]]);
+}
+
+#[tokio::test]
 async fn each_kind_of_answer_has_its_columns_and_its_scores() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
@@ -327,6 +376,7 @@ async fn each_kind_of_answer_has_its_columns_and_its_scores() {
             answer,
             scores,
             elapsed_ns: Some(5),
+            energy: Vec::new(),
             from_cache: None,
             scored_on: None,
         })

@@ -114,6 +114,7 @@ fn program(index: u32, is_pending: bool) -> RecordBody {
             ItemScore::plain("pass@1", 1.0)
         }],
         elapsed_ns: Some(5),
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     })

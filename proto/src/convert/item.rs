@@ -4,7 +4,8 @@ use super::{InvalidMessage, invalid, parsed, positive};
 use crate::{
     job::JobId,
     record::{
-        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemOrigin, ItemScore, RollingAnswer,
+        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemEnergy, ItemOrigin, ItemScore,
+        RollingAnswer,
     },
     wire,
 };
@@ -20,6 +21,7 @@ impl From<Item> for wire::Item {
             answer,
             scores,
             elapsed_ns,
+            energy,
             from_cache,
             scored_on,
         } = item;
@@ -31,6 +33,7 @@ impl From<Item> for wire::Item {
             prompt_hash,
             scores: scores.into_iter().map(Into::into).collect(),
             elapsed_ns,
+            energy: energy.into_iter().map(Into::into).collect(),
             from_cache: from_cache.map(Into::into),
             scored_on,
             ..Self::default()
@@ -100,6 +103,7 @@ impl TryFrom<wire::Item> for Item {
             group,
             from_cache,
             scored_on,
+            energy,
         } = item;
         let mut scores = scores
             .into_iter()
@@ -164,10 +168,39 @@ impl TryFrom<wire::Item> for Item {
             answer,
             scores,
             elapsed_ns,
+            energy: energies(energy)?,
             from_cache: from_cache.map(ItemOrigin::try_from).transpose()?,
             scored_on,
         })
     }
+}
+
+impl From<ItemEnergy> for wire::ItemEnergy {
+    fn from(energy: ItemEnergy) -> Self {
+        let ItemEnergy { source, joules } = energy;
+        Self { source, joules }
+    }
+}
+
+fn energies(energies: Vec<wire::ItemEnergy>) -> Result<Vec<ItemEnergy>, InvalidMessage> {
+    let mut known: Vec<ItemEnergy> = Vec::with_capacity(energies.len());
+    for wire::ItemEnergy { source, joules } in energies {
+        if source.is_empty() {
+            return Err(InvalidMessage::Missing {
+                field: "ItemEnergy.source",
+            });
+        }
+        if known.iter().any(|known| known.source == source) {
+            let problem = format!("`{source}` is there twice");
+            return Err(invalid("ItemEnergy.source", problem));
+        }
+        if !joules.is_finite() || joules < 0.0 {
+            let problem = format!("{joules} is no energy");
+            return Err(invalid("ItemEnergy.joules", problem));
+        }
+        known.push(ItemEnergy { source, joules });
+    }
+    Ok(known)
 }
 
 impl From<ItemOrigin> for wire::ItemOrigin {
@@ -314,6 +347,8 @@ impl TryFrom<wire::ItemScore> for ItemScore {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn item(answer: Answer) -> Item {
@@ -333,8 +368,16 @@ mod tests {
                 pending: false,
             }],
             elapsed_ns: Some(9),
+            energy: vec![energy("powercap:package-0", 1.25)],
             from_cache: None,
             scored_on: None,
+        }
+    }
+
+    fn energy(source: &str, joules: f64) -> ItemEnergy {
+        ItemEnergy {
+            source: source.to_owned(),
+            joules,
         }
     }
 
@@ -413,6 +456,48 @@ mod tests {
     }
 
     #[test]
+    fn energy_is_a_number_from_a_counter_that_is_named_once() {
+        let refused = |energy: Vec<ItemEnergy>| {
+            let measured = Item {
+                energy,
+                ..item(Answer::Choice(choices()))
+            };
+            Item::try_from(wire::Item::from(measured))
+                .unwrap_err()
+                .to_string()
+        };
+        for joules in [f64::NAN, f64::INFINITY, -0.5] {
+            let error = refused(vec![energy("powercap:dram-0", joules)]);
+            assert!(error.contains("ItemEnergy.joules"), "{error}");
+        }
+        let error = refused(vec![energy("", 1.0)]);
+        assert!(error.contains("ItemEnergy.source"), "{error}");
+        let error = refused(vec![energy("powercap:psys", 1.0); 2]);
+        assert!(error.contains("`powercap:psys` is there twice"), "{error}");
+        // Of before energy was measured.
+        let mut old = wire::Item::from(item(Answer::Choice(choices())));
+        old.energy.clear();
+        assert_eq!(Item::try_from(old).unwrap().energy, []);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_an_energy_comes_back_and_nothing_else_is_let_in(
+            joules in prop_oneof![any::<f64>(), 0.0..1e6],
+            source in "[a-z:0-9-]{0,20}",
+        ) {
+            let sent = vec![wire::ItemEnergy { source: source.clone(), joules }];
+            let is_energy = !source.is_empty() && joules.is_finite() && joules >= 0.0;
+            let read = energies(sent.clone());
+            prop_assert_eq!(read.is_ok(), is_energy);
+            if let Ok(read) = read {
+                let back: Vec<wire::ItemEnergy> = read.into_iter().map(Into::into).collect();
+                prop_assert_eq!(back, sent);
+            }
+        }
+    }
+
+    #[test]
     fn an_item_from_a_cache_says_whose_it_is_and_is_not_timed() {
         let run = crate::job::RunId::generate();
         let origin = ItemOrigin {
@@ -421,6 +506,7 @@ mod tests {
         };
         let cached = Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: Some(origin),
             scored_on: Some("m".to_owned()),
             ..item(Answer::Choice(choices()))

@@ -410,6 +410,20 @@ pub struct Item {
     /// programs: id of the machine that ran it against its tests
     #[prost(string, optional, tag = "15")]
     pub scored_on: ::core::option::Option<::prost::alloc::string::String>,
+    /// of each counter, no source twice; empty where it was not measured
+    #[prost(message, repeated, tag = "16")]
+    pub energy: ::prost::alloc::vec::Vec<ItemEnergy>,
+}
+/// What one counter of the machine says an item took: its share, by `elapsed_ns`, of a window that one or
+/// more whole batches or answers fill.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ItemEnergy {
+    /// "powercap:package-0", ...
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// gross: idle draw, and whatever else ran on the machine, included
+    #[prost(double, tag = "2")]
+    pub joules: f64,
 }
 /// An attempt of this run or of an earlier one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tritmark_proto::{
     job::{JobId, RunId},
-    record::{Answer, GeneratedAnswer, ItemScore, RollingAnswer},
+    record::{Answer, GeneratedAnswer, ItemEnergy, ItemScore, RollingAnswer},
 };
 
 use super::*;
@@ -125,8 +125,8 @@ fn what_was_written_is_read() {
 #[test]
 fn a_newer_bundle_is_refused_whatever_its_shape() {
     check(
-        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 5, "runs": []}"#).unwrap(),
-        &["run.json", "format version 5", "reads 4", "update"],
+        |dir| fs::write(dir.join(MANIFEST), r#"{"format_version": 6, "runs": []}"#).unwrap(),
+        &["run.json", "format version 6", "reads 5", "update"],
     );
 }
 
@@ -320,6 +320,8 @@ fn write_version_1(fixture: &Fixture, dir: &Path) {
         "n_bytes",
         "from_cache",
         "scored_on",
+        "energy_sources",
+        "energy_j",
     ];
     let mut items = tables::items(&fixture.bundle).drop_many(later);
     tables::save(&mut items, &dir.join(ITEMS));
@@ -353,7 +355,8 @@ fn a_bundle_of_version_1_has_scores_from_its_choices() {
 fn a_bundle_of_version_2_knows_no_caches_and_nothing_pending() {
     let fixture = every_answer();
     let dir = written(&fixture);
-    let mut items = tables::items(&fixture.bundle).drop_many(["from_cache", "scored_on"]);
+    let later = ["from_cache", "scored_on", "energy_sources", "energy_j"];
+    let mut items = tables::items(&fixture.bundle).drop_many(later);
     tables::save(&mut items, &dir.path().join(ITEMS));
     let mut scores = tables::scores(&fixture.bundle).drop_many(["pending"]);
     tables::save(&mut scores, &dir.path().join(SCORES));
@@ -407,6 +410,66 @@ fn items_from_a_cache_and_pending_scores_come_back() {
     tables::save(&mut items, &dir.path().join(ITEMS));
     let error = chain(&Bundle::read(dir.path()).unwrap_err());
     assert!(error.contains("unknown attempt `a/b/c`"), "{error}");
+}
+
+#[test]
+fn energy_of_items_comes_back_and_what_is_none_is_refused() {
+    let mut fixture = every_answer();
+    let energy = |source: &str, joules| ItemEnergy {
+        source: source.to_owned(),
+        joules,
+    };
+    let both = vec![
+        energy("powercap:package-0", 1.5),
+        energy("powercap:dram-0", 0.0),
+    ];
+    fixture.bundle.items[0].item.energy = both.clone();
+    fixture.bundle.items[2].item.energy = both[1..].to_vec();
+    let dir = written(&fixture);
+    assert_eq!(Bundle::read(dir.path()).unwrap(), fixture.bundle);
+
+    let refused = |energy: Vec<ItemEnergy>, from_cache: bool| {
+        let mut fixture = every_answer();
+        let item = &mut fixture.bundle.items[0].item;
+        item.energy = energy;
+        if from_cache {
+            item.elapsed_ns = None;
+            item.from_cache = Some(tritmark_proto::record::ItemOrigin {
+                job: JobId {
+                    run: RunId::generate(),
+                    index: 3,
+                },
+                attempt: std::num::NonZeroU32::MIN,
+            });
+        }
+        chain(&Bundle::read(written(&fixture).path()).unwrap_err())
+    };
+    for (energy, from_cache, expected) in [
+        (vec![energy("a", -1.0)], false, "-1 J"),
+        (vec![energy("a", f64::NAN)], false, "NaN J"),
+        (vec![energy("a", 1.0); 2], false, "there twice, `a`"),
+        (vec![energy("", 1.0)], false, "there twice, ``"),
+        (both, true, "an item that is from a cache"),
+    ] {
+        let error = refused(energy, from_cache);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_bundle_of_version_4_knows_no_energy_of_items() {
+    let fixture = every_answer();
+    let dir = written(&fixture);
+    let later = ["energy_sources", "energy_j"];
+    let mut items = tables::items(&fixture.bundle).drop_many(later);
+    tables::save(&mut items, &dir.path().join(ITEMS));
+    // Of this version the columns are missing.
+    let error = chain(&Bundle::read(dir.path()).unwrap_err());
+    assert!(error.contains("energy_sources"), "{error}");
+    edit_manifest(dir.path(), |manifest| manifest["format_version"] = 4.into());
+    let mut expected = fixture.bundle.clone();
+    expected.manifest.format_version = 4;
+    assert_eq!(Bundle::read(dir.path()).unwrap(), expected);
 }
 
 #[test]

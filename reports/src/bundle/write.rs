@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use polars::prelude::*;
 use tritmark_proto::{
     bundle::{ITEMS, MANIFEST, MEASUREMENTS, SCORES, TOKENS},
-    record::{Choice, Outcome},
+    record::{Choice, Item, ItemEnergy, Outcome},
 };
 
 use super::Bundle;
@@ -104,11 +104,11 @@ pub(crate) fn items(bundle: &Bundle) -> PolarsResult<DataFrame> {
         };
     }
     macro_rules! lists {
-        ($name:literal, $type:expr, $value:expr) => {{
+        ($name:literal, $parts:expr, $type:expr, $value:expr) => {{
             let lists: Vec<Series> = rows
                 .iter()
                 .map(|row| {
-                    let values = row.item.choices().iter().map($value).collect::<Vec<_>>();
+                    let values = $parts(&row.item).iter().map($value).collect::<Vec<_>>();
                     Series::new(PlSmallStr::EMPTY, values)
                 })
                 .collect();
@@ -128,10 +128,10 @@ pub(crate) fn items(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "gold" => column!(|row| row.item.choice().map(|answer| answer.gold)),
         "predicted" => column!(|row| row.item.choice().map(|answer| answer.predicted)),
         "predicted_norm" => column!(|row| row.item.choice().and_then(|answer| answer.predicted_norm)),
-        "loglikelihoods" => lists!("loglikelihoods", DataType::Float64, |c: &Choice| c.loglikelihood),
-        "is_greedy" => lists!("is_greedy", DataType::Boolean, |c: &Choice| c.is_greedy),
-        "choice_tokens" => lists!("choice_tokens", DataType::UInt32, |c: &Choice| c.n_tokens),
-        "choice_chars" => lists!("choice_chars", DataType::UInt32, |c: &Choice| c.n_chars),
+        "loglikelihoods" => lists!("loglikelihoods", Item::choices, DataType::Float64, |c: &Choice| c.loglikelihood),
+        "is_greedy" => lists!("is_greedy", Item::choices, DataType::Boolean, |c: &Choice| c.is_greedy),
+        "choice_tokens" => lists!("choice_tokens", Item::choices, DataType::UInt32, |c: &Choice| c.n_tokens),
+        "choice_chars" => lists!("choice_chars", Item::choices, DataType::UInt32, |c: &Choice| c.n_chars),
         "text" => column!(|row| row.item.generated().map(|answer| answer.text.clone())),
         "target" => column!(|row| row.item.generated().map(|answer| answer.target.clone())),
         "end" => column!(|row| row.item.generated().map(|answer| answer.end.clone())),
@@ -143,7 +143,13 @@ pub(crate) fn items(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "elapsed_ns" => column!(|row| row.item.elapsed_ns),
         "from_cache" => column!(|row| row.item.from_cache.map(|origin| origin.to_string())),
         "scored_on" => column!(|row| row.item.scored_on.clone()),
+        "energy_sources" => lists!("energy_sources", energy, DataType::String, |e: &ItemEnergy| e.source.clone()),
+        "energy_j" => lists!("energy_j", energy, DataType::Float64, |e: &ItemEnergy| e.joules),
     )
+}
+
+fn energy(item: &Item) -> &[ItemEnergy] {
+    &item.energy
 }
 
 /// Builds the table of scores.

@@ -5,7 +5,8 @@ use std::path::Path;
 use tritmark_proto::{
     bundle::{ITEM_COLUMNS, SCORE_COLUMNS},
     record::{
-        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemOrigin, ItemScore, RollingAnswer,
+        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemEnergy, ItemOrigin, ItemScore,
+        RollingAnswer,
     },
 };
 
@@ -35,6 +36,9 @@ const VERSION_1: [&str; 16] = [
 /// Columns of the items and of the scores before caches, and scores that are pending, were known.
 const N_ITEM_COLUMNS_OF_VERSION_2: usize = 25;
 const N_SCORE_COLUMNS_OF_VERSION_2: usize = 10;
+
+/// Columns of the items before their energy was known.
+const N_ITEM_COLUMNS_OF_VERSION_4: usize = 27;
 
 /// A row of the items.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,14 +93,15 @@ pub fn read_items_of_version_1(path: &Path) -> Result<Vec<ItemRow>, ReportError>
 /// of their own.
 pub fn read_items(path: &Path, version: u32) -> Result<Vec<ItemRow>, ReportError> {
     let columns: &'static [&'static str] = &ITEM_COLUMNS;
-    let has_origins = version > 2;
-    let columns = if has_origins {
-        columns
-    } else {
-        &columns[..N_ITEM_COLUMNS_OF_VERSION_2]
+    let (has_origins, has_energy) = (version > 2, version > 4);
+    let columns = match version {
+        ..=2 => &columns[..N_ITEM_COLUMNS_OF_VERSION_2],
+        3 | 4 => &columns[..N_ITEM_COLUMNS_OF_VERSION_4],
+        5.. => columns,
     };
     let table = Table::read(path, columns)?;
     let origins = has_origins.then(|| Origins::read(&table)).transpose()?;
+    let mut energies = has_energy.then(|| Energies::read(&table)).transpose()?;
     let place = Place::read(&table)?;
     let group = table.text("group")?;
     let mut choices = Choices::read(&table)?;
@@ -119,6 +124,9 @@ pub fn read_items(path: &Path, version: u32) -> Result<Vec<ItemRow>, ReportError
             let mut read = place.row(row, group[row].clone(), answer);
             if let Some(origins) = &origins {
                 origins.give(&table, row, &mut read.item)?;
+            }
+            if let Some(energies) = &mut energies {
+                energies.give(&table, row, &mut read.item)?;
             }
             Ok(read)
         })
@@ -217,6 +225,7 @@ impl Place {
                 answer,
                 scores: Vec::new(),
                 elapsed_ns: self.elapsed_ns[row],
+                energy: Vec::new(),
                 from_cache: None,
                 scored_on: None,
             },
@@ -249,6 +258,45 @@ impl Origins {
             return Err(table.bad("elapsed_ns", row, what));
         }
         item.scored_on.clone_from(&self.scored_on[row]);
+        Ok(())
+    }
+}
+
+/// What items took.
+struct Energies {
+    sources: Vec<Vec<String>>,
+    joules: Vec<Vec<f64>>,
+}
+
+impl Energies {
+    fn read(table: &Table) -> Result<Self, ReportError> {
+        Ok(Self {
+            sources: table.text_lists("energy_sources")?,
+            joules: table.f64_lists("energy_j")?,
+        })
+    }
+
+    fn give(&mut self, table: &Table, row: usize, item: &mut Item) -> Result<(), ReportError> {
+        let sources = std::mem::take(&mut self.sources[row]);
+        let joules = std::mem::take(&mut self.joules[row]);
+        if sources.len() != joules.len() {
+            let what = format!("{} values of {} sources", joules.len(), sources.len());
+            return Err(table.bad("energy_j", row, &what));
+        }
+        if item.from_cache.is_some() && !sources.is_empty() {
+            let what = "energy of an item that is from a cache";
+            return Err(table.bad("energy_j", row, what));
+        }
+        for (source, joules) in sources.into_iter().zip(joules) {
+            if source.is_empty() || item.energy.iter().any(|known| known.source == source) {
+                let what = format!("a source that is empty or there twice, `{source}`");
+                return Err(table.bad("energy_sources", row, &what));
+            }
+            if !joules.is_finite() || joules < 0.0 {
+                return Err(table.bad("energy_j", row, &format!("{joules} J")));
+            }
+            item.energy.push(ItemEnergy { source, joules });
+        }
         Ok(())
     }
 }

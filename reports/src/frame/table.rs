@@ -175,6 +175,13 @@ impl Table {
         })
     }
 
+    pub(super) fn text_lists(&self, name: &'static str) -> Result<Vec<Vec<String>>, ReportError> {
+        self.lists(name, DataType::String, |series| {
+            let texts = series.str()?.iter();
+            Ok(texts.map(|text| text.map(str::to_owned)).collect())
+        })
+    }
+
     pub(super) fn bool_lists(&self, name: &'static str) -> Result<Vec<Vec<bool>>, ReportError> {
         self.lists(name, DataType::Boolean, |series| {
             Ok(series.bool()?.iter().collect())

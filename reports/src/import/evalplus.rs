@@ -218,6 +218,7 @@ fn item(task: &str, index: u32, id: &str, program: Program) -> Item {
             score("plus", program.plus, program.plus_reason),
         ],
         elapsed_ns: None,
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     }

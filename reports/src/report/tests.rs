@@ -195,7 +195,11 @@ fn every_machine_has_its_tables() {
 
 #[test]
 fn samples_hold_every_token_and_item() {
-    let fixture = one_pair_and_a_failure();
+    let mut fixture = one_pair_and_a_failure();
+    fixture.bundle.items[0].item.energy = vec![tritmark_proto::record::ItemEnergy {
+        source: "powercap:psys".to_owned(),
+        joules: 0.25,
+    }];
     let (_dir, files) = report(&fixture);
     let samples = fs::File::open(&files.samples).unwrap();
     let frame = ParquetReader::new(samples).finish().unwrap();
@@ -217,6 +221,13 @@ fn samples_hold_every_token_and_item() {
         items.height()
     );
     assert_eq!(items.column("loglikelihoods").unwrap().null_count(), 0);
+    let joules = items.column("energy_j").unwrap().list().unwrap();
+    let joules = joules.get_as_series(0).unwrap();
+    assert_eq!(joules.f64().unwrap().to_vec(), [Some(0.25)]);
+    assert_eq!(
+        tokens.column("energy_j").unwrap().null_count(),
+        tokens.height()
+    );
     let scores = of("score");
     assert_eq!(scores.height(), 2 * items.height());
     assert_eq!(scores.column("doc_hash").unwrap().null_count(), 0);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tritmark_proto::{
     bundle::{JobOutcome, JobState},
-    record::{Grade, Outcome, Phase},
+    record::{Grade, Metric, Outcome, Phase},
 };
 
 use super::{
-    ITL, Status, SummaryRow,
+    ENERGY_PER_ITEM, ITL, Status, SummaryRow,
     context::Context,
     counterpart::{ByComparison, Comparison},
     entry::Entry,
@@ -37,6 +37,7 @@ pub fn rows(bundle: &Bundle) -> Vec<SummaryRow> {
     add_measurements(&context, &jobs, &mut entries);
     add_tokens(&context, &jobs, &mut entries);
     add_items(&context, &jobs, &mut entries);
+    add_energy(&context, &jobs, &mut entries);
 
     let mut entries: Vec<Entry<'_>> = entries.into_values().collect();
     for entry in &mut entries {
@@ -125,6 +126,46 @@ fn add_tokens<'a>(
             .entry(token.job_index)
             .or_default()
             .push(token.elapsed_ns as f64);
+    }
+}
+
+/// Adds what the items of each accuracy job took, by each counter: in all, and on average. Items whose
+/// energy is not known are left out of both, and counted.
+fn add_energy<'a>(
+    context: &Context<'a>,
+    jobs: &HashMap<u32, &'a JobOutcome>,
+    entries: &mut Entries<'a>,
+) {
+    let mut n_items: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut joules: BTreeMap<(u32, &str), Vec<f64>> = BTreeMap::new();
+    for row in &context.bundle.items {
+        *n_items.entry(row.job_index).or_default() += 1;
+        for energy in &row.item.energy {
+            let of_source = joules.entry((row.job_index, &energy.source)).or_default();
+            of_source.push(energy.joules);
+        }
+    }
+    // Of the jobs of one row together.
+    let mut counts: HashMap<Key, (usize, usize)> = HashMap::new();
+    for ((job_index, source), joules) in joules {
+        let Some(outcome) = jobs.get(&job_index) else {
+            continue;
+        };
+        let total: f64 = joules.iter().sum();
+        for (metric, unit, value) in [
+            (Metric::EnergyJ.name(), Metric::EnergyJ.unit(), total),
+            (ENERGY_PER_ITEM, "J/item", total / joules.len() as f64),
+        ] {
+            let key = Key::of_metric(context, outcome, metric, unit);
+            let key = key.graded(Grade::Counted, source);
+            let (n_known, n_all) = counts.entry(key.clone()).or_default();
+            *n_known += joules.len();
+            *n_all += n_items[&job_index];
+            let reason = (n_known < n_all).then(|| format!("of {n_known} of {n_all} items"));
+            let entry = entry(entries, context, key, outcome);
+            entry.by_job.entry(job_index).or_default().push(value);
+            entry.row.reason = reason;
+        }
     }
 }
 

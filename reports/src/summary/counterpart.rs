@@ -76,10 +76,9 @@ impl<'e, 'a> ByComparison<'e, 'a> {
         let Some(name) = &row.baseline else {
             return Comparison::default();
         };
-        // Tokens of an answer are no independent values. Accuracy jobs may share their machine, so
-        // their speed is no comparison.
-        let is_timing_of_accuracy = row.suite == "accuracy" && entry.figure.is_none();
-        if row.value.is_none() || row.metric.as_deref() == Some(ITL) || is_timing_of_accuracy {
+        // Tokens of an answer are no independent values.
+        let is_itl = row.metric.as_deref() == Some(ITL);
+        if row.value.is_none() || is_itl || row.is_cost_of_accuracy() {
             return Comparison::default();
         }
         let found = self

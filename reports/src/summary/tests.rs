@@ -6,8 +6,8 @@ use tritmark_proto::{
     bundle::JobState,
     job::{ChatSpec, EnergySpec, Shard, SuiteSpec},
     record::{
-        Answer, GeneratedAnswer, Grade, ItemOrigin, ItemScore, Metric, Outcome, Phase, Reading,
-        RollingAnswer,
+        Answer, GeneratedAnswer, Grade, ItemEnergy, ItemOrigin, ItemScore, Metric, Outcome, Phase,
+        Reading, RollingAnswer,
     },
 };
 
@@ -612,6 +612,65 @@ fn what_is_pending_or_from_a_cache_is_counted_apart() {
         all[0].reason.as_deref(),
         Some("the job is running; 10 answers wait for their scores")
     );
+}
+
+#[test]
+fn what_items_took_is_given_in_all_and_each_by_source_and_never_compared() {
+    let mut fixture = Fixture::new("energy of items", vec![machine("m")]);
+    for model in [TERNARY_125M, DENSE_125M] {
+        fixture.accuracy(model, 0, "boolq", 10);
+    }
+    let energy = |source: &str, joules| ItemEnergy {
+        source: source.to_owned(),
+        joules,
+    };
+    for row in &mut fixture.bundle.items {
+        // The last window of the first job was too short.
+        if row.job_index > 0 || row.item.index < 8 {
+            row.item.energy = vec![
+                energy("powercap:package-0", f64::from(row.item.index)),
+                energy("powercap:dram-0", 0.5),
+            ];
+        }
+    }
+    let rows = rows(&fixture.bundle);
+    let of = |model: &str, metric: &str| -> Vec<(&str, f64, Option<&str>)> {
+        rows.iter()
+            .filter(|row| row.model == model && row.is_value_of(metric))
+            .map(|row| {
+                assert_eq!((row.task.as_deref(), row.n_jobs), (Some("boolq"), 1));
+                assert_eq!(row.grade.as_deref(), Some("counted"));
+                assert_eq!((row.baseline_ratio, &row.baseline_note), (None, &None));
+                assert!(row.is_cost_of_accuracy());
+                let source = row.source.as_deref().unwrap();
+                (source, row.value.unwrap(), row.reason.as_deref())
+            })
+            .collect()
+    };
+    let (package, dram) = ("powercap:package-0", "powercap:dram-0");
+    let some = Some("of 8 of 10 items");
+    let ternary = TERNARY_125M.id;
+    assert_eq!(
+        of(ternary, "energy_j"),
+        [(dram, 4.0, some), (package, 28.0, some)]
+    );
+    assert_eq!(
+        of(ternary, "energy_per_item_j"),
+        [(dram, 0.5, some), (package, 3.5, some)]
+    );
+    let dense = DENSE_125M.id;
+    assert_eq!(
+        of(dense, "energy_j"),
+        [(dram, 5.0, None), (package, 45.0, None)]
+    );
+    assert_eq!(
+        of(dense, "energy_per_item_j"),
+        [(dram, 0.5, None), (package, 4.5, None)]
+    );
+    // They stand in the CSV, beside the job's speed, and in no table of scores.
+    assert!(rows.iter().any(|row| row.is_value_of("items_per_s")));
+    let scores = rows.iter().filter(|row| !row.is_cost_of_accuracy());
+    assert!(scores.into_iter().all(|row| row.filter.is_some()));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tritmark_proto::record::Metric;
 
 use super::{
     Cell,
@@ -68,7 +67,7 @@ fn table(machine: &str, pair: &Pair, rows: &[&SummaryRow]) -> Option<SideBySide>
         rows.iter()
             .copied()
             .filter(|row| row.model == model)
-            .filter(|row| row.metric.as_deref().is_some_and(is_compared))
+            .filter(|row| is_compared(row))
             // Groups have their own table.
             .filter(|row| row.group.is_none())
             .collect()
@@ -117,10 +116,10 @@ fn table(machine: &str, pair: &Pair, rows: &[&SummaryRow]) -> Option<SideBySide>
     })
 }
 
-/// Tokens have their own table. Accuracy jobs share their machine, so how fast they went is no
-/// comparison.
-fn is_compared(metric: &str) -> bool {
-    metric != ITL && metric != Metric::ItemsPerS.name()
+/// Tokens have their own table; what accuracy jobs took is no comparison.
+fn is_compared(row: &SummaryRow) -> bool {
+    let metric = row.metric.as_deref();
+    metric.is_some_and(|metric| metric != ITL) && !row.is_cost_of_accuracy()
 }
 
 fn suites<'a>(rows: &[&'a SummaryRow]) -> Vec<&'a str> {

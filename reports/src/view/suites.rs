@@ -1,10 +1,7 @@
 //! One table a suite and machine: models down, metrics across, evidence of one grade a column.
 
 use serde::Serialize;
-use tritmark_proto::{
-    job::{SuiteSpec, Workload},
-    record::Metric,
-};
+use tritmark_proto::job::{SuiteSpec, Workload};
 
 use super::{
     Cell,
@@ -72,7 +69,7 @@ pub(super) fn tables(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<SuiteTable> {
                 .filter(|row| {
                     row.machine_id.as_ref() == Some(&machine.id)
                         && row.suite == suite
-                        && row.metric.as_deref().is_some_and(is_shown)
+                        && is_shown(row)
                         && row.group.is_none()
                 })
                 .collect();
@@ -93,9 +90,10 @@ pub(super) fn tables(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<SuiteTable> {
     tables
 }
 
-/// Tokens have their own table; how fast accuracy jobs went, on a machine they share, is in the CSV.
-fn is_shown(metric: &str) -> bool {
-    metric != ITL && metric != Metric::ItemsPerS.name()
+/// Tokens have their own table; what accuracy jobs took, on a machine they share, is in the CSV.
+fn is_shown(row: &SummaryRow) -> bool {
+    let metric = row.metric.as_deref();
+    metric.is_some_and(|metric| metric != ITL) && !row.is_cost_of_accuracy()
 }
 
 fn table(

@@ -14,8 +14,8 @@ use tritmark_proto::{
     record::{Answer, Item, ItemScore},
 };
 
-use super::{data::Prompt, definition::Kind, judge::Judge, task::Task};
-use crate::{SuiteError, clock::Clock};
+use super::{data::Prompt, definition::Kind, judge::Judge, outbox::Outbox, task::Task};
+use crate::SuiteError;
 
 /// Positions of the caches that items are scored in together: some hundred MB of the largest models
 /// here, and enough to make passes full.
@@ -30,9 +30,6 @@ pub(super) struct Asker<'a> {
     /// Scores programs; without it they stay pending.
     judge: Option<Judge>,
 }
-
-/// Takes items in order.
-pub(super) type Take<'t> = &'t mut dyn FnMut(Item) -> Result<(), SuiteError>;
 
 /// What is known of one item when its answer is there.
 struct Answered {
@@ -59,19 +56,22 @@ impl<'a> Asker<'a> {
     }
 
     /// Answers all prompts, handing their items over in order, each as soon as all before it are
-    /// there.
+    /// there. The times of items add up to that of their evaluation.
     pub(super) fn ask(
         &mut self,
         prompts: &[Prompt],
-        clock: &dyn Clock,
-        take: Take<'_>,
+        out: &mut Outbox<'_>,
     ) -> Result<(), SuiteError> {
         match self.task.definition.kind {
-            Kind::MultipleChoice => self.choices(prompts, clock, take),
-            Kind::GenerateUntil => self.generations(prompts, clock, take),
-            Kind::LoglikelihoodRolling => self.rollings(prompts, clock, take),
-            Kind::Program => self.programs(prompts, clock, take),
+            Kind::MultipleChoice => self.choices(prompts, out),
+            Kind::GenerateUntil => self.generations(prompts, out),
+            Kind::LoglikelihoodRolling => self.rollings(prompts, out),
+            Kind::Program => self.programs(prompts, out),
         }
+    }
+
+    pub(super) fn task_name(&self) -> &str {
+        self.task.name()
     }
 
     /// Says whether BOS stands before a text.
@@ -118,6 +118,7 @@ fn item(task: &Task, prompt: &Prompt, answered: Answered) -> Item {
         answer,
         scores,
         elapsed_ns: Some(elapsed_ns),
+        energy: Vec::new(),
         from_cache: None,
         scored_on: None,
     }

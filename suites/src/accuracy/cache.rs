@@ -5,7 +5,8 @@
 //! magic number and before a checksum that covers its name too. It appears whole or not at all; one
 //! that is damaged is said, removed and evaluated anew. Several processes may use one folder.
 //!
-//! An item from here was not timed: it has no `elapsed_ns`, and says which attempt evaluated it.
+//! An item from here was not timed: it has neither `elapsed_ns` nor `energy`, and says which attempt
+//! evaluated it.
 
 mod folder;
 mod key;
@@ -120,6 +121,7 @@ impl Kept {
         let name = self.name(item.index, &item.doc_hash, &item.prompt_hash);
         let item = Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: Some(origin),
             ..item.clone()
         };

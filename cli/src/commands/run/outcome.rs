@@ -93,7 +93,7 @@ fn accuracy(rows: &[SummaryRow]) -> Option<String> {
         .iter()
         .filter(|row| row.suite == "accuracy" && row.task.is_some())
         .filter(|row| matches!(row.status, Status::Ok | Status::Incomplete))
-        .filter(|row| row.group.is_none() && row.metric.as_deref() != Some("items_per_s"))
+        .filter(|row| row.group.is_none() && !row.is_cost_of_accuracy())
         .map(|row| {
             // Perplexities are no shares.
             let metric = row.metric.clone().unwrap_or_default();

@@ -55,6 +55,7 @@ pub(super) fn items(
             answer,
             scores,
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: None,
             scored_on: None,
         };

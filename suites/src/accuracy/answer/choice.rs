@@ -3,25 +3,25 @@
 use tritmark_engine::score::{Request, Score, ScoreError, Scorer};
 use tritmark_proto::record::{Answer, Choice, ChoiceAnswer, ItemScore};
 
-use super::{Answered, Asker, MAX_TOKENS, Take, item};
+use super::{Answered, Asker, MAX_TOKENS, item};
 use crate::{
     SuiteError,
     accuracy::{
         data::Prompt,
         definition::Metric,
+        energy::Ended,
+        outbox::Outbox,
         task::{ChoiceQuestion, Question, Task},
     },
-    clock::Clock,
 };
 
 impl Asker<'_> {
     pub(super) fn choices(
         &mut self,
         prompts: &[Prompt],
-        clock: &dyn Clock,
-        take: Take<'_>,
+        out: &mut Outbox<'_>,
     ) -> Result<(), SuiteError> {
-        let start_ns = clock.now_ns();
+        let start_ns = out.now_ns();
         let mut pairs = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             pairs.push(
@@ -44,7 +44,11 @@ impl Asker<'_> {
         let scores = Scorer::new(&mut self.engine, MAX_TOKENS)
             .score(&items)
             .map_err(|source| self.score_error(prompts, &requests, source))?;
-        let elapsed_ns = (clock.now_ns() - start_ns) / prompts.len().max(1) as u64;
+        let elapsed_ns = (out.now_ns() - start_ns) / prompts.len().max(1) as u64;
+        out.end(prompts.iter().map(|prompt| Ended {
+            index: prompt.index,
+            elapsed_ns,
+        }))?;
         for (prompt, scores) in prompts.iter().zip(scores) {
             let Question::Choice(question) = &prompt.question else {
                 continue;
@@ -58,7 +62,7 @@ impl Asker<'_> {
                 scores,
                 elapsed_ns,
             };
-            take(item(self.task, prompt, answered))?;
+            out.take(item(self.task, prompt, answered))?;
         }
         Ok(())
     }

@@ -8,40 +8,40 @@ use tritmark_engine::{
 };
 use tritmark_proto::record::{Answer, GeneratedAnswer, ItemScore, NO_FILTER};
 
-use super::{Answered, Asker, Take, item};
+use super::{Answered, Asker, item};
 use crate::{
     SuiteError,
     accuracy::{
         data::Prompt,
         definition::Metric,
+        energy::Ended,
         math::{self, Equality},
+        outbox::Outbox,
         task::{Question, Task},
     },
-    clock::Clock,
 };
 
 /// Sequences that decode together where a plan says nothing.
 const MAX_BATCH: NonZeroUsize = NonZeroUsize::new(16).expect("it is not 0");
 
-/// Takes a prompt's answer with the time it took.
+/// Takes a prompt's answer with the time it took, and may hand its item on.
 type TakeAnswer<'t, 'p> =
-    &'t mut dyn FnMut(&'p Prompt, GeneratedAnswer, u64) -> Result<(), SuiteError>;
+    &'t mut dyn FnMut(&mut Outbox<'_>, &'p Prompt, GeneratedAnswer, u64) -> Result<(), SuiteError>;
 
 impl Asker<'_> {
     pub(super) fn generations(
         &mut self,
         prompts: &[Prompt],
-        clock: &dyn Clock,
-        take: Take<'_>,
+        out: &mut Outbox<'_>,
     ) -> Result<(), SuiteError> {
         let task = self.task;
-        self.generate(prompts, clock, &mut |prompt, answer, elapsed_ns| {
+        self.generate(prompts, out, &mut |out, prompt, answer, elapsed_ns| {
             let answered = Answered {
                 scores: judge(task, &answer),
                 answer: Answer::Generated(answer),
                 elapsed_ns,
             };
-            take(item(task, prompt, answered))
+            out.take(item(task, prompt, answered))
         })
     }
 
@@ -50,7 +50,7 @@ impl Asker<'_> {
     pub(super) fn generate<'p>(
         &mut self,
         prompts: &'p [Prompt],
-        clock: &dyn Clock,
+        out: &mut Outbox<'_>,
         take: TakeAnswer<'_, 'p>,
     ) -> Result<(), SuiteError> {
         let mut asked = Vec::with_capacity(prompts.len());
@@ -75,7 +75,7 @@ impl Asker<'_> {
             .iter()
             .map(|(_, _, tokens, params)| generate::Prompt { tokens, params })
             .collect();
-        let mut last_ns = clock.now_ns();
+        let mut last_ns = out.now_ns();
         // Those that ended before one that stands before them.
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -90,9 +90,18 @@ impl Asker<'_> {
             &requests,
             max_batch,
             |at, generation| {
-                let now_ns = clock.now_ns();
-                early.insert(at, (generation, now_ns - last_ns));
+                let now_ns = out.now_ns();
+                let elapsed_ns = now_ns - last_ns;
                 last_ns = now_ns;
+                early.insert(at, (generation, elapsed_ns));
+                let ended = Ended {
+                    index: asked[at].0.index,
+                    elapsed_ns,
+                };
+                if let Err(error) = out.end([ended]) {
+                    failure = Some(error);
+                    return ControlFlow::Break(());
+                }
                 while let Some((generation, elapsed_ns)) = early.remove(&next) {
                     let (prompt, target, tokens, _) = &asked[next];
                     let taken = generation
@@ -102,7 +111,8 @@ impl Asker<'_> {
                             source: Box::new(source),
                         })
                         .and_then(|generation| {
-                            take(prompt, answer(target, tokens.len(), generation), elapsed_ns)
+                            let answer = answer(target, tokens.len(), generation);
+                            take(out, prompt, answer, elapsed_ns)
                         });
                     if let Err(error) = taken {
                         failure = Some(error);

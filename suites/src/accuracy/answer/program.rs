@@ -2,15 +2,15 @@
 
 use tritmark_proto::record::{Answer, GeneratedAnswer};
 
-use super::{Answered, Asker, Take, item};
+use super::{Answered, Asker, item};
 use crate::{
     SuiteError,
     accuracy::{
         data::Prompt,
         judge::{self, Program},
+        outbox::Outbox,
         task::{ProgramQuestion, Question},
     },
-    clock::Clock,
 };
 
 /// A generated program and what it is for.
@@ -25,11 +25,10 @@ impl Asker<'_> {
     pub(super) fn programs(
         &mut self,
         prompts: &[Prompt],
-        clock: &dyn Clock,
-        take: Take<'_>,
+        out: &mut Outbox<'_>,
     ) -> Result<(), SuiteError> {
         let mut written = Vec::new();
-        self.generate(prompts, clock, &mut |prompt, answer, elapsed_ns| {
+        self.generate(prompts, out, &mut |_, prompt, answer, elapsed_ns| {
             if let Question::Program(question) = &prompt.question {
                 written.push(Written {
                     prompt,
@@ -49,7 +48,8 @@ impl Asker<'_> {
             })
             .collect();
         let scores = match &self.judge {
-            Some(judge) => judge.scores(&programs)?,
+            // Tests are run by other programs; no answer took what they take.
+            Some(judge) => out.without(|| judge.scores(&programs))?,
             None => programs
                 .iter()
                 .map(|program| judge::pending(program.question))
@@ -69,7 +69,7 @@ impl Asker<'_> {
                 .judge
                 .as_ref()
                 .and_then(|judge| judge.machine_id.clone());
-            take(item)?;
+            out.take(item)?;
         }
         Ok(())
     }

@@ -5,15 +5,16 @@
 use tritmark_engine::{score::Scorer, tokenizer::TokenizerError};
 use tritmark_proto::record::{Answer, ItemScore, RollingAnswer};
 
-use super::{Answered, Asker, MAX_TOKENS, Take, item};
+use super::{Answered, Asker, MAX_TOKENS, item};
 use crate::{
     SuiteError,
     accuracy::{
         data::Prompt,
         definition::Metric,
+        energy::Ended,
+        outbox::Outbox,
         task::{Question, Task},
     },
-    clock::Clock,
 };
 
 /// Tokens of a window where the model takes more: what the reference harness assumes of a model
@@ -24,10 +25,9 @@ impl Asker<'_> {
     pub(super) fn rollings(
         &mut self,
         prompts: &[Prompt],
-        clock: &dyn Clock,
-        take: Take<'_>,
+        out: &mut Outbox<'_>,
     ) -> Result<(), SuiteError> {
-        let start_ns = clock.now_ns();
+        let start_ns = out.now_ns();
         let mut texts = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             if let Question::Rolling { text, .. } = &prompt.question {
@@ -46,7 +46,11 @@ impl Asker<'_> {
                 index: prompts[0].index,
                 source,
             })?;
-        let elapsed_ns = (clock.now_ns() - start_ns) / prompts.len().max(1) as u64;
+        let elapsed_ns = (out.now_ns() - start_ns) / prompts.len().max(1) as u64;
+        out.end(prompts.iter().map(|prompt| Ended {
+            index: prompt.index,
+            elapsed_ns,
+        }))?;
         for (prompt, score) in prompts.iter().zip(all) {
             let Question::Rolling {
                 n_words, n_bytes, ..
@@ -66,7 +70,7 @@ impl Asker<'_> {
                 answer: Answer::Rolling(answer),
                 elapsed_ns,
             };
-            take(item(self.task, prompt, answered))?;
+            out.take(item(self.task, prompt, answered))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@ use std::{fs, num::NonZeroU32};
 use proptest::prelude::*;
 use tritmark_proto::{
     job::{ChatSpec, JobId, KvType, Numerics, RunId, ScoreOn},
-    record::{Answer, GeneratedAnswer, ItemScore},
+    record::{Answer, GeneratedAnswer, ItemEnergy, ItemScore},
 };
 
 use super::{key::Programs, *};
@@ -37,6 +37,10 @@ fn item(prompt: &Prompt) -> Item {
         }),
         scores: vec![ItemScore::plain("exact_match", 1.0)],
         elapsed_ns: Some(77),
+        energy: vec![ItemEnergy {
+            source: "powercap:psys".to_owned(),
+            joules: 0.5,
+        }],
         from_cache: None,
         scored_on: None,
     }
@@ -79,7 +83,7 @@ fn open(folder: &std::path::Path) -> Kept {
 }
 
 #[test]
-fn an_item_comes_back_as_it_was_but_for_its_time() {
+fn an_item_comes_back_as_it_was_but_for_what_it_took() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = open(folder.path());
     let prompts = [prompt(0, "a"), prompt(1, "b")];
@@ -91,6 +95,7 @@ fn an_item_comes_back_as_it_was_but_for_its_time() {
     for prompt in &prompts {
         let expected = Item {
             elapsed_ns: None,
+            energy: Vec::new(),
             from_cache: first.origin,
             ..item(prompt)
         };
