@@ -1,12 +1,13 @@
 //! What a coordinator and an agent take from the decode they measure.
 //!
 //! ```text
-//! cargo bench -p tritmark --bench overhead -- [SECONDS] [THREADS]
+//! cargo bench -p tritmark --bench overhead -- [SECONDS] [THREADS] [SHAPE]
 //! ```
 //!
 //! A real coordinator, whose `/metrics` are read and whose traces go to a collector, and a real agent
-//! measure one decode after the other on this machine, all on the same CPUs; THREADS is as many as
-//! there are, unless said. Two things are printed:
+//! measure one decode after the other on this machine, all on the same CPUs: 128 tokens of a random
+//! ternary model of SHAPE, `2b4t` unless said, with THREADS, as many as there are CPUs unless said. Two
+//! things are printed:
 //!
 //! * the CPU time of both processes, as a share of one core, over half of SECONDS in which they are left
 //!   alone. The worker, which decodes, is a process of its own and not in it;
@@ -52,7 +53,7 @@ const LEAST_TOKENS: usize = 20;
 /// A difference that would matter, as a share.
 const MARGIN: f64 = 0.01;
 /// Tokens of one generation.
-const N_GEN: u32 = 256;
+const N_GEN: u32 = 128;
 /// Jobs follow each other as in any plan: model opened, decode, records, traces.
 const REPETITIONS: u32 = 12;
 
@@ -78,11 +79,12 @@ fn main() -> ExitCode {
     measure(
         Duration::from_secs(seconds.unwrap_or(300).into()),
         threads.unwrap_or(n_cpus),
+        args.get(2).map_or("2b4t", String::as_str),
     );
     ExitCode::SUCCESS
 }
 
-fn measure(length: Duration, threads: u32) {
+fn measure(length: Duration, threads: u32, shape: &str) {
     let lab = Lab::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -119,7 +121,7 @@ fn measure(length: Duration, threads: u32) {
         ["agent", "up", "--coordinator", &url, "--state", "agent"],
     );
     // More jobs than there is time for.
-    let plan = lab.plan("overhead.toml", &plan(threads));
+    let plan = lab.plan("overhead.toml", &plan(threads, shape));
     let plan = plan.display().to_string();
     let run = lab
         .run(["submit", &plan, "--coordinator", &url])
@@ -158,13 +160,13 @@ fn measure(length: Duration, threads: u32) {
     drop((agent, coordinator));
     let path = lab.path("coordinator/store.sqlite").display().to_string();
     let tokens = runtime.block_on(tokens(&path, run.trim()));
-    say(&windows, &tokens, threads);
+    say(&windows, &tokens, threads, shape);
 }
 
-fn plan(threads: u32) -> String {
+fn plan(threads: u32, shape: &str) -> String {
     let models: Vec<String> = (1..=200)
         .map(|n| {
-            format!("[[models]]\nid = \"m{n}\"\nsynth = {{ shape = \"125m\", format = \"i2_s\", seed = 1 }}")
+            format!("[[models]]\nid = \"m{n}\"\nsynth = {{ shape = \"{shape}\", format = \"i2_s\", seed = 1 }}")
         })
         .collect();
     let models = models.join("\n");
@@ -311,7 +313,7 @@ async fn tokens(path: &str, run: &str) -> Vec<(u64, u64)> {
     tokens
 }
 
-fn say(windows: &[Window], tokens: &[(u64, u64)], threads: u32) {
+fn say(windows: &[Window], tokens: &[(u64, u64)], threads: u32, shape: &str) {
     let in_window = |window: &Window| {
         let from = tokens.partition_point(|(at, elapsed)| at - elapsed < window.from_unix_ns);
         let to = tokens.partition_point(|(at, _)| *at <= window.to_unix_ns);
@@ -339,7 +341,7 @@ fn say(windows: &[Window], tokens: &[(u64, u64)], threads: u32) {
             .map(|(_, elapsed)| *elapsed as f64 * 1e-9)
             .sum::<f64>();
     println!(
-        "decode, 125m i2_s, {threads} threads: {per_s:.1} tok/s, {} tokens, {} of {} fours of windows",
+        "decode, {shape} i2_s, {threads} threads: {per_s:.1} tok/s, {} tokens, {} of {} fours of windows",
         tokens.len(),
         ratios.len(),
         windows.len() / 4
