@@ -26,6 +26,11 @@ const SQLITE: &[Step] = &[
         "scheduling",
         include_str!("../../migrations/sqlite/0003_scheduling.sql"),
     ),
+    (
+        5,
+        "agreement",
+        include_str!("../../migrations/sqlite/0005_agreement.sql"),
+    ),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -43,6 +48,11 @@ const POSTGRES: &[Step] = &[
         3,
         "scheduling",
         include_str!("../../migrations/postgres/0003_scheduling.sql"),
+    ),
+    (
+        5,
+        "agreement",
+        include_str!("../../migrations/postgres/0005_agreement.sql"),
     ),
 ];
 
