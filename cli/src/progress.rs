@@ -245,6 +245,10 @@ pub(crate) fn suite_label(suite: Option<&wire::Suite>) -> String {
             };
             format!("accuracy {}{shots}", accuracy.task)
         }
+        Some(Kind::Agreement(agreement)) => format!(
+            "agreement of {} prompts up to {}+{} tokens",
+            agreement.n_prompts, agreement.max_len, agreement.n_gen
+        ),
         None => "?".to_owned(),
     }
 }

@@ -93,7 +93,13 @@ fn the_quickstart_plan_covers_every_suite_for_both_sides() {
         .expect(0)
         .stdout;
     for model in ["bitnet-tiny", "llama-tiny"] {
-        for suite in ["latency", "memory", "energy", "accuracy winogrande"] {
+        for suite in [
+            "latency",
+            "memory",
+            "energy",
+            "accuracy winogrande",
+            "agreement",
+        ] {
             let is_there = jobs
                 .lines()
                 .any(|line| line.contains(model) && line.contains(suite));

@@ -247,7 +247,7 @@ impl Tables {
     /// Returns the files.
     pub(crate) fn into_parquet(
         self,
-    ) -> [(&'static str, polars::prelude::PolarsResult<Vec<u8>>); 4] {
+    ) -> [(&'static str, polars::prelude::PolarsResult<Vec<u8>>); 5] {
         self.0.into_parquet()
     }
 }
@@ -282,6 +282,7 @@ fn add_records(
             RecordBody::Item(item) => items.push((place, item)),
             RecordBody::Measurement(measurement) => frames.measurement(place, measurement),
             RecordBody::Tokens(tokens) => frames.tokens(place, &tokens),
+            RecordBody::Cell(cell) => frames.cell(place, cell),
             RecordBody::Facts(said) => {
                 facts.get_or_insert(said);
             }

@@ -12,7 +12,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tritmark_proto::{
-    bundle::{EVIDENCE, JobOutcome, MANIFEST, Manifest},
+    bundle::{AGREEMENT, EVIDENCE, JobOutcome, MANIFEST, Manifest},
     evidence::{RecordsHasher, environment_hash, suite_hash},
     identity::{ATTEMPT_CONTEXT, to_hex},
     record::{Record, RecordBody},
@@ -203,6 +203,9 @@ pub fn verify(folder: &Path, ca_file: Option<&Path>) -> Result<Verification, Ver
         }
     }
     for (name, table) in tables.into_parquet() {
+        if name == AGREEMENT && manifest.format_version < 5 {
+            continue;
+        }
         let says = table.and_then(frame).map_err(|error| error.to_string());
         let path = folder.join(name);
         let there = fs::read(&path)

@@ -1,8 +1,8 @@
 //! What next, for whom, and whether again. Pure: `run.rs` asks and acts.
 //!
 //! Performance jobs have their machine to themselves, and all those of one comparison go to the
-//! machine that took the first of them. Accuracy jobs go anywhere, but not beside a performance
-//! job.
+//! machine that took the first of them. Accuracy and agreement jobs go anywhere, but not beside a
+//! performance job.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -157,8 +157,7 @@ pub fn next<'a>(
     for waiting in waiting {
         let job = waiting.job;
         let is_allowed = waiting.not_before_unix_ns <= now_unix_ns
-            && (agent.suites.is_empty()
-                || agent.suites.iter().any(|suite| suite == job.suite.name()))
+            && job.suite.is_among(agent.suites)
             && !(agent.is_quarantined && job.suite.is_exclusive())
             && job.selector.matches(agent.machine, agent.labels);
         if !is_allowed {

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, num::NonZeroU32, path::Path, sync::Arc};
 
 use tritmark_proto::{
     job::{
-        AccuracySpec, AttemptId, Job, JobId, KvType, LatencySpec, Model, ModelSource, Numerics,
-        RunId, ScoreOn, Selector, SuiteSpec, Workload,
+        AccuracySpec, AgreementSpec, AttemptId, Job, JobId, KvType, LatencySpec, Model,
+        ModelSource, Numerics, RunId, ScoreOn, Selector, SuiteSpec, Workload,
     },
     machine::Machine,
     record::{
-        Answer, Choice, ChoiceAnswer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase,
-        Reading, Record, RecordBody, TokenTimes,
+        AgreementCell, Answer, Choice, ChoiceAnswer, Grade, Item, Measurement, Metric, ModelFacts,
+        Outcome, Parted, Phase, Reading, Record, RecordBody, TokenTimes,
     },
 };
 
@@ -239,6 +239,50 @@ pub(crate) fn item(index: u32, loglikelihood: f64) -> RecordBody {
         energy: Vec::new(),
         from_cache: None,
         scored_on: None,
+    })
+}
+
+/// A cell of an agreement of 95 positions, 90 of them equal where it parts.
+pub(crate) fn cell(parted: Option<Parted>) -> RecordBody {
+    let reference = "00112233445566778899aabbccddeeff";
+    let (equal, fingerprint) = match parted {
+        None => (95, reference),
+        Some(_) => (90, "ffeeddccbbaa99887766554433221100"),
+    };
+    RecordBody::Cell(AgreementCell {
+        kernel: "x86_64-avx2".into(),
+        threads: NonZeroU32::new(2).unwrap(),
+        n_batch: NonZeroU32::new(32).unwrap(),
+        reused_prefix: true,
+        equal,
+        positions: 95,
+        fingerprint: fingerprint.into(),
+        reference: reference.into(),
+        parted,
+    })
+}
+
+pub(crate) fn parted() -> Parted {
+    Parted {
+        prompt: 3,
+        position: 4,
+        max_abs: 0.1,
+        kl: 0.001,
+        margin: 0.5,
+        expected: 7,
+        found: 9,
+    }
+}
+
+pub(crate) fn agreement() -> SuiteSpec {
+    let one = || vec![NonZeroU32::MIN];
+    SuiteSpec::Agreement(AgreementSpec {
+        n_prompts: NonZeroU32::MIN,
+        max_len: NonZeroU32::MIN,
+        n_gen: 1,
+        seed: 1,
+        threads: one(),
+        n_batch: one(),
     })
 }
 

@@ -336,6 +336,10 @@ data = "d"
 limit = 3
 num_fewshot = 2
 add_bos = true
+[suites.agreement]
+n_prompts = 6
+threads = [1, 2]
+n_batch = [1, 32]
 [[select]]
 arch = "x86_64"
 isa = ["avx2"]

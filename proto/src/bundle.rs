@@ -15,7 +15,7 @@ use crate::{
 /// Version of everything in this module; a reader refuses a newer one.
 ///
 /// 2: answers that are no choice, and [`SCORES`]. 3: items from caches, and scores that are pending.
-/// 4: jobs that expired. 5: energy of items.
+/// 4: jobs that expired. 5: energy of items, and [`AGREEMENT`].
 pub const FORMAT_VERSION: u32 = 5;
 
 /// The manifest's file name.
@@ -28,13 +28,23 @@ pub const ITEMS: &str = "items.parquet";
 pub const SCORES: &str = "scores.parquet";
 /// One row a generated token.
 pub const TOKENS: &str = "tokens.parquet";
+/// One row a cell of an agreement; since version 5.
+pub const AGREEMENT: &str = "agreement.parquet";
 
 /// Every record as its agent sent it, with the agents' signatures: `AttemptEvidence` messages of
 /// `tritmark/v1/signature.proto`, each after its length. Bundles of older versions have none.
 pub const EVIDENCE: &str = "evidence.pb";
 
 /// Every file of a bundle, the manifest first.
-pub const FILES: [&str; 6] = [MANIFEST, EVIDENCE, MEASUREMENTS, ITEMS, SCORES, TOKENS];
+pub const FILES: [&str; 7] = [
+    MANIFEST,
+    EVIDENCE,
+    MEASUREMENTS,
+    ITEMS,
+    SCORES,
+    TOKENS,
+    AGREEMENT,
+];
 
 /// Columns of [`MEASUREMENTS`].
 ///
@@ -154,6 +164,35 @@ pub const TOKEN_COLUMNS: [&str; 11] = [
     "token_index",
     "token_id",
     "elapsed_ns",
+];
+
+/// Columns of [`AGREEMENT`].
+///
+/// `job_index`, `attempt`, `threads`, `n_batch`: u32; `sequence`, `equal`, `positions`: u64;
+/// `at_unix_ns`: i64; `kernel`, `fingerprint`, `reference`: str; `reused_prefix`: bool.
+///
+/// The first position that differs: `prompt`, `position`, `expected`, `found`: u32 or null; `max_abs`,
+/// `kl`, `margin`: f64 or null (null exactly where `equal` is `positions`).
+pub const AGREEMENT_COLUMNS: [&str; 19] = [
+    "job_index",
+    "attempt",
+    "sequence",
+    "at_unix_ns",
+    "kernel",
+    "threads",
+    "n_batch",
+    "reused_prefix",
+    "equal",
+    "positions",
+    "fingerprint",
+    "reference",
+    "prompt",
+    "position",
+    "max_abs",
+    "kl",
+    "margin",
+    "expected",
+    "found",
 ];
 
 /// `run.json`.

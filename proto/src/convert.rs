@@ -2,6 +2,7 @@
 //!
 //! Every conversion takes its source apart, so that a new field is a compile error here.
 
+mod agreement;
 mod artefact;
 mod item;
 mod record;
@@ -496,6 +497,7 @@ impl From<SuiteSpec> for wire::Suite {
                 cache,
                 data: data.map(Into::into),
             }),
+            SuiteSpec::Agreement(spec) => Kind::Agreement(spec.into()),
         };
         Self { kind: Some(kind) }
     }
@@ -575,6 +577,7 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 cache,
                 data: data.map(TryInto::try_into).transpose()?,
             }),
+            Kind::Agreement(spec) => Self::Agreement(spec.try_into()?),
         })
     }
 }

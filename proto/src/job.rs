@@ -350,6 +350,8 @@ pub enum SuiteSpec {
     Energy(EnergySpec),
     /// A task scored by log-likelihood.
     Accuracy(AccuracySpec),
+    /// Kernels, threads, batches and reused prefixes against the scalar reference.
+    Agreement(AgreementSpec),
 }
 
 impl SuiteSpec {
@@ -359,7 +361,7 @@ impl SuiteSpec {
     }
 
     /// Every suite's name.
-    pub const NAMES: [&str; 4] = ["latency", "memory", "energy", "accuracy"];
+    pub const NAMES: [&str; 5] = ["latency", "memory", "energy", "accuracy", "agreement"];
 
     /// Returns the suite's name.
     pub fn name(&self) -> &'static str {
@@ -368,14 +370,24 @@ impl SuiteSpec {
             Self::Memory(_) => "memory",
             Self::Energy(_) => "energy",
             Self::Accuracy(_) => "accuracy",
+            Self::Agreement(_) => "agreement",
         }
     }
 
     /// Tells whether the machine must do nothing else meanwhile.
     ///
-    /// Accuracy does not depend on time, everything else does.
+    /// Neither accuracy nor agreement depends on time, everything else does.
     pub fn is_exclusive(&self) -> bool {
-        !matches!(self, Self::Accuracy(_))
+        !matches!(self, Self::Accuracy(_) | Self::Agreement(_))
+    }
+
+    /// Tells whether an agent can do it whose build says that it has `suites`. A build that says
+    /// nothing is older than agreement.
+    pub fn is_among(&self, suites: &[String]) -> bool {
+        if suites.is_empty() {
+            return !matches!(self, Self::Agreement(_));
+        }
+        suites.iter().any(|suite| suite == self.name())
     }
 }
 
@@ -474,6 +486,36 @@ impl AccuracySpec {
             data: None,
         }
     }
+}
+
+/// Parameters of the agreement suite: the lossless test of the `BitNet` papers (arXiv 2410.16144,
+/// 2502.11880).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreementSpec {
+    /// Prompts of random tokens; at most [`Self::MAX_PROMPTS`].
+    pub n_prompts: NonZeroU32,
+    /// Tokens of the longest prompt, the lengths vary from 1 on; at most [`Self::MAX_TOKENS`].
+    pub max_len: NonZeroU32,
+    /// Tokens generated behind each; at most [`Self::MAX_TOKENS`].
+    pub n_gen: u32,
+    /// Begins the sequence of random tokens.
+    pub seed: u64,
+    /// Threads of the engine, each number in cells of its own: 1 to [`Self::MAX_VALUES`] numbers.
+    pub threads: Vec<NonZeroU32>,
+    /// Tokens of a prompt submitted at once, as [`Self::threads`].
+    pub n_batch: Vec<NonZeroU32>,
+}
+
+impl AgreementSpec {
+    /// Most prompts.
+    pub const MAX_PROMPTS: u32 = 10_000;
+    /// Most tokens of a prompt, and most behind it: the logits of all positions of a batch lie in
+    /// memory at once.
+    pub const MAX_TOKENS: u32 = 4096;
+    /// Most threads.
+    pub const MAX_THREADS: u32 = 4096;
+    /// Most numbers of threads, and of batches.
+    pub const MAX_VALUES: usize = 64;
 }
 
 /// How a question becomes a chat.

@@ -29,6 +29,8 @@ pub enum RecordBody {
     Item(Item),
     /// What the worker really ran; the first record of every attempt.
     Facts(ModelFacts),
+    /// One way of computing, against the scalar reference.
+    Cell(AgreementCell),
 }
 
 /// One value of one metric in one repetition.
@@ -635,4 +637,90 @@ pub struct ModelFacts {
     pub n_items: Option<u64>,
     /// What a reader must know of this model file.
     pub warnings: Vec<String>,
+}
+
+/// One way of computing an agreement's prompts, against the scalar reference on the same machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgreementCell {
+    /// The kernel.
+    pub kernel: String,
+    /// Threads.
+    pub threads: NonZeroU32,
+    /// Tokens of a prompt that are submitted at once.
+    pub n_batch: NonZeroU32,
+    /// Whether each prompt is evaluated behind its own first half, kept from an earlier evaluation.
+    pub reused_prefix: bool,
+    /// Positions whose logits are the reference's, bit for bit.
+    pub equal: u64,
+    /// Positions in all, each prompt token's and each generated token's: at least one.
+    pub positions: u64,
+    /// blake3 of all logits and tokens, 128 bits, hex.
+    pub fingerprint: String,
+    /// The same of the reference, which is one on every machine.
+    pub reference: String,
+    /// The first position that differs; `None` exactly where all are equal.
+    pub parted: Option<Parted>,
+}
+
+impl AgreementCell {
+    /// Tells whether every bit is the reference's.
+    pub fn agrees(&self) -> bool {
+        self.parted.is_none()
+    }
+
+    /// Returns what contradicts itself, in a reader's words; `None` of what may be.
+    pub fn contradiction(&self) -> Option<String> {
+        let Self {
+            equal,
+            positions,
+            fingerprint,
+            reference,
+            parted,
+            ..
+        } = self;
+        for (name, text) in [("fingerprint", fingerprint), ("reference", reference)] {
+            let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            if text.len() != 32 || !text.bytes().all(is_hex) {
+                return Some(format!("its {name} has not 32 hexadecimal digits"));
+            }
+        }
+        if *positions == 0 || equal > positions {
+            return Some(format!("{equal} of {positions} positions cannot be equal"));
+        }
+        let is_equal = equal == positions;
+        if is_equal != parted.is_none() || is_equal != (fingerprint == reference) {
+            let what = "positions, fingerprints and the first difference contradict each other";
+            return Some(what.to_owned());
+        }
+        parted.as_ref().and_then(Parted::contradiction)
+    }
+}
+
+/// Where a cell first parts from the reference, and how far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parted {
+    /// The prompt, from 0.
+    pub prompt: u32,
+    /// The position within prompt and continuation, from 0.
+    pub position: u32,
+    /// Largest difference of two logits there.
+    pub max_abs: f32,
+    /// Kullback–Leibler divergence of the cell's next-token distribution from the reference's, nats.
+    pub kl: f64,
+    /// The reference's greatest logit less its second.
+    pub margin: f32,
+    /// The reference's most likely token.
+    pub expected: u32,
+    /// The cell's.
+    pub found: u32,
+}
+
+impl Parted {
+    fn contradiction(&self) -> Option<String> {
+        let sizes = [self.max_abs.into(), self.kl, self.margin.into()];
+        let odd = sizes
+            .into_iter()
+            .find(|size| !(0.0..f64::INFINITY).contains(size))?;
+        Some(format!("its first difference is of the size {odd}"))
+    }
 }

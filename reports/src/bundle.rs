@@ -8,13 +8,16 @@ use std::{
 
 use serde::Deserialize;
 use tritmark_proto::{
-    bundle::{FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS},
+    bundle::{
+        AGREEMENT, FORMAT_VERSION, ITEMS, JobOutcome, MANIFEST, MEASUREMENTS, Manifest, SCORES,
+        TOKENS,
+    },
     machine::Machine,
 };
 
 use crate::{
     error::ReportError,
-    frame::{self, ItemRow, MeasurementRow, ScoreRow, TokenRow},
+    frame::{self, CellRow, ItemRow, MeasurementRow, ScoreRow, TokenRow},
 };
 
 /// Oldest version of the format that is still read: answers are choices and have no scores of their
@@ -32,6 +35,8 @@ pub struct Bundle {
     pub items: Vec<ItemRow>,
     /// Tokens in order of job, sequence and position.
     pub tokens: Vec<TokenRow>,
+    /// Cells of agreements in order of job and sequence.
+    pub cells: Vec<CellRow>,
 }
 
 impl Bundle {
@@ -72,11 +77,21 @@ impl Bundle {
             (row.job_index, row.attempt)
         })?;
         tokens.sort_by_key(|row| (row.job_index, row.sequence, row.token_index));
+        let path = dir.join(AGREEMENT);
+        let mut cells = Vec::new();
+        if manifest.format_version >= 5 {
+            cells = frame::read_cells(&path)?;
+            keep_current(&path, &attempts, &mut cells, |row| {
+                (row.job_index, row.attempt)
+            })?;
+            cells.sort_by_key(|row| (row.job_index, row.sequence));
+        }
         Ok(Self {
             manifest,
             measurements,
             items,
             tokens,
+            cells,
         })
     }
 

@@ -13,10 +13,12 @@ use tritmark_proto::{
 
 use crate::error::ReportError;
 
+mod cells;
 mod items;
 mod rows;
 mod table;
 
+pub use cells::{CellRow, read_cells};
 pub use rows::json_rows;
 
 pub use items::{ItemRow, ScoreRow, read_items, read_items_of_version_1, read_scores};

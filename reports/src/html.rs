@@ -65,6 +65,7 @@ fn sections(view: &View) -> Vec<Entry> {
         ),
         (!view.suites.is_empty(), "suites", "Suite by suite"),
         (!view.groups.is_empty(), "groups", "Group by group"),
+        (!view.agreement.is_empty(), "agreement", "Agreement"),
         (!view.tokens.is_empty(), "tokens", "Time between tokens"),
         (has_problems, "problems", "What is missing"),
         (true, "details", "What was run"),

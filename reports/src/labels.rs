@@ -84,6 +84,7 @@ pub(crate) fn suite(name: &str) -> &str {
         "memory" => "Memory",
         "energy" => "Energy",
         "accuracy" => "Accuracy",
+        "agreement" => "Agreement",
         other => other,
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! The report of a bundle is always the same, to the byte.
 
+pub mod agreement;
 pub mod bundle;
 mod charts;
 pub mod compare;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::view::{Card, Cell, GroupTable, SideBySide, SuiteTable, View};
+use crate::view::{AgreementTable, Card, Cell, GroupTable, SideBySide, SuiteTable, View};
 
 /// Returns the summary as Markdown.
 pub(crate) fn render(view: &View) -> String {
@@ -46,6 +46,9 @@ fn write(text: &mut String, view: &View) -> std::fmt::Result {
     }
     for table in &view.groups {
         groups(text, table)?;
+    }
+    for table in &view.agreement {
+        agreement(text, table)?;
     }
     tokens(text, view)?;
     problems(text, view)?;
@@ -198,6 +201,51 @@ fn groups(text: &mut String, table: &GroupTable) -> std::fmt::Result {
         let mut cells = vec![escape(&line.group)];
         cells.extend(line.cells.iter().map(cell));
         row(text, &cells)?;
+    }
+    writeln!(text)
+}
+
+fn agreement(text: &mut String, table: &AgreementTable) -> std::fmt::Result {
+    writeln!(text, "## Agreement of {}\n", escape(&table.model))?;
+    writeln!(text, "{}\n", escape(&table.setting))?;
+    for sentence in &table.sentences {
+        writeln!(text, "**{}**\n", escape(sentence))?;
+    }
+    let mut head = vec![
+        "machine".to_owned(),
+        "kernel".to_owned(),
+        "threads".to_owned(),
+    ];
+    head.extend(table.columns.iter().map(|column| escape(column)));
+    row(text, &head)?;
+    writeln!(
+        text,
+        "| --- | --- | ---: |{}",
+        " ---: |".repeat(table.columns.len())
+    )?;
+    for machine in &table.machines {
+        for line in &machine.lines {
+            let mut cells = vec![
+                escape(&machine.machine),
+                escape(&line.kernel),
+                line.threads.clone(),
+            ];
+            cells.extend(line.cells.iter().map(cell));
+            row(text, &cells)?;
+        }
+    }
+    writeln!(text)?;
+    for machine in &table.machines {
+        writeln!(
+            text,
+            "- {}: {}, reference `{}`",
+            escape(&machine.machine),
+            escape(&machine.verdict),
+            machine.fingerprint
+        )?;
+        for difference in &machine.differences {
+            writeln!(text, "  - {}", escape(difference))?;
+        }
     }
     writeln!(text)
 }

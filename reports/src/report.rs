@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    bundle::Bundle, charts, csv, error::ReportError, html, md, samples, summary::SummaryRow,
-    view::View,
+    agreement, bundle::Bundle, charts, csv, error::ReportError, html, md, samples,
+    summary::SummaryRow, view::View,
 };
 
 /// The files of a report.
@@ -22,6 +22,8 @@ pub struct ReportFiles {
     pub markdown: PathBuf,
     /// Every token and item.
     pub samples: PathBuf,
+    /// Every cell of an agreement, where there is one.
+    pub agreement: Option<PathBuf>,
     /// The charts of the page, each in a file.
     pub charts: Vec<PathBuf>,
 }
@@ -45,6 +47,7 @@ pub fn write_report(bundle_dir: &Path, out_dir: &Path) -> Result<ReportFiles, Re
     let markdown = md::render(&view);
     let table = csv::render(&rows)?;
     let samples = samples::render(&bundle)?;
+    let cells = agreement::table(&bundle)?;
 
     let charts_dir = out_dir.join("charts");
     fs::create_dir_all(&charts_dir).map_err(|source| ReportError::Write {
@@ -56,6 +59,7 @@ pub fn write_report(bundle_dir: &Path, out_dir: &Path) -> Result<ReportFiles, Re
         csv: out_dir.join("summary.csv"),
         markdown: out_dir.join("summary.md"),
         samples: out_dir.join(samples::NAME),
+        agreement: cells.is_some().then(|| out_dir.join(agreement::CSV)),
         charts: Vec::new(),
     };
     for chart in &charts {
@@ -67,6 +71,10 @@ pub fn write_report(bundle_dir: &Path, out_dir: &Path) -> Result<ReportFiles, Re
     replace(&files.csv, &table)?;
     replace(&files.markdown, markdown.as_bytes())?;
     replace(&files.samples, &samples)?;
+    match cells {
+        Some(cells) => replace(&out_dir.join(agreement::CSV), &cells)?,
+        None => remove_earlier(&out_dir.join(agreement::CSV))?,
+    }
     replace(&files.html, page.as_bytes())?;
     Ok(files)
 }
@@ -90,6 +98,17 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
             source,
         }
     })
+}
+
+/// Removes a file of an earlier report, where there is one.
+fn remove_earlier(path: &Path) -> Result<(), ReportError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ReportError::Write {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Removes charts of an earlier report; other files in the folder are not ours.

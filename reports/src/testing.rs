@@ -7,19 +7,19 @@ use std::{num::NonZeroU32, path::Path};
 use tritmark_proto::{
     bundle::{FORMAT_VERSION, Failure, FailureClass, JobOutcome, JobState, Manifest, Run},
     job::{
-        AccuracySpec, EnergySpec, Job, JobId, KvType, LatencySpec, MemorySpec, Model, ModelSource,
-        Numerics, RunId, ScoreOn, Selector, SuiteSpec, Workload,
+        AccuracySpec, AgreementSpec, EnergySpec, Job, JobId, KvType, LatencySpec, MemorySpec,
+        Model, ModelSource, Numerics, RunId, ScoreOn, Selector, SuiteSpec, Workload,
     },
     machine::{Cache, Machine},
     record::{
-        Answer, Choice, ChoiceAnswer, Grade, Item, ItemScore, Metric, ModelFacts, Outcome, Phase,
-        Reading,
+        AgreementCell, Answer, Choice, ChoiceAnswer, Grade, Item, ItemScore, Metric, ModelFacts,
+        Outcome, Parted, Phase, Reading,
     },
 };
 
 use crate::{
     bundle::Bundle,
-    frame::{ItemRow, MeasurementRow, TokenRow},
+    frame::{CellRow, ItemRow, MeasurementRow, TokenRow},
 };
 
 /// Token shape of every performance job.
@@ -29,6 +29,9 @@ pub(crate) const WORKLOAD: Workload = Workload {
     n_depth: 0,
     n_batch: 512,
 };
+
+/// Fingerprint of every agreement's reference.
+pub(crate) const REFERENCE: &str = "a24a995b51b5793df48034d01671e101";
 
 /// A model of the made-up world.
 #[derive(Clone, Copy)]
@@ -170,6 +173,7 @@ impl Fixture {
                 measurements: Vec::new(),
                 items: Vec::new(),
                 tokens: Vec::new(),
+                cells: Vec::new(),
             },
             random: 0x5EED,
         }
@@ -425,6 +429,75 @@ impl Fixture {
         );
     }
 
+    /// A job of eight cells that all agree with [`REFERENCE`].
+    pub(crate) fn agreement(&mut self, model: Sketch, machine: usize) {
+        let [two, seven, twenty, all] = [2, 7, 20, 32].map(|n| NonZeroU32::new(n).expect("not 0"));
+        let spec = AgreementSpec {
+            n_prompts: twenty,
+            max_len: NonZeroU32::new(64).expect("not 0"),
+            n_gen: 16,
+            seed: 1,
+            threads: vec![two],
+            n_batch: vec![NonZeroU32::MIN, seven, all],
+        };
+        let job_index = self.succeeded(model, machine, 2, SuiteSpec::Agreement(spec));
+        let ways = [
+            (NonZeroU32::MIN, false),
+            (seven, false),
+            (all, false),
+            (all, true),
+        ];
+        for kernel in ["x86_64-avx2", "reference"] {
+            for (n_batch, reused_prefix) in ways {
+                let sequence = self.next_sequence(job_index);
+                self.bundle.cells.push(CellRow {
+                    job_index,
+                    attempt: 1,
+                    sequence,
+                    cell: AgreementCell {
+                        kernel: kernel.to_owned(),
+                        threads: two,
+                        n_batch,
+                        reused_prefix,
+                        equal: 950,
+                        positions: 950,
+                        fingerprint: REFERENCE.to_owned(),
+                        reference: REFERENCE.to_owned(),
+                        parted: None,
+                    },
+                });
+            }
+        }
+    }
+
+    /// Lets a cell of a job part from its reference.
+    pub(crate) fn part(&mut self, job_index: u32, cell: usize) {
+        let cells = self.bundle.cells.iter_mut();
+        let mut of_job = cells.filter(|row| row.job_index == job_index);
+        let cell = &mut of_job.nth(cell).expect("the job has it").cell;
+        cell.equal = 910;
+        cell.fingerprint = "ffeeddccbbaa99887766554433221100".to_owned();
+        cell.parted = Some(Parted {
+            prompt: 3,
+            position: 41,
+            max_abs: 0.0012,
+            kl: 3.4e-6,
+            margin: 0.25,
+            expected: 17,
+            found: 17,
+        });
+    }
+
+    /// Gives a job's machine another reference, which its cells agree with.
+    pub(crate) fn another_reference(&mut self, job_index: u32, reference: &str) {
+        for row in &mut self.bundle.cells {
+            if row.job_index == job_index {
+                reference.clone_into(&mut row.cell.reference);
+                reference.clone_into(&mut row.cell.fingerprint);
+            }
+        }
+    }
+
     /// Adds an item to a job; its hashes follow from task and index.
     pub(crate) fn item(
         &mut self,
@@ -587,7 +660,15 @@ impl Fixture {
             .rev()
             .take_while(|row| row.job_index == job)
             .map(|row| row.sequence);
-        measurements.chain(items).chain(tokens).max().unwrap_or(0) + 1
+        let cells = self
+            .bundle
+            .cells
+            .iter()
+            .rev()
+            .take_while(|row| row.job_index == job)
+            .map(|row| row.sequence);
+        let all = measurements.chain(items).chain(tokens).chain(cells);
+        all.max().unwrap_or(0) + 1
     }
 
     /// Returns a number in 0..1.

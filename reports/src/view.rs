@@ -2,6 +2,7 @@
 //!
 //! Rows of the summary go in, strings come out. The templates lay them out and decide nothing.
 
+mod agreement;
 mod cells;
 mod groups;
 mod headline;
@@ -17,8 +18,9 @@ use serde::Serialize;
 use tritmark_proto::bundle::JobState;
 
 pub(crate) use self::{
-    groups::GroupTable, headline::Card, machines::MachineView, models::ModelView,
-    problems::Problems, side_by_side::SideBySide, suites::SuiteTable, tokens::TokenTable,
+    agreement::AgreementTable, groups::GroupTable, headline::Card, machines::MachineView,
+    models::ModelView, problems::Problems, side_by_side::SideBySide, suites::SuiteTable,
+    tokens::TokenTable,
 };
 use crate::{
     bundle::Bundle,
@@ -42,6 +44,7 @@ pub(crate) struct View {
     pub(crate) side_by_side: Vec<SideBySide>,
     pub(crate) suites: Vec<SuiteTable>,
     pub(crate) groups: Vec<GroupTable>,
+    pub(crate) agreement: Vec<AgreementTable>,
     pub(crate) tokens: Vec<TokenTable>,
     pub(crate) problems: Problems,
     pub(crate) models: Vec<ModelView>,
@@ -84,20 +87,22 @@ impl View {
     /// Returns what a report of `bundle` says.
     pub(crate) fn new(bundle: &Bundle, rows: &[SummaryRow]) -> Self {
         let run = &bundle.manifest.run;
-        let has_values = rows.iter().any(|row| row.value.is_some());
+        let agreement = agreement::tables(bundle);
+        let has_values = !agreement.is_empty() || rows.iter().any(|row| row.value.is_some());
         Self {
             title: run.name.clone(),
             run_id: run.id.to_string(),
             submitted: moment(run.submitted_at),
             duration: run.ended_at.map(|end| duration(run.submitted_at, end)),
             version: run.tritmark_version.clone(),
-            counts: counts(bundle, rows),
+            counts: counts(bundle, rows, &agreement),
             cards: headline::cards(bundle, rows),
             nothing: (!has_values).then(|| nothing(bundle)),
             machines: machines::views(bundle),
             side_by_side: side_by_side::tables(bundle, rows),
             suites: suites::tables(bundle, rows),
             groups: groups::tables(bundle, rows),
+            agreement,
             tokens: tokens::tables(bundle, rows),
             problems: problems::problems(bundle, rows),
             models: models::views(bundle),
@@ -134,7 +139,7 @@ fn count_of(bundle: &Bundle, wanted: impl Fn(JobState) -> bool) -> usize {
     jobs.iter().filter(|outcome| wanted(outcome.state)).count()
 }
 
-fn counts(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<Count> {
+fn counts(bundle: &Bundle, rows: &[SummaryRow], agreement: &[AgreementTable]) -> Vec<Count> {
     let total = bundle.manifest.jobs.len();
     let succeeded = count_of(bundle, |state| state == JobState::Succeeded);
     let mut counts = vec![Count {
@@ -173,6 +178,17 @@ fn counts(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<Count> {
         .count();
     let noun = if unmeasurable == 1 { "value" } else { "values" };
     add(unmeasurable, &format!("{noun} not measurable"), "plain");
+    if agreement.iter().any(|table| !table.agrees) {
+        counts.push(Count {
+            text: "kernels or machines disagree".to_owned(),
+            kind: "bad",
+        });
+    } else if !agreement.is_empty() {
+        counts.push(Count {
+            text: "kernels and machines agree".to_owned(),
+            kind: "good",
+        });
+    }
     counts
 }
 

@@ -8,7 +8,9 @@
 //! Prompts are random tokens: a kernel does not know sense from nonsense. Two machines agree if the
 //! fingerprints of their references do.
 
-use std::num::NonZeroUsize;
+pub(crate) mod job;
+
+use std::{io, num::NonZeroUsize};
 
 use serde::Serialize;
 use tritmark_engine::{
@@ -22,6 +24,9 @@ use tritmark_engine::{
     sampler,
     verify::statistics,
 };
+use tritmark_proto::bundle::FailureClass;
+
+pub use tritmark_proto::record::Parted;
 
 /// What is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -71,25 +76,6 @@ impl Outcome {
     }
 }
 
-/// Where a cell first parts from the reference, and how far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Parted {
-    /// The prompt.
-    pub prompt: u32,
-    /// The position within prompt and continuation.
-    pub position: u32,
-    /// Largest difference of two logits there.
-    pub max_abs: f32,
-    /// Kullback–Leibler divergence of the cell's next-token distribution from the reference's, nats.
-    pub kl: f64,
-    /// The reference's greatest logit less its second.
-    pub margin: f32,
-    /// The reference's most likely token.
-    pub expected: u32,
-    /// The cell's.
-    pub found: u32,
-}
-
 /// What all cells computed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Agreement {
@@ -126,7 +112,15 @@ pub enum AgreementError {
         #[source]
         source: Box<EngineError>,
     },
-    /// The prompts do not fit the model.
+    /// The longest prompt and what is generated behind it do not fit the model.
+    #[error("{n_tokens} tokens do not fit the model's {context_length} positions")]
+    NoRoom {
+        /// Tokens of both.
+        n_tokens: u64,
+        /// Positions of the model.
+        context_length: usize,
+    },
+    /// A prompt could not be evaluated.
     #[error("cannot evaluate prompt {prompt}")]
     Forward {
         /// The prompt.
@@ -135,12 +129,34 @@ pub enum AgreementError {
         #[source]
         source: ForwardError,
     },
-    /// A logit is not a number: there is no token to go on with.
-    #[error("prompt {prompt} has logits that are not numbers")]
+    /// A logit is not a number: there is nothing to compare and no token to go on with.
+    #[error("the kernel `{kernel}` gives logits that are not numbers to prompt {prompt}")]
     NotANumber {
+        /// The kernel.
+        kernel: &'static str,
         /// The prompt.
         prompt: u32,
     },
+    /// Nobody wants to know how it goes on.
+    #[error("cannot say how far it is")]
+    Progress(#[source] io::Error),
+}
+
+impl AgreementError {
+    /// Returns what may help.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            // Threads may be had when others have ended.
+            Self::Engine { source, .. } if matches!(**source, EngineError::Threads { .. }) => {
+                FailureClass::Transient
+            }
+            Self::Progress(_) => FailureClass::Infrastructure,
+            Self::Engine { .. }
+            | Self::NoRoom { .. }
+            | Self::Forward { .. }
+            | Self::NotANumber { .. } => FailureClass::Permanent,
+        }
+    }
 }
 
 /// The cells of a matrix: each kernel of this machine with each count of threads, batch size, and
@@ -180,19 +196,27 @@ fn agreeing() -> impl Iterator<Item = &'static str> {
 }
 
 /// Evaluates the prompts with the scalar reference, one token at a time on one thread, and with
-/// every cell; `progress` is called with the prompts done and all of them.
+/// every cell; `progress` is called with the prompts done and all of them, and ends it by an error.
 pub fn run(
     model: &LoadedModel,
     prompts: Prompts,
     (kv, numerics): (KvType, Numerics),
     cells: &[Cell],
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(u64, u64) -> io::Result<()>,
 ) -> Result<Agreement, AgreementError> {
+    let n_tokens = u64::from(prompts.max_len) + u64::from(prompts.n_gen);
+    let context_length = model.config.context_length;
+    if n_tokens > context_length as u64 {
+        return Err(AgreementError::NoRoom {
+            n_tokens,
+            context_length,
+        });
+    }
     let total = u64::from(prompts.n_prompts) * (1 + cells.len() as u64);
     let mut done = 0;
     let mut step = || {
         done += 1;
-        progress(done, total);
+        progress(done, total).map_err(AgreementError::Progress)
     };
     let plain = Cell {
         kernel: "reference",
@@ -204,7 +228,7 @@ pub fn run(
     let mut expected = Vec::new();
     for prompt in 0..prompts.n_prompts {
         expected.push(reference.evaluate(prompt)?);
-        step();
+        step()?;
     }
     let mut outcomes = Vec::new();
     for &cell in cells {
@@ -231,7 +255,7 @@ pub fn run(
                 outcome.parted = Some(parted(prompt, position, &theirs, &ours));
             }
             found.push(trace);
-            step();
+            step()?;
         }
         outcome.fingerprint = fingerprint(&found);
         outcomes.push(outcome);
@@ -326,6 +350,13 @@ impl Runner {
         let mut logits = Vec::new();
         let mut generated = Vec::new();
         let cannot = |source| AgreementError::Forward { prompt, source };
+        let kernel = cell.kernel;
+        let no_number = AgreementError::NotANumber { kernel, prompt };
+        let mut are_numbers = true;
+        let mut each = |logits: &[f32]| {
+            are_numbers &= !logits.iter().any(|logit| logit.is_nan());
+            each(logits);
+        };
         let mut last = Vec::new();
         if cell.reused_prefix {
             // The half is evaluated as part of another text, which is then forgotten.
@@ -350,13 +381,17 @@ impl Runner {
             last.extend_from_slice(&logits[logits.len() - vocab_size..]);
         }
         for _ in 0..prompts.n_gen {
-            let token =
-                sampler::greedy(&last).map_err(|_| AgreementError::NotANumber { prompt })?;
+            let Ok(token) = sampler::greedy(&last) else {
+                return Err(no_number);
+            };
             generated.push(token);
             engine
                 .forward(&mut cache, &[token], Logits::Last, &mut last)
                 .map_err(cannot)?;
             each(&last);
+        }
+        if !are_numbers {
+            return Err(no_number);
         }
         Ok(generated)
     }
@@ -396,13 +431,20 @@ fn parted(prompt: u32, position: usize, theirs: &[f32], ours: &[f32]) -> Parted 
         _ => f32::INFINITY,
     };
     let most_likely = |logits: &[f32]| sampler::greedy(logits).unwrap_or(u32::MAX);
+    // What is beyond all numbers, as of logits that are infinite, is as large as a number can be.
+    let finite = |size: f32| size.min(f32::MAX);
+    let kl = statistics::kl(theirs, ours);
     Parted {
         prompt,
         position: position as u32,
-        max_abs: differences.fold(0.0, f32::max),
+        max_abs: finite(differences.fold(0.0, f32::max)),
         // Of nearly equal ones rounding may leave less than 0.
-        kl: statistics::kl(theirs, ours).max(0.0),
-        margin,
+        kl: if kl.is_nan() {
+            f64::MAX
+        } else {
+            kl.clamp(0.0, f64::MAX)
+        },
+        margin: finite(margin),
         expected: most_likely(theirs),
         found: most_likely(ours),
     }
@@ -461,6 +503,7 @@ mod tests {
             let agreement = run(&model, PROMPTS, EXACT, &cells, |done, total| {
                 steps += 1;
                 assert!(done == steps && done <= total);
+                Ok(())
             })
             .unwrap();
             assert_eq!(steps, 6 * (1 + cells.len() as u64));
@@ -479,9 +522,9 @@ mod tests {
         let cells = matrix(&numbers(&[2]), &numbers(&[1, 32]));
         let fast = (KvType::F32, Numerics::Fast);
         for model in models() {
-            let agreement = run(&model, PROMPTS, fast, &cells, |_, _| {}).unwrap();
+            let agreement = run(&model, PROMPTS, fast, &cells, |_, _| Ok(())).unwrap();
             assert!(agreement.agrees(), "{agreement:?}");
-            let exact = run(&model, PROMPTS, EXACT, &[], |_, _| {}).unwrap();
+            let exact = run(&model, PROMPTS, EXACT, &[], |_, _| Ok(())).unwrap();
             assert_eq!(exact.numerics, "exact");
             let same = agreement.fingerprint == exact.fingerprint;
             assert_eq!(same, agreement.numerics == "exact");
@@ -515,23 +558,61 @@ mod tests {
         let same = super::parted(1, 3, &expected, &expected);
         assert!(same.max_abs == 0.0 && same.kl < 1e-12);
         assert_eq!(same.expected, same.found);
-        let one = run(&model, PROMPTS, EXACT, &cells, |_, _| {}).unwrap();
-        let two = run(&other, PROMPTS, EXACT, &cells, |_, _| {}).unwrap();
+        let one = run(&model, PROMPTS, EXACT, &cells, |_, _| Ok(())).unwrap();
+        let two = run(&other, PROMPTS, EXACT, &cells, |_, _| Ok(())).unwrap();
         assert_ne!(one.fingerprint, two.fingerprint);
+    }
+
+    #[test]
+    fn prompts_that_do_not_fit_and_logits_that_are_no_numbers_are_refused_by_name() {
+        let cells = matrix(&numbers(&[1]), &numbers(&[32]));
+        let mut model = models().swap_remove(0);
+        let long = Prompts {
+            max_len: model.config.context_length as u32,
+            ..PROMPTS
+        };
+        let error = run(&model, long, EXACT, &cells, |_, _| Ok(())).unwrap_err();
+        assert!(matches!(error, AgreementError::NoRoom { .. }), "{error}");
+        assert_eq!(error.class(), FailureClass::Permanent);
+
+        let stop = |_, _| Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        let error = run(&model, PROMPTS, EXACT, &cells, stop).unwrap_err();
+        assert_eq!(error.class(), FailureClass::Infrastructure);
+
+        let Matrix::Ternary(matrix) = &mut model.weights.layers[0].down.matrix else {
+            panic!("the first model is ternary");
+        };
+        matrix.scale = TernaryScale::Tensor(f32::NAN);
+        for n_gen in [0, 5] {
+            let prompts = Prompts { n_gen, ..PROMPTS };
+            let error = run(&model, prompts, EXACT, &cells, |_, _| Ok(())).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the kernel `reference` gives logits that are not numbers to prompt 0"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_infinite_is_told_as_a_number() {
+        let infinite = parted(0, 0, &[f32::INFINITY, 0.0], &[0.0, f32::NEG_INFINITY]);
+        assert_eq!((infinite.max_abs, infinite.margin), (f32::MAX, f32::MAX));
+        assert!(infinite.kl.is_finite(), "{infinite:?}");
+        assert_eq!(parted(0, 0, &[1.0], &[2.0]).margin, f32::MAX);
     }
 
     #[test]
     fn the_fingerprint_is_one_constant_on_every_machine() {
         // Made with the scalar reference; a change of the arithmetic changes it.
         let model = models().swap_remove(0);
-        let agreement = run(&model, PROMPTS, EXACT, &[], |_, _| {}).unwrap();
+        let agreement = run(&model, PROMPTS, EXACT, &[], |_, _| Ok(())).unwrap();
         assert_eq!(agreement.fingerprint, FINGERPRINT);
         let narrow = run(
             &model,
             PROMPTS,
             (KvType::F16, Numerics::Exact),
             &[],
-            |_, _| {},
+            |_, _| Ok(()),
         )
         .unwrap();
         assert_ne!(narrow.fingerprint, FINGERPRINT);

@@ -18,6 +18,7 @@ use tritmark_proto::bundle::FailureClass;
 
 use crate::{
     accuracy::{DataError, DefinitionError, UnknownTask},
+    agreement::AgreementError,
     evalplus::EvalPlusError,
     sandbox::SandboxError,
 };
@@ -194,6 +195,9 @@ pub enum SuiteError {
         /// Position of the item.
         index: u32,
     },
+    /// Ways of computing could not be compared.
+    #[error("cannot compare kernels")]
+    Agreement(#[source] AgreementError),
     /// Nobody takes the records.
     #[error("cannot hand on a record")]
     Sink(#[source] io::Error),
@@ -233,6 +237,7 @@ impl SuiteError {
             | Self::ItemTokens { .. }
             | Self::ItemScore { .. }
             | Self::NotFinite { .. } => FailureClass::Permanent,
+            Self::Agreement(error) => error.class(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Runs one job on an engine and yields records.
 //!
 //! [`run`] does a job in this process; [`worker`] is the border of the fresh process a job is given.
-//! A suite is one module: latency, memory, energy, [`accuracy`]. The first record of
+//! A suite is one module: latency, memory, energy, [`accuracy`], [`agreement`]. The first record of
 //! every job is what the worker really ran ([`ModelFacts`](tritmark_proto::record::ModelFacts)).
 
 pub mod accuracy;
@@ -76,5 +76,6 @@ pub fn run(job: &Job, context: &Context<'_>, sink: &mut dyn Sink) -> Result<(), 
         SuiteSpec::Memory(spec) => memory::run(job, spec, context, sink),
         SuiteSpec::Energy(spec) => energy::run(job, spec, context, sink),
         SuiteSpec::Accuracy(spec) => accuracy::run(job, spec, context, sink),
+        SuiteSpec::Agreement(spec) => agreement::job::run(job, spec, context, sink),
     }
 }

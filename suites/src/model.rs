@@ -11,7 +11,7 @@ use tritmark_engine::{
     engine::{self, Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
     kernels::KernelChoice,
     kv_cache,
-    load::{self, LoadOptions, VocabSource},
+    load::{self, LoadOptions, LoadedModel, VocabSource},
     synth::{self, Format},
     tokenizer::Tokenizer,
 };
@@ -54,11 +54,7 @@ impl Opened {
             ModelSource::Files(files) => return Err(SuiteError::NotFetched(files.to_string())),
         };
         let start_ns = context.clock.now_ns();
-        let mut loaded =
-            load::load(&path, &LoadOptions::default()).map_err(|source| SuiteError::Load {
-                path: path.clone(),
-                source: Box::new(source),
-            })?;
+        let mut loaded = load(&path)?;
         loaded.pack(&kernel).map_err(cannot)?;
         let lossy_kernel = !kernel.is_lossless().map_err(cannot)?;
         let tokenizer = match &loaded.vocab {
@@ -72,14 +68,8 @@ impl Opened {
                 Head::Full => HeadChoice::Full,
                 Head::Screened => HeadChoice::Screened,
             },
-            kv: match job.kv {
-                KvType::F32 => kv_cache::KvType::F32,
-                KvType::F16 => kv_cache::KvType::F16,
-            },
-            numerics: match job.numerics {
-                Numerics::Exact => engine::Numerics::Exact,
-                Numerics::Fast => engine::Numerics::Fast,
-            },
+            kv: kv(job.kv),
+            numerics: numerics(job.numerics),
             ..EngineOptions::default()
         };
         let engine =
@@ -95,6 +85,11 @@ impl Opened {
             source: loaded.source,
             path,
         })
+    }
+
+    /// Loads the model once more, as its file has it and not as this engine reads it.
+    pub(crate) fn load_again(&self) -> Result<LoadedModel, SuiteError> {
+        load(&self.path)
     }
 
     /// Returns the vocabulary's first token.
@@ -169,11 +164,34 @@ impl Opened {
     }
 }
 
+fn load(path: &Path) -> Result<LoadedModel, SuiteError> {
+    load::load(path, &LoadOptions::default()).map_err(|source| SuiteError::Load {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// Returns the engine's word for how keys and values are kept.
+pub(crate) fn kv(kv: KvType) -> kv_cache::KvType {
+    match kv {
+        KvType::F32 => kv_cache::KvType::F32,
+        KvType::F16 => kv_cache::KvType::F16,
+    }
+}
+
+/// Returns the engine's word for how block formats are multiplied.
+pub(crate) fn numerics(numerics: Numerics) -> engine::Numerics {
+    match numerics {
+        Numerics::Exact => engine::Numerics::Exact,
+        Numerics::Fast => engine::Numerics::Fast,
+    }
+}
+
 /// Returns how a suite finds the greatest logits where the plan says nothing.
 fn usual_head(suite: &SuiteSpec) -> Head {
     match suite {
-        // Log-likelihoods need all logits: a screen would be memory for nothing.
-        SuiteSpec::Accuracy(_) => Head::Full,
+        // These need all logits: a screen would be memory for nothing.
+        SuiteSpec::Accuracy(_) | SuiteSpec::Agreement(_) => Head::Full,
         _ => Head::Screened,
     }
 }

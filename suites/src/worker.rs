@@ -88,7 +88,8 @@ pub enum WorkerEvent {
 /// How far a worker is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerProgress {
-    /// `loading`, `warm-up`, `repetition`, `idle`, `window` or `items`.
+    /// `loading`, `warm-up`, `repetition`, `idle`, `window`, `items` or
+    /// `prompts`.
     pub stage: String,
     /// Steps done.
     pub done: u64,

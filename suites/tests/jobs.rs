@@ -13,10 +13,13 @@ use tritmark_engine::synth::{self, Format};
 use tritmark_proto::{
     bundle::FailureClass,
     job::{
-        AccuracySpec, EnergySpec, Head, Job, JobId, KvType, LatencySpec, MemorySpec, Model,
-        ModelSource, Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
+        AccuracySpec, AgreementSpec, EnergySpec, Head, Job, JobId, KvType, LatencySpec, MemorySpec,
+        Model, ModelSource, Numerics, RunId, Selector, SuiteSpec, Synth, Workload,
     },
-    record::{Answer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase, RecordBody},
+    record::{
+        AgreementCell, Answer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase,
+        RecordBody,
+    },
 };
 use tritmark_suites::worker::{WorkerEvent, WorkerFailed, WorkerRequest, worker_main};
 
@@ -491,6 +494,61 @@ fn a_synthetic_model_is_made_once() {
         failed.message,
         "cannot use the model's tokenizer: the model has no vocabulary"
     );
+}
+
+fn agreement(max_len: u32) -> SuiteSpec {
+    let numbers = |list: &[u32]| list.iter().copied().filter_map(NonZeroU32::new).collect();
+    SuiteSpec::Agreement(AgreementSpec {
+        n_prompts: NonZeroU32::new(3).unwrap(),
+        max_len: NonZeroU32::new(max_len).unwrap(),
+        n_gen: 2,
+        seed: 1,
+        threads: numbers(&[1, 2]),
+        n_batch: numbers(&[1, 8]),
+    })
+}
+
+#[test]
+fn an_agreement_has_a_record_for_each_cell_and_no_other_results() {
+    let root = tempfile::tempdir().unwrap();
+    let cells_of = |kv| {
+        let job = Job {
+            kv,
+            ..job(agreement(16))
+        };
+        let (bodies, end) = work(job, 0, root.path());
+        assert_eq!(end, Ok(()));
+        assert_eq!(facts(&bodies).kv, kv);
+        let cells = bodies[1..].iter().map(|body| match body {
+            RecordBody::Cell(cell) => cell.clone(),
+            other => panic!("{other:?}"),
+        });
+        cells.collect::<Vec<AgreementCell>>()
+    };
+    let cells = cells_of(KvType::F32);
+    assert!(cells.iter().any(|cell| cell.kernel == "reference"));
+    assert_eq!(cells.len() % 6, 0, "{cells:?}");
+    for cell in &cells {
+        assert!(cell.agrees() && cell.contradiction().is_none(), "{cell:?}");
+        // Lengths 1, 8, 15 and two tokens behind each.
+        assert_eq!((cell.equal, cell.positions), (30, 30));
+        assert_eq!(cell.reference, cells[0].reference);
+    }
+    // Keys and values of less width give other logits, to every kernel the same.
+    let narrow = cells_of(KvType::F16);
+    assert!(narrow.iter().all(AgreementCell::agrees));
+    assert_ne!(narrow[0].reference, cells[0].reference);
+}
+
+#[test]
+fn prompts_that_do_not_fit_the_model_fail_for_good() {
+    let root = tempfile::tempdir().unwrap();
+    let (bodies, end) = work(job(agreement(4000)), 0, root.path());
+    assert!(matches!(bodies[..], [RecordBody::Facts(_)]), "{bodies:?}");
+    let failed = end.unwrap_err();
+    assert_eq!(failed.class, FailureClass::Permanent);
+    let expected = "cannot compare kernels: 4002 tokens do not fit the model's ";
+    assert!(failed.message.starts_with(expected), "{}", failed.message);
 }
 
 #[test]

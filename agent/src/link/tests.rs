@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 use tritmark_proto::{
     bundle::{Failure, FailureClass},
-    job::{AttemptId, Job},
+    job::{AttemptId, Job, SuiteSpec},
     wire::{
         self, AgentMessage, CoordinatorMessage,
         agent_link_server::{AgentLink, AgentLinkServer},
@@ -315,7 +315,7 @@ async fn an_agent_registers_works_and_leaves() {
     let mut linked = scene.coordinator.agent().await;
     let register = linked.register.clone();
     assert_eq!(register.labels["name"], "one");
-    assert_eq!(register.suites, ["latency", "memory", "energy", "accuracy"]);
+    assert_eq!(register.suites, SuiteSpec::NAMES);
     assert!(register.running.is_none());
     assert!(register.machine.unwrap().logical_cores >= 1);
 

@@ -9,7 +9,7 @@ use tritmark_suites::agreement::{self, Agreement, Outcome as CellOutcome, Prompt
 
 use crate::{
     args::Agree,
-    exit::{Exit, Fault, OrExit as _, Outcome},
+    exit::{Exit, OrExit as _, Outcome},
     out,
 };
 
@@ -17,13 +17,6 @@ pub(crate) fn exec(args: &Agree) -> Outcome {
     let model = load::load(&args.model, &(&args.loading).into()).or_exit(Exit::Usage, || {
         format!("cannot load {}", args.model.display())
     })?;
-    let longest = args.max_len.get() as usize + args.n_gen as usize;
-    if longest > model.config.context_length {
-        return Err(Fault::usage(format!(
-            "{longest} tokens do not fit the model's {} positions",
-            model.config.context_length
-        )));
-    }
     let prompts = Prompts {
         n_prompts: args.n_prompts.get(),
         max_len: args.max_len.get(),
@@ -42,6 +35,7 @@ pub(crate) fn exec(args: &Agree) -> Outcome {
         |done, total| {
             bar.set_length(total);
             bar.set_position(done);
+            Ok(())
         },
     )
     .or_exit(Exit::Usage, || {

@@ -16,6 +16,9 @@ pub(super) fn suites(as_json: bool) -> Outcome {
             "latency" => "load time, prefill, decode, TTFT, TPOT".to_owned(),
             "memory" => "weight, file and KV bytes, peak RSS".to_owned(),
             "energy" => "RAPL counters, and the papers' arithmetic estimate".to_owned(),
+            "agreement" => {
+                "whether kernels, threads, batches and reused prefixes give equal bits".to_owned()
+            }
             _ => format!("tasks: {}", Task::names().join(", ")),
         };
         (name.to_owned(), remark)

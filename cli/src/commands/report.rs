@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tritmark_reports::summary::SummaryRow;
+use tritmark_reports::{
+    agreement::{self, Verdict},
+    summary::SummaryRow,
+};
 
 use crate::{
     args::{Report, Target},
@@ -30,12 +33,18 @@ pub(crate) fn exec(args: Report) -> Outcome {
     out::line(&files.html.display().to_string())?;
     let rows = tritmark_reports::summary(&bundle)
         .or_exit(Exit::Usage, || format!("cannot read {}", bundle.display()))?;
-    let has_values = rows.iter().any(SummaryRow::has_value);
+    let verdicts = verdicts(&bundle)?;
+    let has_values = rows.iter().any(SummaryRow::has_value) || !verdicts.is_empty();
     Ok(if has_values {
         Exit::Pass
     } else {
         Exit::NothingSelected
     })
+}
+
+/// Returns what agreements came to.
+pub(super) fn verdicts(bundle: &Path) -> Outcome<Vec<Verdict>> {
+    agreement::verdicts(bundle).or_exit(Exit::Usage, || format!("cannot read {}", bundle.display()))
 }
 
 /// Fetches a run's bundle into a folder of its own and returns that.

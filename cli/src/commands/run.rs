@@ -15,11 +15,12 @@ use serde_json::json;
 use tritmark_agent::inventory;
 use tritmark_coordinator::plan::{CheckContext, KnownAgent, Plan};
 use tritmark_proto::{job::RunId, wire};
+use tritmark_reports::agreement::Verdict;
 
 use crate::{
     args::{Run, Trust},
     client::{Client, PlanFile, Wishes, run_id},
-    commands::{json, preview, watch},
+    commands::{json, preview, report, watch},
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -115,6 +116,7 @@ async fn report(folder: &Folder, client: &mut Client, run: RunId) -> Outcome<()>
 fn finish(args: &Run, folder: &Folder, summary: &wire::RunSummary) -> Outcome {
     let rows = tritmark_reports::summary(&folder.bundle())
         .or_exit(Exit::Internal, || "cannot read the run's bundle")?;
+    let verdicts = report::verdicts(&folder.bundle())?;
     let report = folder.root().join("report.html");
     if args.json {
         out::json(&json!({
@@ -122,11 +124,18 @@ fn finish(args: &Run, folder: &Folder, summary: &wire::RunSummary) -> Outcome {
             "out": folder.root(),
             "report": report,
             "summary": folder.root().join("summary.csv"),
+            "agreement": verdicts,
         }))?;
     } else {
         if let Some(table) = outcome::table(&rows) {
             out::line(&table)?;
             out::line("")?;
+        }
+        for Verdict {
+            model, sentences, ..
+        } in &verdicts
+        {
+            out::line(&format!("{model}: {}", sentences.join(" ")))?;
         }
         out::line(&watch::sentence(summary))?;
         out::line(&report.display().to_string())?;

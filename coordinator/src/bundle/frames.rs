@@ -6,8 +6,8 @@ use polars::prelude::{
     ParquetWriter, PolarsResult, Series, UInt32Type,
 };
 use tritmark_proto::{
-    bundle::{ITEMS, MEASUREMENTS, SCORES, TOKENS},
-    record::{Item, ItemScore, Measurement, Outcome, Phase, Reading, TokenTimes},
+    bundle::{AGREEMENT, ITEMS, MEASUREMENTS, SCORES, TOKENS},
+    record::{AgreementCell, Item, ItemScore, Measurement, Outcome, Phase, Reading, TokenTimes},
 };
 
 /// Where a record comes from.
@@ -25,6 +25,7 @@ pub(super) struct Frames {
     measurements: Measurements,
     items: Items,
     tokens: Tokens,
+    cells: Cells,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +50,12 @@ struct Measurements {
 struct Items {
     places: Vec<Place>,
     items: Vec<Item>,
+}
+
+#[derive(Debug, Default)]
+struct Cells {
+    places: Vec<Place>,
+    cells: Vec<AgreementCell>,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +117,11 @@ impl Frames {
         self.items.items.push(item);
     }
 
+    pub(super) fn cell(&mut self, place: Place, cell: AgreementCell) {
+        self.cells.places.push(place);
+        self.cells.cells.push(cell);
+    }
+
     pub(super) fn tokens(&mut self, place: Place, times: &TokenTimes) {
         let TokenTimes {
             workload,
@@ -134,17 +146,19 @@ impl Frames {
     }
 
     /// Returns each table's file name and its Parquet bytes.
-    pub(super) fn into_parquet(self) -> [(&'static str, PolarsResult<Vec<u8>>); 4] {
+    pub(super) fn into_parquet(self) -> [(&'static str, PolarsResult<Vec<u8>>); 5] {
         let Self {
             measurements,
             items,
             tokens,
+            cells,
         } = self;
         [
             (MEASUREMENTS, measurements.frame().and_then(parquet)),
             (ITEMS, items.frame().and_then(parquet)),
             (SCORES, items.scores().and_then(parquet)),
             (TOKENS, tokens.frame().and_then(parquet)),
+            (AGREEMENT, cells.frame().and_then(parquet)),
         ]
     }
 }
@@ -387,5 +401,40 @@ impl Tokens {
                 column!("elapsed_ns", elapsed_ns),
             ],
         )
+    }
+}
+
+impl Cells {
+    fn frame(&self) -> PolarsResult<DataFrame> {
+        let cells = &self.cells[..];
+        macro_rules! each {
+            ($value:expr) => {
+                cells.iter().map($value).collect::<Vec<_>>()
+            };
+        }
+        macro_rules! parted {
+            ($value:expr) => {
+                each!(|cell| cell.parted.map($value))
+            };
+        }
+        let mut columns = Vec::from(place_columns(&self.places));
+        columns.extend([
+            column!("kernel", each!(|cell| cell.kernel.clone())),
+            column!("threads", each!(|cell| cell.threads.get())),
+            column!("n_batch", each!(|cell| cell.n_batch.get())),
+            column!("reused_prefix", each!(|cell| cell.reused_prefix)),
+            column!("equal", each!(|cell| cell.equal)),
+            column!("positions", each!(|cell| cell.positions)),
+            column!("fingerprint", each!(|cell| cell.fingerprint.clone())),
+            column!("reference", each!(|cell| cell.reference.clone())),
+            column!("prompt", parted!(|parted| parted.prompt)),
+            column!("position", parted!(|parted| parted.position)),
+            column!("max_abs", parted!(|parted| f64::from(parted.max_abs))),
+            column!("kl", parted!(|parted| parted.kl)),
+            column!("margin", parted!(|parted| f64::from(parted.margin))),
+            column!("expected", parted!(|parted| parted.expected)),
+            column!("found", parted!(|parted| parted.found)),
+        ]);
+        DataFrame::new(cells.len(), columns)
     }
 }

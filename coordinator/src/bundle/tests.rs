@@ -5,8 +5,8 @@ use std::io::Cursor;
 use polars::prelude::{AnyValue, DataFrame, DataType, ParquetReader, SerReader as _};
 use tritmark_proto::{
     bundle::{
-        Failure, FailureClass, ITEM_COLUMNS, ITEMS, JobState, MEASUREMENT_COLUMNS, MEASUREMENTS,
-        SCORE_COLUMNS, SCORES, TOKEN_COLUMNS, TOKENS,
+        AGREEMENT, AGREEMENT_COLUMNS, Failure, FailureClass, ITEM_COLUMNS, ITEMS, JobState,
+        MEASUREMENT_COLUMNS, MEASUREMENTS, SCORE_COLUMNS, SCORES, TOKEN_COLUMNS, TOKENS,
     },
     job::Job,
     record::{Answer, GeneratedAnswer, Item, ItemEnergy, ItemScore, RollingAnswer},
@@ -16,7 +16,8 @@ use super::*;
 use crate::{
     store::AttemptEnd,
     testing::{
-        accuracy, facts, item, job, latency, reading, record, run, skipped, start, store, tokens,
+        accuracy, agreement, cell, facts, item, job, latency, parted, reading, record, run,
+        skipped, start, store, tokens,
     },
 };
 
@@ -41,13 +42,21 @@ fn bodies(bodies: impl IntoIterator<Item = RecordBody>) -> Vec<Record> {
     (0..).zip(bodies).map(|(n, body)| record(n, body)).collect()
 }
 
-async fn read(store: &dyn Store, run: &StoredRun) -> (Manifest, [DataFrame; 4]) {
+async fn read(store: &dyn Store, run: &StoredRun) -> (Manifest, [DataFrame; 5]) {
     let run = store.run(run.id).await.unwrap().unwrap();
     let files = files(store, run).await.unwrap();
     let names: Vec<&str> = files.iter().map(|file| file.name).collect();
     assert_eq!(
         names,
-        [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS, EVIDENCE]
+        [
+            MANIFEST,
+            MEASUREMENTS,
+            ITEMS,
+            SCORES,
+            TOKENS,
+            AGREEMENT,
+            EVIDENCE
+        ]
     );
     let manifest = serde_json::from_slice(&files[0].bytes).unwrap();
     let table = |at: usize| {
@@ -55,7 +64,7 @@ async fn read(store: &dyn Store, run: &StoredRun) -> (Manifest, [DataFrame; 4]) 
             .finish()
             .unwrap()
     };
-    (manifest, [table(1), table(2), table(3), table(4)])
+    (manifest, [table(1), table(2), table(3), table(4), table(5)])
 }
 
 fn column_names(frame: &DataFrame) -> Vec<&str> {
@@ -91,7 +100,7 @@ async fn an_empty_run_has_every_column_with_its_type() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let (run, _) = with_jobs(&store, |id| vec![job(id, 0, "m", None, latency())]).await;
-    let (manifest, [measurements, items, scores, tokens]) = read(&store, &run).await;
+    let (manifest, [measurements, items, scores, tokens, cells]) = read(&store, &run).await;
     assert_eq!(manifest.run.ended_at, None);
     assert_eq!(manifest.jobs[0].state, JobState::Queued);
     assert_eq!((manifest.jobs[0].attempt, manifest.machines.len()), (0, 0));
@@ -99,6 +108,7 @@ async fn an_empty_run_has_every_column_with_its_type() {
     assert_eq!(column_names(&items), ITEM_COLUMNS);
     assert_eq!(column_names(&scores), SCORE_COLUMNS);
     assert_eq!(column_names(&tokens), TOKEN_COLUMNS);
+    assert_eq!(column_names(&cells), AGREEMENT_COLUMNS);
     let types = |frame: &DataFrame| -> Vec<String> {
         frame.dtypes().iter().map(ToString::to_string).collect()
     };
@@ -155,6 +165,45 @@ async fn an_empty_run_has_every_column_with_its_type() {
             "u32", "u32", "u64", "u32", "u32", "u32", "u32", "u32", "u32", "u32", "u64"
         ]
     );
+    assert_eq!(
+        types(&cells),
+        [
+            "u32", "u32", "u64", "i64", "str", "u32", "u32", "bool", "u64", "u64", "str", "str",
+            "u32", "u32", "f64", "f64", "f64", "u32", "u32"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn cells_come_from_the_attempt_that_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let (run, jobs) = with_jobs(&store, |id| vec![job(id, 0, "m", None, agreement())]).await;
+    let id = jobs[0].id;
+    let first = start(&store, id, 1).await;
+    let records = bodies([facts(None), cell(Some(parted()))]);
+    store.add_records(first, &records).await.unwrap();
+    store
+        .end_attempt(first, &end(AttemptState::Failed, JobState::Queued))
+        .await
+        .unwrap();
+    let second = start(&store, id, 2).await;
+    let records = bodies([facts(None), cell(None), cell(Some(parted()))]);
+    store.add_records(second, &records).await.unwrap();
+    store
+        .end_attempt(second, &end(AttemptState::Succeeded, JobState::Succeeded))
+        .await
+        .unwrap();
+    let (manifest, [measurements, .., table]) = read(&store, &run).await;
+    assert_eq!(manifest.jobs[0].job, jobs[0]);
+    assert_eq!(measurements.height(), 0);
+    assert_eq!(u32s(&table, "attempt"), [2, 2]);
+    assert_eq!(cells(&table, "equal"), ["95", "90"]);
+    assert_eq!(cells(&table, "reused_prefix"), ["true", "true"]);
+    assert_eq!(cells(&table, "position"), ["null", "4"]);
+    // Wider, and still what was said in 32 bits.
+    let max_abs = table.column("max_abs").unwrap().f64().unwrap().get(1);
+    assert_eq!(max_abs, Some(f64::from(0.1_f32)));
 }
 
 #[tokio::test]
@@ -186,7 +235,7 @@ async fn measurements_and_tokens_come_from_the_last_attempt_that_succeeded() {
         .end_attempt(second, &end(AttemptState::Succeeded, JobState::Succeeded))
         .await
         .unwrap();
-    let (manifest, [measurements, items, _, tokens]) = read(&store, &run).await;
+    let (manifest, [measurements, items, _, tokens, _]) = read(&store, &run).await;
     let outcome = &manifest.jobs[0];
     assert_eq!((outcome.state, outcome.attempt), (JobState::Succeeded, 2));
     assert_eq!(outcome.machine_id.as_deref(), Some("machine-2"));
@@ -226,7 +275,7 @@ async fn items_are_put_together_from_all_attempts_and_the_first_stored_wins() {
     let second = start(&store, id, 2).await;
     let records = bodies([facts(Some(3)), item(2, -2.0), item(1, -8.0), reading(4.0)]);
     store.add_records(second, &records).await.unwrap();
-    let (manifest, [measurements, items, scores, _]) = read(&store, &run).await;
+    let (manifest, [measurements, items, scores, ..]) = read(&store, &run).await;
     assert_eq!(manifest.jobs[0].state, JobState::Running);
     assert_eq!(measurements.height(), 1);
     assert_eq!(u32s(&items, "item_index"), [0, 1, 2]);
@@ -296,7 +345,15 @@ async fn a_bundle_is_written_whole_and_over_an_older_one() {
     names.sort();
     assert_eq!(
         names,
-        [EVIDENCE, ITEMS, MEASUREMENTS, MANIFEST, SCORES, TOKENS]
+        [
+            AGREEMENT,
+            EVIDENCE,
+            ITEMS,
+            MEASUREMENTS,
+            MANIFEST,
+            SCORES,
+            TOKENS
+        ]
     );
     let manifest: Manifest =
         serde_json::from_slice(&fs::read(folder.join(MANIFEST)).unwrap()).unwrap();
@@ -420,7 +477,7 @@ async fn each_kind_of_answer_has_its_columns_and_its_scores() {
         ),
     ]);
     store.add_records(attempt, &records).await.unwrap();
-    let (_, [_, items, scores, _]) = read(&store, &run).await;
+    let (_, [_, items, scores, ..]) = read(&store, &run).await;
     assert_eq!(cells(&items, "group"), ["null", "algebra", "null"]);
     assert_eq!(cells(&items, "gold"), ["1", "null", "null"]);
     assert_eq!(cells(&items, "text"), ["null", "so 4\u{0}2", "null"]);

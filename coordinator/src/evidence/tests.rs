@@ -4,7 +4,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use tritmark_proto::{
-    bundle::{JobState, MEASUREMENTS},
+    bundle::{AGREEMENT, JobState, MEASUREMENTS},
     identity::{Claim, Role},
     job::{AttemptId, Job},
 };
@@ -342,4 +342,24 @@ proptest::proptest! {
         };
         proptest::prop_assert!(signature(&word, None).is_err());
     }
+}
+
+#[tokio::test]
+async fn a_bundle_of_before_agreement_is_sound_without_its_table_and_a_later_one_is_not() {
+    let signed = signed().await;
+    let folder = signed.folder.path().join("bundle");
+    fs::remove_file(folder.join(AGREEMENT)).unwrap();
+    let found = verify(&folder, None).unwrap();
+    assert!(!found.is_sound());
+    assert!(found.faults[0].starts_with(AGREEMENT), "{found:?}");
+    let path = folder.join(MANIFEST);
+    let manifest = fs::read_to_string(&path).unwrap();
+    let version = format!(
+        "\"format_version\": {}",
+        tritmark_proto::bundle::FORMAT_VERSION
+    );
+    let earlier = manifest.replace(&version, "\"format_version\": 4");
+    assert_ne!(earlier, manifest);
+    fs::write(&path, earlier).unwrap();
+    assert!(verify(&folder, None).unwrap().is_sound());
 }

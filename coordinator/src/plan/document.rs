@@ -64,6 +64,7 @@ pub(super) struct Suites {
     pub(super) latency: Option<Spanned<Latency>>,
     pub(super) energy: Option<Spanned<Energy>>,
     pub(super) accuracy: Option<Spanned<Accuracy>>,
+    pub(super) agreement: Option<Spanned<Agreement>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -131,6 +132,18 @@ pub(super) struct Accuracy {
     pub(super) models: Option<List<String>>,
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agreement {
+    pub(super) n_prompts: Option<Spanned<u32>>,
+    pub(super) max_len: Option<Spanned<u32>>,
+    pub(super) n_gen: Option<Spanned<u32>>,
+    pub(super) seed: Option<u64>,
+    pub(super) threads: Option<List<u32>>,
+    pub(super) n_batch: Option<List<u32>>,
+    pub(super) models: Option<List<String>>,
 }
 
 /// `[select]` or several `[[select]]`.

@@ -1,15 +1,17 @@
 //! What plans say, and what is said about wrong ones.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use proptest::{collection::vec, option, prelude::*, sample::select, sample::subsequence};
-use tritmark_proto::job::{AccuracySpec, Head, Job, KvType, ModelSource, Numerics, ScoreOn};
+use tritmark_proto::job::{
+    AccuracySpec, AgreementSpec, Head, Job, KvType, ModelSource, Numerics, ScoreOn,
+};
 
 use super::{
     CheckContext, EXAMPLE, KnownAgent, Machine, Path, Plan, PlanError, RunId, SuiteSpec,
     document::{
-        Accuracy, Defaults, Document, Energy, Latency, List, Memory, Model, Selector, Selectors,
-        Suites, Synth,
+        Accuracy, Agreement, Defaults, Document, Energy, Latency, List, Memory, Model, Selector,
+        Selectors, Suites, Synth,
     },
     expand, names, validate,
 };
@@ -52,8 +54,8 @@ fn the_example_is_a_plan() {
     let plan = Plan::parse(EXAMPLE, "x", Path::new("/plans")).unwrap();
     assert_eq!(plan.name(), "example");
     let jobs = plan.jobs(run());
-    // 3 models × 2 threads for memory and latency, 2 × 2 for energy, 2 × 4 tasks.
-    assert_eq!(jobs.len(), 6 + 6 + 4 + 8);
+    // 3 models × 2 threads for memory and latency, 2 × 2 for energy, 2 × 4 tasks, 2 agreements.
+    assert_eq!(jobs.len(), 6 + 6 + 4 + 8 + 2);
     assert_eq!(jobs[0].selector.memory_min_bytes, Some(1 << 30));
 }
 
@@ -228,9 +230,47 @@ fn lists_of_numbers_are_multiplied() {
 }
 
 #[test]
+fn agreement_is_one_job_a_model_and_selector_with_its_threads_and_batches_in_it() {
+    let plan = parse(&format!(
+        "{MODELS}\n[defaults]\nthreads = [1, 8]\nkernels = [\"scalar\", \"avx2\"]\nkv = \"f16\"\n\
+         [suites.agreement]\nn_prompts = 6\nthreads = [2, 4, 1]\nn_batch = [1, 32]\n\
+         [[select]]\nmachine_id = \"a\"\n[[select]]\nmachine_id = \"b\"\n"
+    ))
+    .unwrap();
+    let jobs = plan.jobs(run());
+    assert_eq!(jobs.len(), 6);
+    assert_eq!(expand::count(&plan), 6);
+    let machines = jobs.iter().map(|job| job.selector.machine_id.as_deref());
+    let expected = ["a", "a", "a", "b", "b", "b"].map(Some);
+    assert_eq!(machines.collect::<Vec<_>>(), expected);
+    for job in &jobs {
+        let SuiteSpec::Agreement(spec) = &job.suite else {
+            panic!("{job:?}");
+        };
+        assert_eq!((&*job.kernel, job.threads.get()), ("auto", 4));
+        assert_eq!(job.kv, KvType::F16);
+        let numbers = |list: &[NonZeroU32]| list.iter().map(|n| n.get()).collect::<Vec<_>>();
+        assert_eq!(numbers(&spec.threads), [2, 4, 1]);
+        assert_eq!(numbers(&spec.n_batch), [1, 32]);
+        let AgreementSpec {
+            n_prompts,
+            max_len,
+            n_gen,
+            seed,
+            ..
+        } = spec;
+        assert_eq!(
+            (n_prompts.get(), max_len.get(), *n_gen, *seed),
+            (6, 64, 16, 1)
+        );
+    }
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "one table")]
 fn every_mistake_is_named_with_its_key_and_line() {
     let ok = "[[models]]\nid = \"a\"\npath = \"a\"\n";
+    let many: Vec<String> = (1..=65).map(|n| n.to_string()).collect();
     let cases: &[(&str, &str)] = &[
         ("name = ", "line 1"),
         (
@@ -240,7 +280,7 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}[suites.memory]\n[suites.speed]\nx = 1\n"),
             "line 5, key `suites.speed`: unknown field `speed`, expected one of `memory`, `latency`, \
-             `energy`, `accuracy`",
+             `energy`, `accuracy`, `agreement`",
         ),
         (
             &format!("{ok}thread = [1]\n[suites.memory]\n"),
@@ -344,8 +384,8 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (ok, "line 1, key `suites`: missing field `suites`"),
         (
             &format!("{ok}[suites]\n"),
-            "line 4, key `suites`: the plan has no suite, there are memory, latency, energy and \
-             accuracy",
+            "line 4, key `suites`: the plan has no suite, there are memory, latency, energy, \
+             accuracy and agreement",
         ),
         (
             &format!("{ok}kernels = [\"avx\"]\n[suites.memory]\n"),
@@ -385,6 +425,39 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}[suites.accuracy]\ntasks = [\"boolq\"]\n"),
             "line 4, key `suites.accuracy.data`: missing field `data`",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nkernels = [\"auto\"]\n"),
+            "line 5, key `suites.agreement.kernels`: unknown field `kernels`, expected one of \
+             `n_prompts`, `max_len`, `n_gen`, `seed`, `threads`, `n_batch`, `models`",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nn_prompts = 10001\n"),
+            "line 5, key `suites.agreement.n_prompts`: 10001 is not within 1 to 10000",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nmax_len = 0\n"),
+            "line 5, key `suites.agreement.max_len`: 0 is not within 1 to 4096",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nn_gen = 5000\n"),
+            "line 5, key `suites.agreement.n_gen`: 5000 is not within 0 to 4096",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nthreads = [1, 0]\n"),
+            "line 5, key `suites.agreement.threads[1]`: 0 is not within 1 to 4096",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nn_batch = [7, 7]\n"),
+            "line 5, key `suites.agreement.n_batch[1]`: `7` is in the list twice",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nn_batch = [{}]\n", many.join(", ")),
+            "line 5, key `suites.agreement.n_batch`: 65 numbers, at most 64 are taken",
+        ),
+        (
+            &format!("{ok}[suites.agreement]\nmodels = [\"z\"]\n"),
+            "line 5, key `suites.agreement.models[0]`: no model has the id `z`",
         ),
         (
             &format!("{ok}[suites.memory]\nmodels = [\"z\"]\n"),
@@ -841,16 +914,29 @@ fn a_document() -> impl Strategy<Value = Document> {
             threads: None,
             kernels: None,
         });
+    let agreement = (
+        option::of(1_u32..=10_000),
+        option::of(list(vec![1_u32, 2, 8])),
+        option::of(0..=i64::MAX as u64),
+    )
+        .prop_map(|(n_prompts, threads, seed)| Agreement {
+            n_prompts: n_prompts.map(spanned),
+            seed,
+            threads,
+            ..Agreement::default()
+        });
     let suites = (
         option::of(latency),
         option::of(energy),
         option::of(accuracy),
+        option::of(agreement),
     )
-        .prop_map(|(latency, energy, accuracy)| Suites {
+        .prop_map(|(latency, energy, accuracy, agreement)| Suites {
             memory: Some(spanned(Memory::default())),
             latency: latency.map(spanned),
             energy: energy.map(spanned),
             accuracy: accuracy.map(spanned),
+            agreement: agreement.map(spanned),
         });
     let selector = (
         option::of(list(strings(&["avx2", "fma"]))),

@@ -20,6 +20,7 @@ use super::{
 };
 
 mod accuracy;
+mod agreement;
 pub(super) mod selectors;
 mod suites;
 

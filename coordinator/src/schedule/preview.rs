@@ -78,9 +78,8 @@ fn refusal(job: &Job, candidate: &Candidate<'_>) -> Option<String> {
     if let Some(why) = job.selector.mismatch(&agent.machine, &agent.labels) {
         return Some(why);
     }
-    let suite = job.suite.name();
-    if !agent.suites.is_empty() && !agent.suites.iter().any(|own| own == suite) {
-        return Some(format!("its build has no suite {suite}"));
+    if !job.suite.is_among(&agent.suites) {
+        return Some(format!("its build has no suite {}", job.suite.name()));
     }
     if !is_connected {
         return Some("away".to_owned());

@@ -3,7 +3,7 @@
 use tritmark_proto::job::Selector;
 
 use super::*;
-use crate::testing::{accuracy, job, latency, machine};
+use crate::testing::{accuracy, agreement, job, latency, machine};
 
 fn run() -> RunId {
     "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
@@ -178,6 +178,26 @@ fn an_agent_gets_only_what_it_can_do() {
     assert_eq!(case.next("x"), Some(1));
     case.suites.push("accuracy".into());
     assert_eq!(case.next("x"), Some(2));
+}
+
+#[test]
+fn an_agent_from_before_agreement_gets_none_and_others_get_it_beside_accuracy_alone() {
+    let mut case = Case::new([job(run(), 0, "a", None, agreement())]);
+    // A build that says nothing, and one that names what it has.
+    assert_eq!(case.next("x"), None);
+    case.suites = ["latency", "memory", "energy", "accuracy"]
+        .map(str::to_owned)
+        .to_vec();
+    assert_eq!(case.next("x"), None);
+    case.suites.push("agreement".into());
+    assert_eq!(case.next("x"), Some(0));
+    case.load = Load {
+        n_running: 1,
+        is_exclusive: false,
+    };
+    assert_eq!(case.next("x"), Some(0));
+    case.load.is_exclusive = true;
+    assert_eq!(case.next("x"), None);
 }
 
 #[test]

@@ -16,7 +16,9 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 use tritmark_proto::{
-    bundle::{EVIDENCE, ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS},
+    bundle::{
+        AGREEMENT, EVIDENCE, ITEMS, JobState, MANIFEST, MEASUREMENTS, Manifest, SCORES, TOKENS,
+    },
     record::Record,
     wire::{
         self, agent_link_client::AgentLinkClient, agent_message::Kind as FromAgent,
@@ -321,7 +323,15 @@ async fn in_and_out(bed: &Bed) {
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,
-        [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS, EVIDENCE]
+        [
+            MANIFEST,
+            MEASUREMENTS,
+            ITEMS,
+            SCORES,
+            TOKENS,
+            AGREEMENT,
+            EVIDENCE
+        ]
     );
     let manifest: Manifest = serde_json::from_slice(&files[0].1).unwrap();
     assert_eq!(manifest.run.plan_toml, PLAN);

@@ -26,6 +26,11 @@ const SQLITE: &[Step] = &[
         "scheduling",
         include_str!("../../migrations/sqlite/0003_scheduling.sql"),
     ),
+    (
+        5,
+        "agreement",
+        include_str!("../../migrations/sqlite/0005_agreement.sql"),
+    ),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -48,6 +53,11 @@ const POSTGRES: &[Step] = &[
         4,
         "fewer checks",
         include_str!("../../migrations/postgres/0004_fewer_checks.sql"),
+    ),
+    (
+        5,
+        "agreement",
+        include_str!("../../migrations/postgres/0005_agreement.sql"),
     ),
 ];
 

@@ -268,6 +268,7 @@ impl RecordColumns {
             RecordBody::Tokens(_) => ("tokens", None, None),
             RecordBody::Item(item) => ("item", None, Some(item.index)),
             RecordBody::Facts(_) => ("facts", None, None),
+            RecordBody::Cell(_) => ("cell", None, None),
         };
         Ok(Self {
             sequence: to_i64("sequence", record.sequence)?,

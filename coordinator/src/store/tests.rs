@@ -5,8 +5,8 @@ use tritmark_proto::{bundle::FailureClass, job::SuiteSpec, record::RecordBody};
 
 use super::*;
 use crate::testing::{
-    Bed, accuracy, agent, facts, item, job, latency, on_both, reading, record, run, skipped, start,
-    tokens,
+    Bed, accuracy, agent, cell, facts, item, job, latency, on_both, reading, record, run, skipped,
+    start, tokens,
 };
 
 mod migrations;

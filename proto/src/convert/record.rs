@@ -30,6 +30,7 @@ impl From<Record> for wire::Record {
             }),
             RecordBody::Item(item) => Body::Item(item.into()),
             RecordBody::Facts(facts) => Body::Facts(facts.into()),
+            RecordBody::Cell(cell) => Body::Cell(cell.into()),
         };
         Self {
             sequence,
@@ -71,6 +72,7 @@ impl TryFrom<wire::Record> for Record {
             }
             Body::Item(item) => RecordBody::Item(item.try_into()?),
             Body::Facts(facts) => RecordBody::Facts(facts.try_into()?),
+            Body::Cell(cell) => RecordBody::Cell(cell.try_into()?),
         };
         Ok(Self {
             sequence,

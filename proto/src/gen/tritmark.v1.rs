@@ -182,7 +182,7 @@ pub struct Workload {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Suite {
-    #[prost(oneof = "suite::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "suite::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<suite::Kind>,
 }
 /// Nested message and enum types in `Suite`.
@@ -197,6 +197,8 @@ pub mod suite {
         Energy(super::Energy),
         #[prost(message, tag = "4")]
         Accuracy(super::Accuracy),
+        #[prost(message, tag = "5")]
+        Agreement(super::Agreement),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -286,6 +288,29 @@ pub struct Shard {
     #[prost(uint32, tag = "2")]
     pub count: u32,
 }
+/// Whether every lossless kernel gives the scalar reference's bits, whatever the threads, the batch and
+/// the reused prefix: the lossless test of arXiv 2410.16144 and 2502.11880.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Agreement {
+    /// random prompts, at least 1
+    #[prost(uint32, tag = "1")]
+    pub n_prompts: u32,
+    /// tokens of the longest, at least 1; the lengths vary from 1 on
+    #[prost(uint32, tag = "2")]
+    pub max_len: u32,
+    /// tokens generated behind each
+    #[prost(uint32, tag = "3")]
+    pub n_gen: u32,
+    /// begins the sequence of random tokens
+    #[prost(uint64, tag = "4")]
+    pub seed: u64,
+    /// of the engine: at least one number, each at least 1, none twice
+    #[prost(uint32, repeated, tag = "5")]
+    pub threads: ::prost::alloc::vec::Vec<u32>,
+    /// tokens of a prompt submitted at once: as `threads`
+    #[prost(uint32, repeated, tag = "6")]
+    pub n_batch: ::prost::alloc::vec::Vec<u32>,
+}
 /// One thing a worker found out. Written once, keyed by (run, job, attempt, sequence).
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
@@ -294,7 +319,7 @@ pub struct Record {
     pub sequence: u64,
     #[prost(int64, tag = "2")]
     pub at_unix_ns: i64,
-    #[prost(oneof = "record::Body", tags = "3, 4, 5, 6")]
+    #[prost(oneof = "record::Body", tags = "3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<record::Body>,
 }
 /// Nested message and enum types in `Record`.
@@ -309,6 +334,8 @@ pub mod record {
         Item(super::Item),
         #[prost(message, tag = "6")]
         Facts(super::ModelFacts),
+        #[prost(message, tag = "7")]
+        Cell(super::AgreementCell),
     }
 }
 /// One value of one metric in one repetition, or the reason why there is none.
@@ -552,6 +579,60 @@ pub struct ModelFacts {
     /// how keys and values are kept: "f32", which nothing stands for, too, or "f16"
     #[prost(string, tag = "19")]
     pub kv: ::prost::alloc::string::String,
+}
+/// One way of computing an agreement's prompts, against the scalar reference on the same machine.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AgreementCell {
+    #[prost(string, tag = "1")]
+    pub kernel: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub threads: u32,
+    /// tokens of a prompt submitted at once
+    #[prost(uint32, tag = "3")]
+    pub n_batch: u32,
+    /// each prompt behind its own first half, kept from an earlier evaluation
+    #[prost(bool, tag = "4")]
+    pub reused_prefix: bool,
+    /// positions whose logits are the reference's, bit for bit
+    #[prost(uint64, tag = "5")]
+    pub equal: u64,
+    /// each prompt token's and each generated token's
+    #[prost(uint64, tag = "6")]
+    pub positions: u64,
+    /// 128 bits, hex, of all logits and tokens
+    #[prost(string, tag = "7")]
+    pub fingerprint: ::prost::alloc::string::String,
+    /// the same of the reference: equal to `fingerprint` where all are equal
+    #[prost(string, tag = "8")]
+    pub reference: ::prost::alloc::string::String,
+    /// exactly where not all are equal
+    #[prost(message, optional, tag = "9")]
+    pub parted: ::core::option::Option<Parted>,
+}
+/// Where a cell first parts from the reference, and how far.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Parted {
+    /// from 0
+    #[prost(uint32, tag = "1")]
+    pub prompt: u32,
+    /// within prompt and continuation, from 0
+    #[prost(uint32, tag = "2")]
+    pub position: u32,
+    /// largest difference of two logits there
+    #[prost(float, tag = "3")]
+    pub max_abs: f32,
+    /// nats, of the cell's next-token distribution from the reference's
+    #[prost(double, tag = "4")]
+    pub kl: f64,
+    /// the reference's greatest logit less its second
+    #[prost(float, tag = "5")]
+    pub margin: f32,
+    /// the reference's most likely token
+    #[prost(uint32, tag = "6")]
+    pub expected: u32,
+    /// the cell's
+    #[prost(uint32, tag = "7")]
+    pub found: u32,
 }
 /// An agent's word for one attempt's records.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -57,6 +57,15 @@ fn every_answer() -> Fixture {
     fixture
 }
 
+/// Agreements on two machines, with a cell that parts.
+fn agreeing() -> Fixture {
+    let mut fixture = Fixture::new("agreement", vec![machine("m"), machine("n")]);
+    fixture.agreement(TERNARY_125M, 0);
+    fixture.agreement(TERNARY_125M, 1);
+    fixture.part(1, 2);
+    fixture
+}
+
 fn written(fixture: &Fixture) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fixture.write(dir.path());
@@ -114,6 +123,7 @@ fn what_was_written_is_read() {
     for fixture in [
         small(),
         every_answer(),
+        agreeing(),
         Fixture::full(),
         Fixture::failures(),
     ] {
@@ -165,7 +175,7 @@ fn a_metric_of_a_newer_writer_is_kept() {
 
 #[test]
 fn a_missing_file_is_named() {
-    for name in [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS] {
+    for name in [MANIFEST, MEASUREMENTS, ITEMS, SCORES, TOKENS, AGREEMENT] {
         check(
             |dir| fs::remove_file(dir.join(name)).unwrap(),
             &["cannot read", name],
@@ -374,6 +384,68 @@ fn a_bundle_of_version_2_knows_no_caches_and_nothing_pending() {
     let mut expected = fixture.bundle.clone();
     expected.manifest.format_version = 2;
     assert_eq!(Bundle::read(dir.path()).unwrap(), expected);
+}
+
+#[test]
+fn a_bundle_of_version_4_knows_no_agreement() {
+    let fixture = every_answer();
+    let dir = written(&fixture);
+    fs::remove_file(dir.path().join(AGREEMENT)).unwrap();
+    let error = chain(&Bundle::read(dir.path()).unwrap_err());
+    assert!(error.contains(AGREEMENT), "{error}");
+    edit_manifest(dir.path(), |manifest| manifest["format_version"] = 4.into());
+    let mut expected = fixture.bundle.clone();
+    expected.manifest.format_version = 4;
+    assert_eq!(Bundle::read(dir.path()).unwrap(), expected);
+}
+
+#[test]
+fn a_cell_that_contradicts_itself_is_refused() {
+    let fixture = agreeing();
+    let n = fixture.bundle.cells.len();
+    let refused = |column: Column| {
+        let dir = written(&fixture);
+        let mut cells = tables::cells(&fixture.bundle);
+        cells.with_column(column).unwrap();
+        tables::save(&mut cells, &dir.path().join(AGREEMENT));
+        chain(&Bundle::read(dir.path()).unwrap_err())
+    };
+    for (column, expected) in [
+        (
+            Column::new("equal".into(), vec![951_u64; n]),
+            "951 of 950 positions",
+        ),
+        (
+            Column::new("equal".into(), vec![949_u64; n]),
+            "contradict each other",
+        ),
+        (
+            Column::new("reference".into(), vec!["a"; n]),
+            "32 hexadecimal digits",
+        ),
+        (
+            Column::new("kl".into(), vec![None::<f64>; n]),
+            "half a difference",
+        ),
+        (
+            Column::new("margin".into(), vec![Some(1.0); n]),
+            "half a difference",
+        ),
+        (
+            Column::new("threads".into(), vec![0_u32; n]),
+            "must be at least 1",
+        ),
+        (
+            Column::new("job_index".into(), vec![7_u32; n]),
+            "job 7 is not in the manifest",
+        ),
+    ] {
+        let error = refused(column);
+        assert!(
+            error.contains(AGREEMENT) && error.contains(expected),
+            "{error}"
+        );
+    }
 }
 
 #[test]

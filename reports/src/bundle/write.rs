@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use polars::prelude::*;
 use tritmark_proto::{
-    bundle::{ITEMS, MANIFEST, MEASUREMENTS, SCORES, TOKENS},
+    bundle::{AGREEMENT, ITEMS, MANIFEST, MEASUREMENTS, SCORES, TOKENS},
     record::{Choice, Item, ItemEnergy, Outcome},
 };
 
@@ -29,6 +29,7 @@ impl Bundle {
             (ITEMS, items(self)),
             (SCORES, scores(self)),
             (TOKENS, tokens(self)),
+            (AGREEMENT, cells(self)),
         ] {
             let bytes = frame
                 .and_then(parquet)
@@ -199,5 +200,41 @@ pub(crate) fn tokens(bundle: &Bundle) -> PolarsResult<DataFrame> {
         "token_index" => column!(|row| row.token_index),
         "token_id" => column!(|row| row.token_id),
         "elapsed_ns" => column!(|row| row.elapsed_ns),
+    )
+}
+
+/// Builds the table of cells.
+pub(crate) fn cells(bundle: &Bundle) -> PolarsResult<DataFrame> {
+    let rows = &bundle.cells;
+    macro_rules! column {
+        ($value:expr) => {
+            rows.iter().map($value).collect::<Vec<_>>()
+        };
+    }
+    macro_rules! parted {
+        ($value:expr) => {
+            column!(|row| row.cell.parted.map($value))
+        };
+    }
+    df!(
+        "job_index" => column!(|row| row.job_index),
+        "attempt" => column!(|row| row.attempt),
+        "sequence" => column!(|row| row.sequence),
+        "at_unix_ns" => column!(|row| bundle.at_unix_ns(row.sequence)),
+        "kernel" => column!(|row| row.cell.kernel.clone()),
+        "threads" => column!(|row| row.cell.threads.get()),
+        "n_batch" => column!(|row| row.cell.n_batch.get()),
+        "reused_prefix" => column!(|row| row.cell.reused_prefix),
+        "equal" => column!(|row| row.cell.equal),
+        "positions" => column!(|row| row.cell.positions),
+        "fingerprint" => column!(|row| row.cell.fingerprint.clone()),
+        "reference" => column!(|row| row.cell.reference.clone()),
+        "prompt" => parted!(|parted| parted.prompt),
+        "position" => parted!(|parted| parted.position),
+        "max_abs" => parted!(|parted| f64::from(parted.max_abs)),
+        "kl" => parted!(|parted| parted.kl),
+        "margin" => parted!(|parted| f64::from(parted.margin)),
+        "expected" => parted!(|parted| parted.expected),
+        "found" => parted!(|parted| parted.found),
     )
 }

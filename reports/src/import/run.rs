@@ -121,6 +121,7 @@ pub(super) fn bundle(
         measurements: Vec::new(),
         items,
         tokens: Vec::new(),
+        cells: Vec::new(),
     }
 }
 

@@ -301,3 +301,82 @@ fn reports_to_look_at() {
         write_report(&dir, &dir).unwrap();
     }
 }
+
+fn agreements() -> Fixture {
+    let mut fixture = Fixture::new("agreement", vec![machine("bench-01"), machine("board-07")]);
+    for machine in [0, 1] {
+        fixture.agreement(TERNARY_125M, machine);
+    }
+    fixture
+}
+
+#[test]
+fn kernels_and_machines_that_agree_are_said_to() {
+    let (_dir, files) = report(&agreements());
+    let page = text(&files.html);
+    let equal = "All 16 cells on 2 machines give the same logits and tokens, bit for bit.";
+    assert!(page.contains(equal) && text(&files.markdown).contains(equal));
+    assert!(page.contains("<li class=\"chip good\">kernels and machines agree</li>"));
+    assert!(page.contains("<a href=\"#agreement\">Agreement</a>"));
+    assert!(!page.contains("disagree"));
+    assert!(!page.contains("Nothing has been measured"));
+}
+
+#[test]
+fn kernels_that_part_and_machines_that_disagree_are_told_loudly() {
+    let mut fixture = agreements();
+    fixture.part(0, 2);
+    fixture.another_reference(1, "0123456789abcdef0123456789abcdef");
+    let (_dir, files) = report(&fixture);
+    let page = text(&files.html);
+    let markdown = text(&files.markdown);
+    assert!(page.contains("<li class=\"chip bad\">kernels or machines disagree</li>"));
+    for text in [&page, &markdown] {
+        for said in [
+            "Kernels disagree: 1 of 16 cells part from the reference of their machine.",
+            "Machines disagree: the same weights and prompts gave the reference \
+             0123456789abcdef0123456789abcdef on board-07; a24a995b51b5793df48034d01671e101 on bench-01.",
+            "910/950",
+            "first at prompt 3, position 41",
+            "margin is 2.50e-1",
+        ] {
+            assert!(text.contains(said), "{said}");
+        }
+    }
+    let start = markdown.find("## Agreement").unwrap();
+    let end = markdown.find("\nMedians").unwrap();
+    insta::assert_snapshot!("agreement_md", &markdown[start..end]);
+
+    let table = text(files.agreement.as_ref().unwrap());
+    let rows: Vec<BTreeMap<String, String>> = ::csv::Reader::from_reader(table.as_bytes())
+        .deserialize()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(rows.len(), 16);
+    let parted: Vec<_> = rows.iter().filter(|row| row["agrees"] == "false").collect();
+    assert_eq!(parted.len(), 1);
+    let expected = [
+        ("machine", "bench-01"),
+        ("model", TERNARY_125M.id),
+        ("equal", "910"),
+        ("positions", "950"),
+        ("prompt", "3"),
+        ("max_abs", "0.0012"),
+        ("kl", "3.4e-6"),
+    ];
+    for (column, value) in expected {
+        assert_eq!(parted[0][column], value, "{column}");
+    }
+}
+
+#[test]
+fn a_report_without_agreement_leaves_none_behind() {
+    let (dir, files) = report(&agreements());
+    let earlier = files.agreement.unwrap();
+    assert!(earlier.is_file());
+    Fixture::one_pair().write(&dir.path().join("bundle"));
+    let files = write_report(&dir.path().join("bundle"), &dir.path().join("out")).unwrap();
+    assert_eq!(files.agreement, None);
+    assert!(!earlier.exists());
+    assert!(!text(&files.html).contains("id=\"agreement\""));
+}

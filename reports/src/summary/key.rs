@@ -81,7 +81,7 @@ impl Key {
                 SuiteSpec::Latency(spec) => Some(spec.workload),
                 SuiteSpec::Memory(spec) => Some(spec.workload),
                 SuiteSpec::Energy(spec) => Some(spec.workload),
-                SuiteSpec::Accuracy(_) => None,
+                SuiteSpec::Accuracy(_) | SuiteSpec::Agreement(_) => None,
             },
             metric_rank: 0,
             metric: String::new(),

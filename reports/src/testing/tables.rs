@@ -31,3 +31,8 @@ pub(crate) fn scores(bundle: &Bundle) -> DataFrame {
 pub(crate) fn tokens(bundle: &Bundle) -> DataFrame {
     write::tokens(bundle).expect("a table")
 }
+
+/// Builds the table of cells.
+pub(crate) fn cells(bundle: &Bundle) -> DataFrame {
+    write::cells(bundle).expect("a table")
+}

@@ -24,11 +24,12 @@ use tritmark_proto::{
 use crate::exit::{Exit, Fault, OrExit as _, Outcome};
 
 /// What a report consists of beside its bundle, which is moved last.
-const REPORT_FILES: [&str; 5] = [
+const REPORT_FILES: [&str; 6] = [
     "report.html",
     "summary.csv",
     "summary.md",
     "samples.parquet",
+    "agreement.csv",
     "charts",
 ];
 

@@ -72,7 +72,7 @@ impl Reader<'_> {
         Ok(specs)
     }
 
-    /// Reads the suites in the order they run: memory, latency, energy, accuracy.
+    /// Reads the suites in the order they run: memory, latency, energy, accuracy, agreement.
     pub(super) fn suites(
         &self,
         suites: Spanned<document::Suites>,
@@ -84,6 +84,7 @@ impl Reader<'_> {
             latency,
             energy,
             accuracy,
+            agreement,
         } = suites.into_inner();
         let mut all = Vec::new();
         if let Some(suite) = memory {
@@ -98,10 +99,13 @@ impl Reader<'_> {
         if let Some(suite) = accuracy {
             all.push(self.accuracy(&suite, models)?);
         }
+        if let Some(suite) = agreement {
+            all.push(self.agreement(&suite, models)?);
+        }
         if all.is_empty() {
             return Err(self.locator.error(
                 at,
-                "the plan has no suite, there are memory, latency, energy and accuracy",
+                "the plan has no suite, there are memory, latency, energy, accuracy and agreement",
             ));
         }
         Ok(all)

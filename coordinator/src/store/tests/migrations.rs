@@ -9,21 +9,35 @@ use tritmark_proto::record::RecordBody;
 use super::*;
 use crate::store::migrations;
 
-/// What each version's store was filled with beside what was there, as it was then; files are added
-/// and never changed.
-const SQLITE: [&str; 3] = [
-    include_str!("../../../tests/data/stores/sqlite_v1.sql"),
-    include_str!("../../../tests/data/stores/sqlite_v2.sql"),
-    include_str!("../../../tests/data/stores/sqlite_v3.sql"),
+/// What each version's store was filled with beside what was there, as it was then, with the version;
+/// files are added and never changed.
+const SQLITE: [(i64, &str); 4] = [
+    (1, include_str!("../../../tests/data/stores/sqlite_v1.sql")),
+    (2, include_str!("../../../tests/data/stores/sqlite_v2.sql")),
+    (3, include_str!("../../../tests/data/stores/sqlite_v3.sql")),
+    (5, include_str!("../../../tests/data/stores/sqlite_v5.sql")),
 ];
-const POSTGRES: [&str; 3] = [
-    include_str!("../../../tests/data/stores/postgres_v1.sql"),
-    include_str!("../../../tests/data/stores/postgres_v2.sql"),
-    include_str!("../../../tests/data/stores/postgres_v3.sql"),
+const POSTGRES: [(i64, &str); 4] = [
+    (
+        1,
+        include_str!("../../../tests/data/stores/postgres_v1.sql"),
+    ),
+    (
+        2,
+        include_str!("../../../tests/data/stores/postgres_v2.sql"),
+    ),
+    (
+        3,
+        include_str!("../../../tests/data/stores/postgres_v3.sql"),
+    ),
+    (
+        5,
+        include_str!("../../../tests/data/stores/postgres_v5.sql"),
+    ),
 ];
 
 /// Makes a store of an earlier version, which went through those before it.
-async fn make(bed: &Bed, version: usize) {
+async fn make(bed: &Bed, version: i64) {
     match bed.location() {
         Location::Sqlite(path) => {
             let options = SqliteConnectOptions::new()
@@ -32,17 +46,19 @@ async fn make(bed: &Bed, version: usize) {
             // One connection: another would not see at once that a table has become wider.
             let pool = SqlitePoolOptions::new().max_connections(1);
             let pool = pool.connect_with(options).await.unwrap();
-            for (target, rows) in (1..).zip(&SQLITE[..version]) {
+            let earlier = SQLITE.iter().filter(|(target, _)| *target <= version);
+            for &(target, rows) in earlier {
                 migrations::sqlite().run_to(target, &pool).await.unwrap();
-                sqlx::raw_sql(*rows).execute(&pool).await.unwrap();
+                sqlx::raw_sql(rows).execute(&pool).await.unwrap();
             }
             pool.close().await;
         }
         Location::Postgres(url) => {
             let pool = PgPool::connect(&url).await.unwrap();
-            for (target, rows) in (1..).zip(&POSTGRES[..version]) {
+            let earlier = POSTGRES.iter().filter(|(target, _)| *target <= version);
+            for &(target, rows) in earlier {
                 migrations::postgres().run_to(target, &pool).await.unwrap();
-                sqlx::raw_sql(*rows).execute(&pool).await.unwrap();
+                sqlx::raw_sql(rows).execute(&pool).await.unwrap();
             }
             pool.close().await;
         }
@@ -105,6 +121,7 @@ async fn check_all(store: &dyn Store) {
                 RecordBody::Measurement(_) => "measurement",
                 RecordBody::Tokens(_) => "tokens",
                 RecordBody::Item(_) => "item",
+                RecordBody::Cell(_) => "cell",
             };
             *kinds.entry(kind).or_insert(0) += 1;
         }
@@ -171,13 +188,40 @@ async fn check_scheduling(store: &dyn Store, is_there: bool) {
     assert_eq!(calibration.calibration.threads, 4);
 }
 
+/// Reads the cells that version 5 has added, and keeps one more in every store.
+async fn check_agreement(store: &dyn Store, is_there: bool) {
+    let is_cell = |record: &Record| matches!(record.body, RecordBody::Cell(_));
+    if is_there {
+        let run = store.runs().await.unwrap()[1].id;
+        let jobs = store.jobs(run).await.unwrap();
+        let records = stored(store, jobs[1].job.id).await;
+        assert!(
+            records.len() == 2 && records.iter().all(is_cell),
+            "{records:?}"
+        );
+        let SuiteSpec::Agreement(spec) = &jobs[1].job.suite else {
+            panic!("{jobs:?}");
+        };
+        assert_eq!((spec.n_prompts.get(), spec.threads.len()), (6, 2));
+    }
+    let run = store.open_runs().await.unwrap()[0].id;
+    let running = store.jobs(run).await.unwrap().swap_remove(5);
+    let attempt = running.attempts.last().unwrap().id;
+    let record = record(3, cell(None));
+    store
+        .add_records(attempt, std::slice::from_ref(&record))
+        .await
+        .unwrap();
+    assert_eq!(stored(store, running.job.id).await.last(), Some(&record));
+}
+
 on_both! {
 async fn stores_of_every_version_are_gone_on_with(bed: &Bed) {
-    let (is_sqlite, n_versions) = match bed {
-        Bed::Sqlite(_) => (true, SQLITE.len()),
-        Bed::Postgres(_) => (false, POSTGRES.len()),
+    let (is_sqlite, versions) = match bed {
+        Bed::Sqlite(_) => (true, SQLITE.map(|(version, _)| version)),
+        Bed::Postgres(_) => (false, POSTGRES.map(|(version, _)| version)),
     };
-    for version in 1..=n_versions {
+    for version in versions {
         let bed = if is_sqlite {
             Bed::sqlite()
         } else {
@@ -191,6 +235,7 @@ async fn stores_of_every_version_are_gone_on_with(bed: &Bed) {
         let signed = vec![(0, 1, vec![1, 2])];
         assert_eq!(signatures, if version < 2 { Vec::new() } else { signed });
         check_scheduling(&*store, version >= 3).await;
+        check_agreement(&*store, version >= 5).await;
     }
 }
 
@@ -219,7 +264,8 @@ fn what_was_released_is_not_changed() {
         [
             (1, "fd8eaa36fd248adb".to_owned()),
             (2, "82875bc291201730".to_owned()),
-            (3, "0dd56ae88dd15c52".to_owned())
+            (3, "0dd56ae88dd15c52".to_owned()),
+            (5, "cd9d79a01729fdf2".to_owned())
         ]
     );
     assert_eq!(
@@ -228,7 +274,8 @@ fn what_was_released_is_not_changed() {
             (1, "e7fb18c98fd96fff".to_owned()),
             (2, "0259ac0edce55e0b".to_owned()),
             (3, "3af6f50283f7fc13".to_owned()),
-            (4, "bc580527afb0080a".to_owned())
+            (4, "bc580527afb0080a".to_owned()),
+            (5, "492135b4d36f347c".to_owned())
         ]
     );
 }
