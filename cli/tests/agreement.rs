@@ -58,7 +58,7 @@ fn a_run_proves_its_kernels_and_a_report_tells_of_a_fleet_that_disagrees() {
     assert!(jobs.iter().all(|job| job.state == JobState::Succeeded));
     assert_eq!(cells.lines().count(), 1 + found.cells.len());
     // Each kernel with two numbers of threads, two batches and a reused prefix; two models.
-    assert!(!found.cells.is_empty() && found.cells.len() % (2 * 2 * 3) == 0);
+    assert!(!found.cells.is_empty() && found.cells.len().is_multiple_of(2 * 2 * 3));
     for row in &found.cells {
         assert!(row.cell.agrees(), "{row:?}");
         assert_eq!(row.cell.reference, row.cell.fingerprint);
