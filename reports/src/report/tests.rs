@@ -294,6 +294,8 @@ fn reports_to_look_at() {
         ("fleet", Fixture::two_machines()),
         ("lonely", Fixture::lonely()),
         ("failures", Fixture::failures()),
+        ("agreement", agreements()),
+        ("disagreement", disagreement()),
     ] {
         let dir = out.join(name);
         fs::create_dir_all(&dir).unwrap();
@@ -307,6 +309,14 @@ fn agreements() -> Fixture {
     for machine in [0, 1] {
         fixture.agreement(TERNARY_125M, machine);
     }
+    fixture
+}
+
+/// A kernel that parts on one machine, and another machine whose reference is another.
+fn disagreement() -> Fixture {
+    let mut fixture = agreements();
+    fixture.part(0, 2);
+    fixture.another_reference(1, "0123456789abcdef0123456789abcdef");
     fixture
 }
 
@@ -324,10 +334,7 @@ fn kernels_and_machines_that_agree_are_said_to() {
 
 #[test]
 fn kernels_that_part_and_machines_that_disagree_are_told_loudly() {
-    let mut fixture = agreements();
-    fixture.part(0, 2);
-    fixture.another_reference(1, "0123456789abcdef0123456789abcdef");
-    let (_dir, files) = report(&fixture);
+    let (_dir, files) = report(&disagreement());
     let page = text(&files.html);
     let markdown = text(&files.markdown);
     assert!(page.contains("<li class=\"chip bad\">kernels or machines disagree</li>"));
@@ -336,13 +343,13 @@ fn kernels_that_part_and_machines_that_disagree_are_told_loudly() {
             "Kernels disagree: 1 of 16 cells part from the reference of their machine.",
             "Machines disagree: the same weights and prompts gave the reference \
              0123456789abcdef0123456789abcdef on board-07; a24a995b51b5793df48034d01671e101 on bench-01.",
-            "910/950",
             "first at prompt 3, position 41",
             "margin is 2.50e-1",
         ] {
             assert!(text.contains(said), "{said}");
         }
     }
+    assert!(page.contains("910&#x2f;950"));
     let start = markdown.find("## Agreement").unwrap();
     let end = markdown.find("\nMedians").unwrap();
     insta::assert_snapshot!("agreement_md", &markdown[start..end]);

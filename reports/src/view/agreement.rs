@@ -136,7 +136,7 @@ fn figure(cell: &AgreementCell) -> Cell {
     } = cell;
     Cell {
         text: format!("{equal}/{positions}"),
-        sub: if cell.agrees() { "equal" } else { "parts" }.to_owned(),
+        sub: if cell.agrees() { "" } else { "parts" }.to_owned(),
         title: format!("{equal} of {positions} positions are equal, fingerprint {fingerprint}"),
         kind: if cell.agrees() { "value" } else { "parted" },
     }
