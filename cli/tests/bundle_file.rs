@@ -143,16 +143,16 @@ fn a_file_that_was_changed_is_refused() {
     });
     assert!(refused(&named, "named").contains("it names `../items.txt`"));
     let fewer = repacked(&|name, bytes| {
-        if name == "tokens.parquet" {
+        if name == "agreement.parquet" {
             Vec::new()
         } else {
             vec![(name.to_owned(), bytes)]
         }
     });
-    assert!(refused(&fewer, "fewer").contains("tokens.parquet is missing"));
+    assert!(refused(&fewer, "fewer").contains("agreement.parquet is missing"));
     let more = repacked(&|name, bytes| {
         let mut entries = vec![(name.to_owned(), bytes)];
-        if name == "tokens.parquet" {
+        if name == "agreement.parquet" {
             entries.push(("notes.txt".to_owned(), b"hello".to_vec()));
         }
         entries
