@@ -871,6 +871,20 @@ fn an_energy() -> impl Strategy<Value = Energy> {
     })
 }
 
+fn an_agreement() -> impl Strategy<Value = Agreement> {
+    (
+        option::of(1_u32..=10_000),
+        option::of(list(vec![1_u32, 2, 8])),
+        option::of(0..=i64::MAX as u64),
+    )
+        .prop_map(|(n_prompts, threads, seed)| Agreement {
+            n_prompts: n_prompts.map(spanned),
+            seed,
+            threads,
+            ..Agreement::default()
+        })
+}
+
 fn a_document() -> impl Strategy<Value = Document> {
     let models = (1_usize..4).prop_flat_map(|n| (0..n).map(a_model).collect::<Vec<_>>());
     let latency = (
@@ -914,17 +928,7 @@ fn a_document() -> impl Strategy<Value = Document> {
             threads: None,
             kernels: None,
         });
-    let agreement = (
-        option::of(1_u32..=10_000),
-        option::of(list(vec![1_u32, 2, 8])),
-        option::of(0..=i64::MAX as u64),
-    )
-        .prop_map(|(n_prompts, threads, seed)| Agreement {
-            n_prompts: n_prompts.map(spanned),
-            seed,
-            threads,
-            ..Agreement::default()
-        });
+    let agreement = an_agreement();
     let suites = (
         option::of(latency),
         option::of(energy),
