@@ -37,7 +37,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
     trace_service_server::{TraceService, TraceServiceServer},
 };
-use support::{Lab, Running, wait_until};
+use support::{Lab, Running, coordinator_up_with, wait_until};
 use tonic::{Request, Response, Status};
 use tritmark_coordinator::store;
 use tritmark_proto::record::RecordBody;
@@ -94,28 +94,17 @@ fn measure(length: Duration, threads: u32, shape: &str) {
     let n_traces = Arc::new(AtomicU64::new(0));
     let collector = runtime.block_on(collect(Arc::clone(&n_traces)));
     let metrics = free_address();
-    let coordinator = lab.start(
-        "coordinator.log",
-        [
-            "coordinator",
-            "up",
-            "--listen",
-            "127.0.0.1:0",
-            "--state",
-            "coordinator",
+    let (coordinator, url) = coordinator_up_with(
+        &lab,
+        &lab.path("coordinator"),
+        "127.0.0.1:0",
+        &[
             "--metrics",
             &metrics.to_string(),
             "--otlp",
             &format!("http://{collector}"),
         ],
     );
-    let mut url = String::new();
-    wait_until(Duration::from_secs(30), "the coordinator serves", || {
-        let said = lab.read("coordinator.log");
-        let line = said.lines().find(|line| line.starts_with("http://"));
-        url.push_str(line.unwrap_or_default());
-        !url.is_empty()
-    });
     let agent = lab.start(
         "agent.log",
         ["agent", "up", "--coordinator", &url, "--state", "agent"],

@@ -16,6 +16,7 @@ mod postgres;
 mod rows;
 mod service;
 mod sqlite;
+mod statements;
 mod store;
 #[cfg(test)]
 mod tests;

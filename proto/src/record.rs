@@ -364,6 +364,33 @@ pub struct ItemEnergy {
     pub joules: f64,
 }
 
+/// Why something cannot be an item's energy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnergyFault {
+    /// It names no source.
+    NoSource,
+    /// The item has an energy of that source.
+    SourceTwice,
+    /// It is no number of joules.
+    Joules,
+}
+
+impl ItemEnergy {
+    /// Returns why this cannot be an energy of an item that has `known` ones.
+    pub fn fault(&self, known: &[Self]) -> Option<EnergyFault> {
+        let Self { source, joules } = self;
+        if source.is_empty() {
+            Some(EnergyFault::NoSource)
+        } else if known.iter().any(|known| known.source == *source) {
+            Some(EnergyFault::SourceTwice)
+        } else if !joules.is_finite() || *joules < 0.0 {
+            Some(EnergyFault::Joules)
+        } else {
+            None
+        }
+    }
+}
+
 /// The attempt that evaluated an item; as text, `run/job/attempt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ItemOrigin {

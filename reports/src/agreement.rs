@@ -3,7 +3,7 @@
 //! The verdict is equality (arXiv 2410.16144 and 2502.11880 call kernels lossless by it): no tolerance, no
 //! p-value. Of machines only references are compared, which holds for their cells as well.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tritmark_proto::{
@@ -30,10 +30,9 @@ pub struct Verdict {
     pub sentences: Vec<String>,
 }
 
-/// Returns the verdicts of the bundle in `bundle_dir`, none where the run has no agreement.
-pub fn verdicts(bundle_dir: &Path) -> Result<Vec<Verdict>, ReportError> {
-    let bundle = Bundle::read(bundle_dir)?;
-    Ok(groups(&bundle).iter().map(Group::verdict).collect())
+/// Returns the verdicts of a bundle, none where the run has no agreement.
+pub fn verdicts(bundle: &Bundle) -> Vec<Verdict> {
+    groups(bundle).iter().map(Group::verdict).collect()
 }
 
 /// A row of the file of all cells.

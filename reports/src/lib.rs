@@ -34,4 +34,4 @@ mod units;
 mod view;
 
 pub use error::ReportError;
-pub use report::{ReportFiles, summary, write_report};
+pub use report::{ReportFiles, write_report};

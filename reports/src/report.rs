@@ -7,8 +7,7 @@ use std::{
 };
 
 use crate::{
-    agreement, bundle::Bundle, charts, csv, error::ReportError, html, md, samples,
-    summary::SummaryRow, view::View,
+    agreement, bundle::Bundle, charts, csv, error::ReportError, html, md, samples, view::View,
 };
 
 /// The files of a report.
@@ -26,11 +25,6 @@ pub struct ReportFiles {
     pub agreement: Option<PathBuf>,
     /// The charts of the page, each in a file.
     pub charts: Vec<PathBuf>,
-}
-
-/// Returns the summary of the bundle in `bundle_dir`.
-pub fn summary(bundle_dir: &Path) -> Result<Vec<SummaryRow>, ReportError> {
-    Ok(crate::summary::rows(&Bundle::read(bundle_dir)?))
 }
 
 /// Writes the report of the bundle in `bundle_dir` into `out_dir`, which is made where it is missing

@@ -6,8 +6,9 @@ use std::{
 };
 
 use tritmark_reports::{
-    agreement::{self, Verdict},
-    summary::SummaryRow,
+    agreement,
+    bundle::Bundle,
+    summary::{self, SummaryRow},
 };
 
 use crate::{
@@ -31,20 +32,15 @@ pub(crate) fn exec(args: Report) -> Outcome {
         format!("cannot write the report of {}", bundle.display())
     })?;
     out::line(&files.html.display().to_string())?;
-    let rows = tritmark_reports::summary(&bundle)
+    let bundle = Bundle::read(&bundle)
         .or_exit(Exit::Usage, || format!("cannot read {}", bundle.display()))?;
-    let verdicts = verdicts(&bundle)?;
-    let has_values = rows.iter().any(SummaryRow::has_value) || !verdicts.is_empty();
+    let has_values = summary::rows(&bundle).iter().any(SummaryRow::has_value)
+        || !agreement::verdicts(&bundle).is_empty();
     Ok(if has_values {
         Exit::Pass
     } else {
         Exit::NothingSelected
     })
-}
-
-/// Returns what agreements came to.
-pub(super) fn verdicts(bundle: &Path) -> Outcome<Vec<Verdict>> {
-    agreement::verdicts(bundle).or_exit(Exit::Usage, || format!("cannot read {}", bundle.display()))
 }
 
 /// Fetches a run's bundle into a folder of its own and returns that.

@@ -15,12 +15,16 @@ use serde_json::json;
 use tritmark_agent::inventory;
 use tritmark_coordinator::plan::{CheckContext, KnownAgent, Plan};
 use tritmark_proto::{job::RunId, wire};
-use tritmark_reports::agreement::Verdict;
+use tritmark_reports::{
+    agreement::{self, Verdict},
+    bundle::Bundle,
+    summary,
+};
 
 use crate::{
     args::{Run, Trust},
     client::{Client, PlanFile, Wishes, run_id},
-    commands::{json, preview, report, watch},
+    commands::{json, preview, watch},
     exit::{Exit, Fault, OrExit as _, Outcome},
     out,
 };
@@ -114,9 +118,10 @@ async fn report(folder: &Folder, client: &mut Client, run: RunId) -> Outcome<()>
 
 /// Prints what came of a run.
 fn finish(args: &Run, folder: &Folder, summary: &wire::RunSummary) -> Outcome {
-    let rows = tritmark_reports::summary(&folder.bundle())
+    let bundle = Bundle::read(&folder.bundle())
         .or_exit(Exit::Internal, || "cannot read the run's bundle")?;
-    let verdicts = report::verdicts(&folder.bundle())?;
+    let rows = summary::rows(&bundle);
+    let verdicts = agreement::verdicts(&bundle);
     let report = folder.root().join("report.html");
     if args.json {
         out::json(&json!({

@@ -167,21 +167,30 @@ pub(crate) fn wait_until(limit: Duration, what: &str, mut is_so: impl FnMut() ->
 
 /// Starts a coordinator and returns it with its address.
 pub(crate) fn coordinator_up(lab: &Lab, state: &Path, listen: &str) -> (Running, String) {
+    coordinator_up_with(lab, state, listen, &[])
+}
+
+/// As [`coordinator_up`], with further arguments.
+pub(crate) fn coordinator_up_with(
+    lab: &Lab,
+    state: &Path,
+    listen: &str,
+    more: &[&str],
+) -> (Running, String) {
     let n_files = std::fs::read_dir(lab.path("."))
         .expect("it is there")
         .count();
     let log = format!("coordinator-{n_files}.log");
-    let running = lab.start(
-        &log,
-        [
-            "coordinator".as_ref(),
-            "up".as_ref(),
-            "--listen".as_ref(),
-            listen.as_ref(),
-            "--state".as_ref(),
-            state.as_os_str(),
-        ],
-    );
+    let mut args: Vec<&std::ffi::OsStr> = vec![
+        "coordinator".as_ref(),
+        "up".as_ref(),
+        "--listen".as_ref(),
+        listen.as_ref(),
+        "--state".as_ref(),
+        state.as_os_str(),
+    ];
+    args.extend(more.iter().map(std::ffi::OsStr::new));
+    let running = lab.start(&log, args);
     let mut url = String::new();
     wait_until(Duration::from_secs(30), "the coordinator serves", || {
         let said = lab.read(&log);

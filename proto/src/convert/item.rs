@@ -4,8 +4,8 @@ use super::{InvalidMessage, invalid, parsed, positive};
 use crate::{
     job::JobId,
     record::{
-        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemEnergy, ItemOrigin, ItemScore,
-        RollingAnswer,
+        Answer, Choice, ChoiceAnswer, EnergyFault, GeneratedAnswer, Item, ItemEnergy, ItemOrigin,
+        ItemScore, RollingAnswer,
     },
     wire,
 };
@@ -185,20 +185,23 @@ impl From<ItemEnergy> for wire::ItemEnergy {
 fn energies(energies: Vec<wire::ItemEnergy>) -> Result<Vec<ItemEnergy>, InvalidMessage> {
     let mut known: Vec<ItemEnergy> = Vec::with_capacity(energies.len());
     for wire::ItemEnergy { source, joules } in energies {
-        if source.is_empty() {
-            return Err(InvalidMessage::Missing {
-                field: "ItemEnergy.source",
-            });
+        let energy = ItemEnergy { source, joules };
+        match energy.fault(&known) {
+            None => known.push(energy),
+            Some(EnergyFault::NoSource) => {
+                return Err(InvalidMessage::Missing {
+                    field: "ItemEnergy.source",
+                });
+            }
+            Some(EnergyFault::SourceTwice) => {
+                let problem = format!("`{}` is there twice", energy.source);
+                return Err(invalid("ItemEnergy.source", problem));
+            }
+            Some(EnergyFault::Joules) => {
+                let problem = format!("{joules} is no energy");
+                return Err(invalid("ItemEnergy.joules", problem));
+            }
         }
-        if known.iter().any(|known| known.source == source) {
-            let problem = format!("`{source}` is there twice");
-            return Err(invalid("ItemEnergy.source", problem));
-        }
-        if !joules.is_finite() || joules < 0.0 {
-            let problem = format!("{joules} is no energy");
-            return Err(invalid("ItemEnergy.joules", problem));
-        }
-        known.push(ItemEnergy { source, joules });
     }
     Ok(known)
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use tritmark_proto::{
     bundle::{ITEM_COLUMNS, SCORE_COLUMNS},
     record::{
-        Answer, Choice, ChoiceAnswer, GeneratedAnswer, Item, ItemEnergy, ItemOrigin, ItemScore,
-        RollingAnswer,
+        Answer, Choice, ChoiceAnswer, EnergyFault, GeneratedAnswer, Item, ItemEnergy, ItemOrigin,
+        ItemScore, RollingAnswer,
     },
 };
 
@@ -288,14 +288,18 @@ impl Energies {
             return Err(table.bad("energy_j", row, what));
         }
         for (source, joules) in sources.into_iter().zip(joules) {
-            if source.is_empty() || item.energy.iter().any(|known| known.source == source) {
-                let what = format!("a source that is empty or there twice, `{source}`");
-                return Err(table.bad("energy_sources", row, &what));
+            let energy = ItemEnergy { source, joules };
+            match energy.fault(&item.energy) {
+                None => item.energy.push(energy),
+                Some(EnergyFault::NoSource | EnergyFault::SourceTwice) => {
+                    let source = energy.source;
+                    let what = format!("a source that is empty or there twice, `{source}`");
+                    return Err(table.bad("energy_sources", row, &what));
+                }
+                Some(EnergyFault::Joules) => {
+                    return Err(table.bad("energy_j", row, &format!("{joules} J")));
+                }
             }
-            if !joules.is_finite() || joules < 0.0 {
-                return Err(table.bad("energy_j", row, &format!("{joules} J")));
-            }
-            item.energy.push(ItemEnergy { source, joules });
         }
         Ok(())
     }
