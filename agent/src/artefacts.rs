@@ -63,7 +63,7 @@ impl Fetcher {
 
     /// Tells whether a job names files that are not in the cache.
     pub(crate) fn lacks_files(&self, job: &Job) -> bool {
-        let mut files = sets(job).flat_map(FileSet::files);
+        let mut files = job.file_sets().flat_map(FileSet::files);
         files.any(|file| !self.cache.has(file))
     }
 
@@ -83,11 +83,11 @@ impl Fetcher {
                            the job names a path";
             return Err(infrastructure(message));
         }
-        if sets(&job).next().is_none() {
+        if job.file_sets().next().is_none() {
             return Ok((job, None));
         }
         let cannot = |error: CacheError| infrastructure(chain(&error));
-        let sets_of_job: Vec<FileSet> = sets(&job).cloned().collect();
+        let sets_of_job: Vec<FileSet> = job.file_sets().cloned().collect();
         let in_use = self.cache.reserve(attempt, &sets_of_job).map_err(cannot)?;
         let total: u64 = sets_of_job.iter().map(FileSet::size_bytes).sum();
         let mut source = Source::new(&self.dialer, self.patience);
@@ -126,17 +126,4 @@ fn names_a_path(job: &Job) -> bool {
     let names_model = matches!(job.model.source, ModelSource::Path(_));
     let names_data = matches!(&job.suite, SuiteSpec::Accuracy(spec) if spec.data.is_none());
     names_model || names_data
-}
-
-/// Returns the sets of files that a job names.
-fn sets(job: &Job) -> impl Iterator<Item = &FileSet> {
-    let model = match &job.model.source {
-        ModelSource::Files(files) => Some(files),
-        ModelSource::Path(_) | ModelSource::Synth(_) => None,
-    };
-    let data = match &job.suite {
-        SuiteSpec::Accuracy(spec) => spec.data.as_ref(),
-        _ => None,
-    };
-    model.into_iter().chain(data)
 }

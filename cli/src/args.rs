@@ -191,6 +191,15 @@ pub(crate) enum CoordinatorCommand {
             value_name = "DIR"
         )]
         files_from: Vec<PathBuf>,
+        /// Days after which a model or data is taken away that no run has named since; who needs it again
+        /// sends it again. 0 keeps them for ever. Bundles are always kept.
+        #[arg(
+            long,
+            env = "TRITMARK_KEEP_FILES_DAYS",
+            default_value_t = 30,
+            value_name = "DAYS"
+        )]
+        keep_files: u32,
         /// Address to serve /metrics (OpenMetrics), /livez and /readyz on, over HTTP.
         #[arg(long, env = "TRITMARK_METRICS", value_name = "ADDR")]
         metrics: Option<SocketAddr>,

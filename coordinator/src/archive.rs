@@ -54,6 +54,13 @@ pub(crate) enum ArchiveError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("a description of a run among the objects makes no sense")]
+    Unknown {
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the description of run {run} among the objects is of version {version}, a newer one")]
+    Newer { run: RunId, version: u32 },
     #[error("the description of run {run} names `{name}`, which is no file of a bundle")]
     Name { run: RunId, name: String },
 }
@@ -148,6 +155,27 @@ async fn keep(objects: &Objects, run: RunId, files: &[BundleFile]) -> Result<(),
         .map_err(|source| ArchiveError::Description { run, source })?;
     text.push(b'\n');
     Ok(objects.put_run_text(run, text).await?)
+}
+
+/// Returns the objects that are files of bundles.
+///
+/// # Errors
+/// Besides those of the place for objects: a description cannot be read, or is a newer coordinator's,
+/// so that it cannot be told what belongs to it.
+pub(crate) async fn all_kept(objects: &Objects) -> Result<BTreeSet<ContentHash>, ArchiveError> {
+    let mut all = BTreeSet::new();
+    for text in objects.run_texts().await? {
+        let kept: Kept =
+            serde_json::from_slice(&text).map_err(|source| ArchiveError::Unknown { source })?;
+        if kept.version > VERSION {
+            return Err(ArchiveError::Newer {
+                run: kept.run,
+                version: kept.version,
+            });
+        }
+        all.extend(kept.files.into_iter().map(|file| file.hash));
+    }
+    Ok(all)
 }
 
 /// Returns a bundle's files as they were kept.

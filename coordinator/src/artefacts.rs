@@ -7,7 +7,7 @@ use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc},
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +25,7 @@ use crate::{
     server::AuditNote,
 };
 
+pub(crate) mod collect;
 mod local;
 mod register;
 mod staging;
@@ -32,6 +33,7 @@ mod staging;
 mod tests;
 
 pub(crate) use local::ScorerWithData;
+pub(crate) use register::Registered;
 pub use register::{Described, RegisterError, describe};
 
 use register::Readable;
@@ -67,6 +69,8 @@ pub struct ArtefactsConfig {
     pub staging: PathBuf,
     /// Folders from which a plan's files are taken without being sent.
     pub readable: Vec<PathBuf>,
+    /// How long files are kept that no run has named since; `None`: for ever.
+    pub keep: Option<Duration>,
 }
 
 /// Everything there is to models and data.
@@ -77,6 +81,9 @@ pub(crate) struct Shelf {
     readable: Readable,
     fetches: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    /// Held, by as many as there are, from when it was seen that a plan's files are there until its run
+    /// is stored; and alone by who takes files away.
+    naming: Arc<RwLock<()>>,
 }
 
 impl Shelf {
@@ -85,6 +92,7 @@ impl Shelf {
             objects,
             staging,
             readable,
+            keep: _,
         } = config;
         Ok(Self {
             objects,
@@ -92,6 +100,7 @@ impl Shelf {
             readable: Readable::new(readable),
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            naming: Arc::default(),
         })
     }
 }

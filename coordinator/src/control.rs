@@ -14,7 +14,7 @@ use tritmark_proto::{
 
 use crate::{
     archive,
-    artefacts::{self, RegisterError, Shelf},
+    artefacts::{self, RegisterError, Registered, Shelf},
     link::{internal, shutting_down},
     plan::{CheckContext, Expiry, KnownAgent, MAX_PRIORITY, Plan},
     run::{self, Command, LoopHandle, Watch, job_info, now_unix_ns},
@@ -64,15 +64,16 @@ impl ControlService {
     }
 
     /// Puts files in place of a plan's paths: those its submitter has sent, and those that lie where
-    /// this coordinator may read.
+    /// this coordinator may read; the latter are kept for agents if it is `for_agents`.
     async fn with_files(
         &self,
         plan: Plan,
         registered: Vec<wire::RegisteredFiles>,
-    ) -> Result<Plan, Status> {
+        for_agents: bool,
+    ) -> Result<(Plan, Option<Registered>), Status> {
         let Some(held) = &self.shelf else {
             return if registered.is_empty() {
-                Ok(plan)
+                Ok((plan, None))
             } else {
                 Err(Status::failed_precondition(
                     "this coordinator was started without a place for files",
@@ -82,12 +83,12 @@ impl ControlService {
         let sent: Result<BTreeMap<_, _>, _> =
             registered.into_iter().map(TryFrom::try_from).collect();
         let sent = sent.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let files = match held.register(plan.paths(), sent).await {
-            Ok(files) => files,
+        let registered = match held.register(plan.paths(), sent, for_agents).await {
+            Ok(registered) => registered,
             Err(RegisterError::Objects(error)) => return Err(artefacts::status_of(&error)),
             Err(error) => return Err(Status::failed_precondition(chain(&error))),
         };
-        Ok(plan.with_files(&files))
+        Ok((plan.with_files(&registered.files), Some(registered)))
     }
 
     async fn ask<T>(
@@ -110,8 +111,12 @@ impl ControlService {
             .ok_or_else(|| no_run(run))
     }
 
-    /// Reads and checks a submission.
-    async fn checked(&self, request: wire::SubmitPlanRequest) -> Result<Submission, Status> {
+    /// Reads and checks a submission, or only what one would be: nothing is kept then.
+    async fn checked(
+        &self,
+        request: wire::SubmitPlanRequest,
+        is_submitted: bool,
+    ) -> Result<Submission, Status> {
         let wire::SubmitPlanRequest {
             plan_toml,
             plan_name,
@@ -142,7 +147,7 @@ impl ControlService {
             })?)
         };
         // Last of what needs the submission alone: files may have to be read whole.
-        let plan = self.with_files(plan, registered).await?;
+        let (plan, files) = self.with_files(plan, registered, is_submitted).await?;
         let agents: Vec<KnownAgent> = self
             .ask(|reply| Command::Agents { reply })
             .await?
@@ -171,6 +176,7 @@ impl ControlService {
             base_dir,
             priority,
             expires,
+            files,
         })
     }
 
@@ -254,7 +260,8 @@ impl Control for ControlService {
             base_dir,
             priority,
             expires,
-        } = self.checked(request.into_inner()).await?;
+            files,
+        } = self.checked(request.into_inner(), true).await?;
         let plan_toml = plan.text().to_owned();
         let id = RunId::generate();
         let jobs = plan.jobs(id);
@@ -276,6 +283,8 @@ impl Control for ControlService {
             .await
             .map_err(|_| shutting_down())?
             .map_err(|error| internal(&error))?;
+        // From here on the run says what it needs.
+        drop(files);
         Ok(noted(
             wire::SubmitPlanResponse {
                 run_id: id.to_string(),
@@ -476,6 +485,8 @@ struct Submission {
     base_dir: String,
     priority: i32,
     expires: Option<Expiry>,
+    /// What was found for its paths, kept until its run is stored.
+    files: Option<Registered>,
 }
 
 fn quarantine(why: Quarantine) -> wire::Quarantine {

@@ -21,6 +21,9 @@ pub struct Limits {
     pub noise: f64,
     /// Noise that is too much, beyond that: so many times the median of earlier ones.
     pub noise_times: f64,
+    /// Noise that is too much for a calibration that nothing earlier can be held against: what a machine
+    /// is held to later must not be a measurement that something disturbed.
+    pub first_noise: f64,
     /// How far two series of the same work may be apart, if their interval says that they are.
     pub aa: f64,
 }
@@ -31,6 +34,7 @@ impl Default for Limits {
             least_speed: 0.9,
             noise: 0.1,
             noise_times: 3.0,
+            first_noise: 0.3,
             aa: 0.02,
         }
     }
@@ -64,15 +68,21 @@ pub fn judge(now: &Calibration, earlier: &[Calibration], limits: &Limits) -> Res
         it.memory_read_bytes_per_s
     });
     speed("int8 peak", 1e9, "Gop/s", |it| it.int8_ops_per_s);
-    if let Some(usual) = median_of(|it| it.noise) {
-        let most = limits.noise.max(limits.noise_times * usual);
-        if now.noise > most {
+    match median_of(|it| it.noise) {
+        Some(usual) if now.noise > limits.noise.max(limits.noise_times * usual) => {
             wrong.push(format!(
                 "noise is {:.1} %, usually {:.1} % (median of {n})",
                 100.0 * now.noise,
                 100.0 * usual,
             ));
         }
+        None if now.noise > limits.first_noise => wrong.push(format!(
+            "noise is {:.1} %, more than {:.0} %, and there is no earlier calibration to say that it is \
+             usual",
+            100.0 * now.noise,
+            100.0 * limits.first_noise,
+        )),
+        _ => {}
     }
     let is_apart = now.aa_low > 1.0 || now.aa_high < 1.0;
     if is_apart && (now.aa_ratio - 1.0).abs() > limits.aa {

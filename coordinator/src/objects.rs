@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::{
     ObjectStore, ObjectStoreExt as _, WriteMultipart, local::LocalFileSystem, parse_url_opts,
     path::Path as Key,
@@ -283,6 +284,56 @@ impl Objects {
         }
         write.finish().await.map_err(writes)?;
         Ok(())
+    }
+
+    /// Returns the objects that were last written before a time, in seconds since 1970.
+    pub(crate) async fn written_before(
+        &self,
+        unix_s: i64,
+    ) -> Result<Vec<ContentHash>, ObjectsError> {
+        let folder = self.prefix.clone().join("blobs");
+        let old = self
+            .store
+            .list(Some(&folder))
+            .try_filter(|meta| std::future::ready(meta.last_modified.timestamp() < unix_s))
+            // What somebody else has put there is theirs.
+            .try_filter_map(|meta| {
+                let hash = meta
+                    .location
+                    .filename()
+                    .and_then(|name| name.parse::<ContentHash>().ok());
+                std::future::ready(Ok(hash))
+            });
+        old.try_collect()
+            .await
+            .map_err(|source| failed("list", &folder, source))
+    }
+
+    /// Takes an object away. That it is gone already is no fault.
+    pub(crate) async fn remove(&self, hash: ContentHash) -> Result<(), ObjectsError> {
+        let key = self.blob(hash);
+        match self.store.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(failed("remove", &key, source)),
+        }
+    }
+
+    /// Returns everything that was put down of runs.
+    pub(crate) async fn run_texts(&self) -> Result<Vec<Bytes>, ObjectsError> {
+        let folder = self.prefix.clone().join("runs");
+        let listed: Vec<Key> = self
+            .store
+            .list(Some(&folder))
+            .map_ok(|meta| meta.location)
+            .try_collect()
+            .await
+            .map_err(|source| failed("list", &folder, source))?;
+        let mut texts = Vec::with_capacity(listed.len());
+        for key in listed {
+            let read = async { self.store.get(&key).await?.bytes().await };
+            texts.push(read.await.map_err(|source| failed("read", &key, source))?);
+        }
+        Ok(texts)
     }
 
     /// Returns what was put down of a run.

@@ -28,7 +28,7 @@ use tritmark_proto::wire::{
 
 use crate::{
     archive,
-    artefacts::{ArtefactsConfig, ArtefactsService, ScorerWithData, Shelf},
+    artefacts::{self, ArtefactsConfig, ArtefactsService, ScorerWithData, Shelf},
     control::ControlService,
     identity::{EnrollmentService, IdentitiesService, IdentityError, Office, now_unix_s},
     link::LinkService,
@@ -219,6 +219,11 @@ impl Coordinator {
         if let Some(shelf) = &shelf {
             let keeping = archive::keep_ended(Arc::clone(&store), shelf.objects.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(keeping));
+            if let Some(keep) = config.artefacts.as_ref().and_then(|config| config.keep) {
+                let collecting =
+                    artefacts::collect::collect(Arc::clone(&store), Arc::clone(shelf), keep);
+                tokio::spawn(stop.clone().run_until_cancelled_owned(collecting));
+            }
         }
         Ok(Self {
             config,

@@ -209,6 +209,21 @@ pub struct Job {
     pub selector: Selector,
 }
 
+impl Job {
+    /// Returns the sets of files that are named by their contents: the model's and the data's.
+    pub fn file_sets(&self) -> impl Iterator<Item = &FileSet> {
+        let model = match &self.model.source {
+            ModelSource::Files(files) => Some(files),
+            ModelSource::Path(_) | ModelSource::Synth(_) => None,
+        };
+        let data = match &self.suite {
+            SuiteSpec::Accuracy(spec) => spec.data.as_ref(),
+            _ => None,
+        };
+        model.into_iter().chain(data)
+    }
+}
+
 /// A model of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {

@@ -56,6 +56,7 @@ async fn a_model_goes_on_after_each_cut_and_the_job_is_done() {
         objects: Objects::folder(&dir.path().join("objects")).expect("a folder"),
         staging: dir.path().join("staging"),
         readable: vec![models.clone()],
+        keep: None,
     });
     let coordinator = Coordinator::open(config).await.expect("it opens");
     let stop = coordinator.stop_token();

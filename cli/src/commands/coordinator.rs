@@ -30,6 +30,7 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             local_files,
             objects,
             files_from,
+            keep_files,
             metrics,
             calibrate_hours,
             otlp,
@@ -43,6 +44,10 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             let every = Duration::from_hours(calibrate_hours.into());
             config.timing.calibrate_every = (calibrate_hours > 0).then_some(every);
             config.artefacts = artefacts(&state, objects.as_deref(), files_from)?;
+            let keep = Duration::from_hours(24 * u64::from(keep_files));
+            if let Some(artefacts) = &mut config.artefacts {
+                artefacts.keep = (keep_files > 0).then_some(keep);
+            }
             config.scorer = Some(scorer::here(state.join("scorer"))?);
             up(listen, config, metrics).await
         }
@@ -80,6 +85,7 @@ fn artefacts(
         objects,
         staging: state.join("staging"),
         readable,
+        keep: None,
     }))
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::SystemTime,
 };
 
+use tokio::sync::OwnedRwLockReadGuard;
 use tritmark_proto::artefact::{ContentHash, FileName, FileSet, NamedFile, NoArtefact};
 
 use super::Shelf;
@@ -213,24 +214,40 @@ impl Readable {
     }
 }
 
+/// What stands for a plan's paths. None of it is taken away while this is held.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) files: BTreeMap<PathBuf, FileSet>,
+    _naming: OwnedRwLockReadGuard<()>,
+}
+
 impl Shelf {
     /// Returns what stands for the paths of a plan: what its submitter has sent, and what lies in the
-    /// folders that may be read. The other paths are left to the agents.
+    /// folders that may be read, which is kept for agents if it is `for_agents`. The other paths are left
+    /// to the agents.
     pub(crate) async fn register(
         self: &std::sync::Arc<Self>,
         paths: Vec<PathBuf>,
         sent: BTreeMap<PathBuf, FileSet>,
-    ) -> Result<BTreeMap<PathBuf, FileSet>, RegisterError> {
-        let mut registered = BTreeMap::new();
+        for_agents: bool,
+    ) -> Result<Registered, RegisterError> {
+        let naming = std::sync::Arc::clone(&self.naming).read_owned().await;
+        let mut files = BTreeMap::new();
         for path in paths {
-            if let Some(files) = sent.get(&path) {
-                self.check_sent(&path, files).await?;
-                registered.insert(path, files.clone());
-            } else if let Some(files) = self.take_local(&path).await? {
-                registered.insert(path, files);
+            if let Some(set) = sent.get(&path) {
+                self.check_sent(&path, set).await?;
+                files.insert(path, set.clone());
+            } else if let Some(described) = self.local(&path).await? {
+                if for_agents {
+                    self.keep(&described).await?;
+                }
+                files.insert(path, described.files);
             }
         }
-        Ok(registered)
+        Ok(Registered {
+            files,
+            _naming: naming,
+        })
     }
 
     async fn check_sent(&self, path: &Path, files: &FileSet) -> Result<(), RegisterError> {
@@ -245,11 +262,11 @@ impl Shelf {
         Ok(())
     }
 
-    /// Takes a path from the folders that may be read; `None` where it lies in none of them.
-    async fn take_local(
+    /// Looks for a path in the folders that may be read; `None` where it lies in none of them.
+    async fn local(
         self: &std::sync::Arc<Self>,
         path: &Path,
-    ) -> Result<Option<FileSet>, RegisterError> {
+    ) -> Result<Option<Described>, RegisterError> {
         if self.readable.folders.is_empty() {
             return Ok(None);
         }
@@ -259,21 +276,22 @@ impl Shelf {
             let readable = &held.readable;
             readable.holds(&wanted).then(|| readable.describe(&wanted))
         });
-        let described = described
+        described
             .await
             .map_err(|error| RegisterError::Read {
                 path: path.to_owned(),
                 source: error.into(),
             })?
-            .transpose()?;
-        let Some(Described { files, paths }) = described else {
-            return Ok(None);
-        };
-        for (file, path) in files.files().iter().zip(&paths) {
+            .transpose()
+    }
+
+    /// Keeps files where agents can have them.
+    async fn keep(&self, described: &Described) -> Result<(), RegisterError> {
+        for (file, path) in described.files.files().iter().zip(&described.paths) {
             self.objects
                 .put_file(file.hash, path, file.size_bytes)
                 .await?;
         }
-        Ok(Some(files))
+        Ok(())
     }
 }

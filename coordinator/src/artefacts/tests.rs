@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Code, transport::Channel};
 use tritmark_proto::{
     artefact::{FileSet, NamedFile},
-    job::{Job, ModelSource, SuiteSpec},
+    job::Job,
     wire::{
         RegisteredFiles, UploadBegin, UploadPiece, artefacts_client::ArtefactsClient,
         control_client::ControlClient,
@@ -33,6 +33,7 @@ impl Bench {
             objects: Objects::folder(&dir.path().join("objects")).unwrap(),
             staging: dir.path().join("staging"),
             readable,
+            keep: None,
         });
         let coordinator = Coordinator::open(config).await.unwrap();
         let stop = coordinator.stop_token();
@@ -103,11 +104,8 @@ impl Bench {
     ) -> Result<Vec<Job>, Status> {
         let mut control = ControlClient::new(self.channel.clone());
         let request = wire::SubmitPlanRequest {
-            plan_toml: plan.to_owned(),
-            plan_name: "p".to_owned(),
-            base_dir: base_dir.display().to_string(),
             registered,
-            ..wire::SubmitPlanRequest::default()
+            ..submission(plan, base_dir)
         };
         let run_id = control.submit_plan(request).await?.into_inner().run_id;
         let jobs = control.list_jobs(wire::ListJobsRequest { run_id }).await?;
@@ -115,6 +113,15 @@ impl Bench {
         Ok(jobs
             .map(|info| info.job.unwrap().try_into().unwrap())
             .collect())
+    }
+}
+
+fn submission(plan: &str, base_dir: &Path) -> wire::SubmitPlanRequest {
+    wire::SubmitPlanRequest {
+        plan_toml: plan.to_owned(),
+        plan_name: "p".to_owned(),
+        base_dir: base_dir.display().to_string(),
+        ..wire::SubmitPlanRequest::default()
     }
 }
 
@@ -359,16 +366,7 @@ fn files(folder: &Path) {
 }
 
 fn sets(jobs: &[Job]) -> Vec<&FileSet> {
-    let mut sets = Vec::new();
-    for job in jobs {
-        if let ModelSource::Files(files) = &job.model.source {
-            sets.push(files);
-        }
-        if let SuiteSpec::Accuracy(spec) = &job.suite {
-            sets.extend(&spec.data);
-        }
-    }
-    sets
+    jobs.iter().flat_map(Job::file_sets).collect()
 }
 
 fn names(set: &FileSet) -> Vec<&str> {
@@ -436,9 +434,26 @@ async fn a_plan_names_what_lies_where_the_coordinator_may_read() {
     let outside = tempfile::tempdir().unwrap();
     write(outside.path(), "secret", "not for agents");
     let bench = Bench::open(vec![here.path().to_owned()]).await;
+    // A dry run says the same, and keeps nothing.
+    let mut control = ControlClient::new(bench.channel.clone());
+    let dry = control
+        .dry_run(submission(PLAN, here.path()))
+        .await
+        .unwrap();
+    let dry: Vec<Job> = dry
+        .into_inner()
+        .jobs
+        .into_iter()
+        .map(|preview| preview.job.unwrap().try_into().unwrap())
+        .collect();
+    for file in sets(&dry).iter().flat_map(|set| set.files()) {
+        assert_eq!(bench.have_bytes(file.hash).await, Some(0));
+    }
+
     let jobs = bench.submit(PLAN, here.path(), Vec::new()).await.unwrap();
     let found = sets(&jobs);
     assert_eq!(found.len(), 4);
+    assert_eq!(sets(&dry), found);
     for file in found.iter().flat_map(|set| set.files()) {
         let fetched = bench.fetch(file.hash, 0).await.unwrap();
         assert_eq!(ContentHash::of(&fetched), file.hash);

@@ -25,7 +25,7 @@ impl ControlService {
             priority,
             expires,
             ..
-        } = self.checked(request).await?;
+        } = self.checked(request, false).await?;
         let views: Vec<AgentView> = self.ask(|reply| Command::Agents { reply }).await?;
         let candidates: Vec<Candidate<'_>> = views
             .iter()

@@ -18,16 +18,27 @@ fn usual() -> Calibration {
 }
 
 #[test]
-fn what_is_as_usual_passes_and_the_first_has_nothing_to_be_held_to() {
+fn what_is_as_usual_passes_and_the_first_is_held_to_its_noise_alone() {
     let history = vec![usual(); 3];
     let limits = Limits::default();
     assert_eq!(judge(&usual(), &history, &limits), Ok(()));
     let slow = Calibration {
         memory_read_bytes_per_s: 1e9,
-        noise: 0.9,
+        noise: 0.29,
         ..usual()
     };
     assert_eq!(judge(&slow, &[], &limits), Ok(()));
+    let disturbed = Calibration {
+        noise: 0.31,
+        ..usual()
+    };
+    let why = judge(&disturbed, &[], &limits).unwrap_err();
+    assert!(
+        why.starts_with("noise is 31.0 %, more than 30 %, and there is no earlier"),
+        "{why}"
+    );
+    // Where it is usual, it is not too much.
+    assert_eq!(judge(&disturbed, &vec![slow.clone(); 3], &limits), Ok(()));
     // Measured with something else, it is another figure.
     let other = Calibration {
         threads: 8,

@@ -1,7 +1,5 @@
 //! A folder and a bucket do alike.
 
-use futures::TryStreamExt as _;
-
 use super::{s3::S3, *};
 
 /// A place for objects that goes with the test.

@@ -59,6 +59,11 @@ const POSTGRES: &[Step] = &[
         "agreement",
         include_str!("../../migrations/postgres/0005_agreement.sql"),
     ),
+    (
+        6,
+        "at once",
+        include_str!("../../migrations/postgres/0006_at_once.sql"),
+    ),
 ];
 
 /// Returns what makes SQLite's tables.

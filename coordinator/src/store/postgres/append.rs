@@ -22,7 +22,7 @@ use crate::store::{
 /// `$1` to `$4` are the attempts with their fences, `$5` and `$6` the first sequence of each batch and the
 /// one behind its last: a batch has no gap. `$7` tells by position in them whose a record is. What is
 /// below `$6` is stored once the statement is done if all below `$5` was, whoever added it, so that the
-/// rows it adds need not be counted; what there was behind them is.
+/// rows it adds need not be counted; what there was behind them is, if there was anything.
 ///
 /// Each row is looked up by its key, and no two parts that grow with the batches are joined by anything
 /// but a hash: the planner, who expects few rows, would compare each with each.
@@ -36,13 +36,16 @@ WITH standing AS MATERIALIZED (
     JOIN attempts USING (run, job, attempt)
     ORDER BY run, job, attempt FOR NO KEY UPDATE OF attempts
 ), counted AS MATERIALIZED (
-    SELECT *, CASE WHEN takes THEN base + (
+    SELECT *, CASE WHEN NOT takes THEN stored_below WHEN NOT EXISTS (
+        SELECT FROM records WHERE run = standing.run AND job = standing.job
+        AND attempt = standing.attempt AND sequence = base
+    ) THEN base ELSE base + (
         SELECT count(*) FROM (
             SELECT sequence, row_number() OVER (ORDER BY sequence) - 1 AS rank FROM records
             WHERE run = standing.run AND job = standing.job AND attempt = standing.attempt
             AND sequence >= base
         ) AS ranked WHERE sequence = rank + base
-    ) ELSE stored_below END AS below
+    ) END AS below
     FROM standing
 ), added AS (
     INSERT INTO records (run, job, attempt, sequence, at_unix_ns, kind, metric, item_index, payload)

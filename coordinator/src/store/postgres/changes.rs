@@ -13,22 +13,27 @@ use super::PostgresStore;
 use crate::store::{Change, StoreError, rows::database};
 
 /// Where notifications go. A data base has its own channels.
-const CHANNEL: &str = "tritmark";
+pub(super) const CHANNEL: &str = "tritmark";
 
 /// PostgreSQL's limit is 8000 bytes; a coordinator and a run are 74 of them.
 const MAX_PAYLOAD: usize = 7_500;
 
 impl PostgresStore {
+    /// Returns what the others are told of changes.
+    pub(super) fn words(&self, changes: &[Change]) -> Vec<String> {
+        let words = changes.iter();
+        words
+            .flat_map(|change| payloads(self.coordinator, change))
+            .collect()
+    }
+
     /// Tells the others once the transaction is committed.
     pub(super) async fn tell(
         &self,
         tx: &mut Transaction<'static, Postgres>,
         changes: &[Change],
     ) -> Result<(), StoreError> {
-        let payloads: Vec<String> = changes
-            .iter()
-            .flat_map(|change| payloads(self.coordinator, change))
-            .collect();
+        let payloads = self.words(changes);
         if payloads.is_empty() {
             return Ok(());
         }

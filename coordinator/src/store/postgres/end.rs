@@ -2,112 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Postgres, Transaction};
+use sqlx::{Postgres, Transaction, postgres::PgRow};
 use tritmark_proto::job::{AttemptId, RunId};
 use uuid::Uuid;
 
-use super::{PostgresStore, attempt_columns, job_of};
+use super::{PostgresStore, attempt_columns, changes::CHANNEL};
 use crate::store::{
     AttemptEnd, AttemptState, Change, StoreError,
-    rows::{self, Columns as _, Standing, database, stale},
+    rows::{self, Columns as _, database, stale},
 };
 
-/// Ends attempts; see the trait.
+/// Ends attempts; see the trait. The function is in `migrations/postgres/0006_at_once.sql`.
 pub(super) async fn end_attempts(
     store: &PostgresStore,
     ends: &[(AttemptId, AttemptEnd)],
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
     let finish = database("end attempts");
-    let mut tx = store.begin().await?;
-    let mut standings = hold(&mut tx, ends).await?;
-    let mut answers = Vec::with_capacity(ends.len());
-    let mut accepted = Vec::new();
-    for (attempt, end) in ends {
-        // Asked twice for one, the second comes too late.
-        let answer = may_end(*attempt, end, standings.remove(attempt));
-        if answer.is_ok() {
-            accepted.push((*attempt, end));
-        }
-        answers.push(answer);
-    }
-    if accepted.is_empty() {
-        return Ok(answers);
-    }
-    write(&mut tx, &accepted).await?;
-    let mut last_ends: BTreeMap<RunId, i64> = BTreeMap::new();
-    for (attempt, end) in &accepted {
-        if end.job_state.is_final() {
-            last_ends.insert(attempt.job.run, end.at_unix_ns);
-        }
-    }
-    end_runs_if_done(&mut tx, &last_ends).await?;
-    let jobs = accepted.iter().map(|(attempt, _)| attempt.job).collect();
-    store.tell(&mut tx, &[Change::Jobs(jobs)]).await?;
-    tx.commit().await.map_err(&finish)?;
-    Ok(answers)
-}
-
-/// Holds attempts and their jobs until the end of the transaction and reads how they stand.
-async fn hold(
-    tx: &mut Transaction<'static, Postgres>,
-    ends: &[(AttemptId, AttemptEnd)],
-) -> Result<BTreeMap<AttemptId, Result<Standing, StoreError>>, StoreError> {
     let (runs, jobs, attempts) = attempt_columns(ends.iter().map(|(attempt, _)| *attempt));
-    let found = sqlx::query(
-        "SELECT run, job, attempt, attempts.state, stored_below, fence, lease_until_unix_ns \
-         FROM attempts JOIN jobs USING (run, job) WHERE (run, job, attempt) IN \
-         (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[])) \
-         ORDER BY run, job, attempt FOR NO KEY UPDATE",
-    )
-    .bind(&runs)
-    .bind(&jobs)
-    .bind(&attempts)
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(database("look up attempts"))?;
-    let mut by_name = BTreeMap::new();
-    for row in &found {
-        by_name.insert((job_of(row)?, row.number("attempt")?), row);
-    }
-    Ok(ends
-        .iter()
-        .filter_map(|(attempt, _)| {
-            let row = by_name.get(&(attempt.job, i64::from(attempt.attempt.get())))?;
-            Some((*attempt, rows::standing(*attempt, *row)))
-        })
-        .collect())
-}
-
-fn may_end(
-    attempt: AttemptId,
-    end: &AttemptEnd,
-    standing: Option<Result<Standing, StoreError>>,
-) -> Result<(), StoreError> {
-    let standing = standing.ok_or_else(|| stale(attempt, "unknown"))??;
-    if standing.state != AttemptState::Running {
-        return Err(stale(attempt, "over"));
-    }
-    match end.if_lease_over_by_unix_ns {
-        Some(by) if standing.lease_until_unix_ns > by => Err(stale(attempt, "alive")),
-        _ => Ok(()),
-    }
-}
-
-/// Writes the ends of attempts and what becomes of their jobs.
-async fn write(
-    tx: &mut Transaction<'static, Postgres>,
-    ends: &[(AttemptId, &AttemptEnd)],
-) -> Result<(), StoreError> {
-    let write = database("end attempts");
-    let (runs, jobs, attempts) = attempt_columns(ends.iter().map(|(attempt, _)| *attempt));
+    let mut fences = Vec::new();
+    let mut unless_alive = Vec::new();
     let mut states = Vec::new();
     let mut job_states = Vec::new();
     let mut times = Vec::new();
     let mut n_records = Vec::new();
     let mut failures = Vec::new();
     let mut counts = Vec::new();
+    let mut voids = Vec::new();
     let mut details = Vec::new();
-    for (_, end) in ends {
+    for (attempt, end) in ends {
+        fences.push(rows::to_i64("fence", attempt.fence)?);
+        unless_alive.push(end.if_lease_over_by_unix_ns);
         states.push(end.state.name());
         job_states.push(end.job_state.name());
         times.push(end.at_unix_ns);
@@ -123,6 +47,7 @@ async fn write(
                 .transpose()?,
         );
         counts.push(end.counts);
+        voids.push(end.voids_earlier);
         // A text of PostgreSQL has no zero byte.
         details.push(
             end.failure
@@ -130,41 +55,57 @@ async fn write(
                 .map_or(String::new(), |failure| failure.message.replace('\0', "")),
         );
     }
-    sqlx::query(
-        "WITH e AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], \
-         $5::text[], $6::bigint[], $7::bigint[], $8::text[], $9::boolean[], $10::text[]) \
-         AS e(run, job, attempt, state, job_state, at, n_records, failure, counts, detail)), \
-         ended AS (UPDATE attempts SET state = e.state, ended_unix_ns = e.at, \
-         n_records = e.n_records, failure = e.failure, counts = e.counts FROM e \
-         WHERE attempts.run = e.run AND attempts.job = e.job AND attempts.attempt = e.attempt), \
-         moved AS (UPDATE jobs SET state = e.job_state FROM e \
-         WHERE jobs.run = e.run AND jobs.job = e.job) \
-         INSERT INTO events (at_unix_ns, run, job, attempt, kind, detail) \
-         SELECT at, run, job, attempt, state, detail FROM e",
+    let told = store.words(&[Change::Jobs(
+        ends.iter().map(|(attempt, _)| attempt.job).collect(),
+    )]);
+    let found = sqlx::query(
+        "SELECT n, is_ended, state, stored_below, fence, lease_until_unix_ns FROM end_attempts(\
+         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(&runs)
     .bind(&jobs)
     .bind(&attempts)
+    .bind(&fences)
+    .bind(&unless_alive)
     .bind(&states)
     .bind(&job_states)
     .bind(&times)
     .bind(&n_records)
     .bind(&failures)
     .bind(&counts)
+    .bind(&voids)
     .bind(&details)
-    .execute(&mut **tx)
+    .bind(CHANNEL)
+    .bind(&told)
+    .fetch_all(&store.pool)
     .await
-    .map_err(&write)?;
-    for (attempt, _) in ends.iter().filter(|(_, end)| end.voids_earlier) {
-        sqlx::query("UPDATE attempts SET void = TRUE WHERE run = $1 AND job = $2 AND attempt < $3")
-            .bind(attempt.job.run.0)
-            .bind(i64::from(attempt.job.index))
-            .bind(i64::from(attempt.attempt.get()))
-            .execute(&mut **tx)
-            .await
-            .map_err(&write)?;
+    .map_err(&finish)?;
+    let mut by_position = BTreeMap::new();
+    for row in &found {
+        by_position.insert(row.number("n")?, row);
     }
-    Ok(())
+    (1..)
+        .zip(ends)
+        .map(
+            |(position, (attempt, _))| match by_position.get(&position) {
+                Some(row) => answer(*attempt, row),
+                None => Ok(Err(stale(*attempt, "unknown"))),
+            },
+        )
+        .collect()
+}
+
+/// Reads what became of an end.
+fn answer(attempt: AttemptId, row: &PgRow) -> Result<Result<(), StoreError>, StoreError> {
+    if row.flag("is_ended")? {
+        return Ok(Ok(()));
+    }
+    Ok(Err(match rows::standing(attempt, row) {
+        Ok(standing) if standing.state == AttemptState::Running => stale(attempt, "alive"),
+        Ok(_) => stale(attempt, "over"),
+        Err(error @ StoreError::Stale { .. }) => error,
+        Err(error) => return Err(error),
+    }))
 }
 
 /// Marks runs as ended, at the times given, of whose jobs none has anything to come.
@@ -175,29 +116,13 @@ pub(super) async fn end_runs_if_done(
     if runs.is_empty() {
         return Ok(());
     }
-    let end = database("end runs");
     let (ids, times): (Vec<Uuid>, Vec<i64>) = runs.iter().map(|(run, at)| (run.0, *at)).unzip();
-    // Two transactions that each end one of the last two jobs must not both see the other's as
-    // running: the second waits here, and its next statement sees the first's.
-    sqlx::query("SELECT id FROM runs WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE")
+    sqlx::query("SELECT end_runs_if_done($1, $2)")
         .bind(&ids)
+        .bind(&times)
         .execute(&mut **tx)
         .await
-        .map_err(&end)?;
-    sqlx::query(
-        "WITH ended AS (UPDATE runs SET ended_unix_ns = w.at \
-         FROM UNNEST($1::uuid[], $2::bigint[]) AS w(id, at) WHERE runs.id = w.id \
-         AND ended_unix_ns IS NULL AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id \
-         AND state IN ('queued', 'running')) RETURNING runs.id, ended_unix_ns), \
-         noted AS (INSERT INTO events (at_unix_ns, run, kind) \
-         SELECT ended_unix_ns, id, 'ended' FROM ended) \
-         DELETE FROM pins USING ended WHERE pins.run = ended.id",
-    )
-    .bind(&ids)
-    .bind(&times)
-    .execute(&mut **tx)
-    .await
-    .map_err(&end)?;
+        .map_err(database("end runs"))?;
     Ok(())
 }
 

@@ -275,7 +275,8 @@ fn what_was_released_is_not_changed() {
             (2, "0259ac0edce55e0b".to_owned()),
             (3, "3af6f50283f7fc13".to_owned()),
             (4, "bc580527afb0080a".to_owned()),
-            (5, "492135b4d36f347c".to_owned())
+            (5, "492135b4d36f347c".to_owned()),
+            (6, "ebbcbe93dbb15b53".to_owned())
         ]
     );
 }
