@@ -425,7 +425,8 @@ async fn turn(
         pace.begin(Instant::now());
         let now = clock.now_unix_ns();
         state.handle_all(std::mem::take(&mut commands), now).await;
-        let mut done = state.advance(now).await;
+        // What was handled took its time.
+        let mut done = state.advance(clock.now_unix_ns()).await;
         if reconcile.is_some_and(|at| at <= Instant::now()) {
             reconcile = Some(Instant::now() + RECONCILE);
             done = done.and(compare(&*store, &mut state, &mut clock).await);

@@ -23,7 +23,9 @@ CREATE TYPE attempt_start AS (
     believed   TEXT
 );
 
--- Begins attempts. Returns of each start, by its position, the attempt and its fence, or why not:
+-- Begins attempts. Returns of each start, by its position, the attempt, its fence and when it began (what
+-- was waited for here is added to `started`, so that nothing seems to begin before what it had to wait
+-- for had ended), or why not:
 -- 'elsewhere' (the agent is not linked to the coordinator `caller`), 'busy' (the machine is), 'queued'
 -- (the job is not, or is paused, or somebody is taking it), 'pinned' (to another machine). `told` goes to
 -- who listens.
@@ -39,7 +41,7 @@ CREATE FUNCTION begin_attempts(
     believed    TEXT[],
     channel     TEXT,
     told        TEXT[]
-) RETURNS TABLE (n BIGINT, refused TEXT, attempt BIGINT, fence BIGINT)
+) RETURNS TABLE (n BIGINT, refused TEXT, attempt BIGINT, fence BIGINT, began BIGINT)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -48,6 +50,7 @@ DECLARE
     -- those of them that are not refused by what is looked at
     kept   attempt_start[];
     linked TEXT[];
+    waited BIGINT;
 BEGIN
     starts := ARRAY(
         SELECT ROW(s.n, s.run, s.job, s.agent, s.machine, s.started, s.lease, s.comparison, s.believed)
@@ -66,7 +69,7 @@ BEGIN
     kept := ARRAY(
         SELECT s FROM UNNEST(starts) AS s JOIN UNNEST(linked) AS l(agent) USING (agent) ORDER BY s.n);
     IF cardinality(kept) < cardinality(starts) THEN
-        RETURN QUERY SELECT s.n, 'elsewhere', NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
+        RETURN QUERY SELECT s.n, 'elsewhere', NULL::bigint, NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
             WHERE NOT EXISTS (SELECT FROM UNNEST(kept) AS k WHERE k.n = s.n);
         starts := kept;
     END IF;
@@ -89,7 +92,7 @@ BEGIN
         WHERE it.place = 1 OR NOT (it.first OR it.exclusive)
         ORDER BY it.n);
     IF cardinality(kept) < cardinality(starts) THEN
-        RETURN QUERY SELECT s.n, 'busy', NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
+        RETURN QUERY SELECT s.n, 'busy', NULL::bigint, NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
             WHERE NOT EXISTS (SELECT FROM UNNEST(kept) AS k WHERE k.n = s.n);
         starts := kept;
     END IF;
@@ -109,7 +112,7 @@ BEGIN
         ORDER BY s.run, s.job, s.n
     ) AS it JOIN taken USING (run, job);
     IF cardinality(kept) < cardinality(starts) THEN
-        RETURN QUERY SELECT s.n, 'queued', NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
+        RETURN QUERY SELECT s.n, 'queued', NULL::bigint, NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
             WHERE NOT EXISTS (SELECT FROM UNNEST(kept) AS k WHERE k.n = s.n);
         starts := kept;
     END IF;
@@ -142,13 +145,14 @@ BEGIN
             UPDATE jobs SET state = 'queued' FROM UNNEST(starts) AS s
             WHERE jobs.run = s.run AND jobs.job = s.job
             AND NOT EXISTS (SELECT FROM UNNEST(kept) AS k WHERE k.n = s.n);
-            RETURN QUERY SELECT s.n, 'pinned', NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
+            RETURN QUERY SELECT s.n, 'pinned', NULL::bigint, NULL::bigint, NULL::bigint FROM UNNEST(starts) AS s
                 WHERE NOT EXISTS (SELECT FROM UNNEST(kept) AS k WHERE k.n = s.n);
             starts := kept;
         END IF;
     END IF;
 
     IF cardinality(starts) > 0 THEN
+        waited := extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000000;
         RETURN QUERY WITH begun AS (
             INSERT INTO attempts (run, job, attempt, fence, agent, machine, exclusive, state,
                 started_unix_ns, lease_until_unix_ns)
@@ -156,7 +160,7 @@ BEGIN
                     SELECT COALESCE(max(attempts.attempt), 0) + 1 FROM attempts
                     WHERE attempts.run = s.run AND attempts.job = s.job
                 ), nextval('fence'), s.agent, s.machine, s.comparison IS NOT NULL, 'running',
-                s.started, s.lease
+                s.started + waited, s.lease
             FROM UNNEST(starts) AS s
             RETURNING attempts.run, attempts.job, attempts.attempt, attempts.fence, attempts.agent,
                 attempts.started_unix_ns
@@ -164,7 +168,7 @@ BEGIN
             INSERT INTO events (at_unix_ns, run, job, attempt, kind, detail)
             SELECT started_unix_ns, run, job, begun.attempt, 'started', agent FROM begun
         )
-        SELECT s.n, NULL, begun.attempt, begun.fence FROM begun
+        SELECT s.n, NULL, begun.attempt, begun.fence, begun.started_unix_ns FROM begun
         JOIN UNNEST(starts) AS s USING (run, job);
         PERFORM pg_notify(channel, it) FROM UNNEST(told) AS it;
     END IF;

