@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tracing::{info, warn};
-use tritmark_proto::artefact::ContentHash;
+use tritmark_proto::artefact::{ContentHash, FileSet};
 
 use super::Shelf;
 use crate::{
@@ -103,7 +103,7 @@ async fn named(store: &dyn Store, since_unix_ns: i64) -> Result<BTreeSet<Content
             continue;
         }
         for job in store.jobs(run.id).await? {
-            let files = job.job.file_sets().flat_map(|set| set.files());
+            let files = job.job.file_sets().flat_map(FileSet::files);
             named.extend(files.map(|file| file.hash));
         }
     }
