@@ -204,11 +204,17 @@ impl Objects {
         Ok(bytes)
     }
 
+    async fn get(&self, key: &Key) -> object_store::Result<Bytes> {
+        self.store.get(key).await?.bytes().await
+    }
+
     /// Returns a whole object whose contents are what its hash says.
     pub(crate) async fn read(&self, hash: ContentHash) -> Result<Bytes, ObjectsError> {
         let key = self.blob(hash);
-        let read = async { self.store.get(&key).await?.bytes().await };
-        let bytes = read.await.map_err(|source| failed("read", &key, source))?;
+        let bytes = self
+            .get(&key)
+            .await
+            .map_err(|source| failed("read", &key, source))?;
         if ContentHash::of(&bytes) == hash {
             Ok(bytes)
         } else {
@@ -330,8 +336,8 @@ impl Objects {
             .map_err(|source| failed("list", &folder, source))?;
         let mut texts = Vec::with_capacity(listed.len());
         for key in listed {
-            let read = async { self.store.get(&key).await?.bytes().await };
-            texts.push(read.await.map_err(|source| failed("read", &key, source))?);
+            let text = self.get(&key).await;
+            texts.push(text.map_err(|source| failed("read", &key, source))?);
         }
         Ok(texts)
     }
@@ -339,8 +345,7 @@ impl Objects {
     /// Returns what was put down of a run.
     pub(crate) async fn run_text(&self, run: RunId) -> Result<Option<Bytes>, ObjectsError> {
         let key = self.run(run);
-        let read = async { self.store.get(&key).await?.bytes().await };
-        match read.await {
+        match self.get(&key).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed("read", &key, source)),

@@ -43,11 +43,9 @@ pub(crate) async fn exec(args: Coordinator) -> Outcome {
             config.otlp = otlp;
             let every = Duration::from_hours(calibrate_hours.into());
             config.timing.calibrate_every = (calibrate_hours > 0).then_some(every);
-            config.artefacts = artefacts(&state, objects.as_deref(), files_from)?;
             let keep = Duration::from_hours(24 * u64::from(keep_files));
-            if let Some(artefacts) = &mut config.artefacts {
-                artefacts.keep = (keep_files > 0).then_some(keep);
-            }
+            let keep = (keep_files > 0).then_some(keep);
+            config.artefacts = artefacts(&state, objects.as_deref(), files_from, keep)?;
             config.scorer = Some(scorer::here(state.join("scorer"))?);
             up(listen, config, metrics).await
         }
@@ -65,6 +63,7 @@ fn artefacts(
     state: &Path,
     place: Option<&str>,
     readable: Vec<PathBuf>,
+    keep: Option<Duration>,
 ) -> Result<Option<ArtefactsConfig>, Fault> {
     let objects = match place {
         Some(place) => Objects::open(place).or_exit(Exit::Usage, || "cannot use --objects")?,
@@ -85,7 +84,7 @@ fn artefacts(
         objects,
         staging: state.join("staging"),
         readable,
-        keep: None,
+        keep,
     }))
 }
 

@@ -52,26 +52,24 @@ pub(super) async fn start_attempts(
     .fetch_all(&store.pool)
     .await
     .map_err(&begin)?;
-    let mut answers = BTreeMap::new();
+    let mut by_position = BTreeMap::new();
     for row in &found {
-        let position = rows::to_u32("a position", row.number("n")?)?;
-        let Some(start) = starts.get((position as usize).wrapping_sub(1)) else {
-            return Err(rows::damaged(
-                "the start of an attempt",
-                &"nobody has asked for it",
-            ));
-        };
-        answers.insert(position, answer(start, row)?);
+        by_position.insert(row.number("n")?, row);
     }
     (1..)
         .zip(starts)
-        .map(|(position, start)| {
-            answers.remove(&position).ok_or_else(|| {
-                let what = format!("the start of an attempt of job {}", start.job);
-                rows::damaged(what, &"there is no answer")
-            })
+        .map(|(position, start)| match by_position.get(&position) {
+            Some(row) => answer(start, row),
+            None => Err(damaged(start, &"there is no answer")),
         })
         .collect()
+}
+
+fn damaged(start: &AttemptStart, problem: &dyn ToString) -> StoreError {
+    rows::damaged(
+        format!("the start of an attempt of job {}", start.job),
+        problem,
+    )
 }
 
 /// Reads what became of a start.
@@ -95,10 +93,7 @@ fn answer(
         Some("elsewhere") => taken("its agent is not linked to this coordinator"),
         Some("busy") => taken("its machine is busy"),
         Some("pinned") => taken("its comparison is measured on another machine"),
-        Some(other) => {
-            let what = format!("the start of an attempt of job {}", start.job);
-            return Err(rows::damaged(what, &other));
-        }
+        Some(other) => return Err(damaged(start, &other)),
     }))
 }
 
