@@ -1,9 +1,13 @@
 //! Softmax attention of one token over one key/value head, on any [`Isa`].
 
+use bytemuck::Pod;
 use half::f16;
 
 use super::{float, float::LANES, isa::Isa};
 use crate::kv_cache::KvSlice;
+
+#[cfg(test)]
+mod bench;
 
 /// The query heads of one token that share a key/value head, and the keys they see.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +32,7 @@ impl AttentionHead<'_> {
 }
 
 /// A type of keys and values: how 16 of them become lanes. Widening is exact.
-trait Element: Copy {
+trait Element: Pod {
     fn load<I: Isa>(isa: I, values: &[Self; LANES]) -> I::Lanes;
     fn widen<I: Isa>(self, isa: I) -> f32;
 }
@@ -59,6 +63,8 @@ impl Element for f16 {
 
 /// Values are read in stretches of keys that stay in L1.
 const KEYS_ABREAST: usize = 32;
+/// How far ahead keys are asked for, bytes.
+const AHEAD: usize = 2048;
 
 /// Computes `softmax(q K^T * scale) V` for each query head of the group.
 #[inline(always)]
@@ -121,18 +127,11 @@ fn some_heads<I: Isa, E: Element, const H: usize>(
     for h in 1..H {
         heads[h] = &queries[h * dim..][..dim];
     }
-    if dim.is_multiple_of(LANES) {
-        for h in 0..H {
-            let scores = &mut scores[h * n_keys..][..n_keys];
-            scores_of(isa, heads[h], keys, head.scale, scores);
-        }
-    } else {
-        for (k, key) in keys.chunks_exact(dim).enumerate() {
-            let dots = dots(isa, heads, key);
-            for h in 0..H {
-                scores[h * n_keys + k] = dots[h] * head.scale;
-            }
-        }
+    // Sums enough that one addition need not wait for the one before.
+    match H {
+        1 => scores_of::<I, E, H, 4>(isa, heads, keys, head.scale, scores),
+        2 => scores_of::<I, E, H, 2>(isa, heads, keys, head.scale, scores),
+        _ => scores_of::<I, E, H, 1>(isa, heads, keys, head.scale, scores),
     }
     let mut sums = [0.0; H];
     for (sum, scores) in sums.iter_mut().zip(scores.chunks_exact_mut(n_keys)) {
@@ -144,8 +143,7 @@ fn some_heads<I: Isa, E: Element, const H: usize>(
         for h in 1..H {
             weights[h] = &scores[h * n_keys..][keys.clone()];
         }
-        let values = &values[keys.start * dim..keys.end * dim];
-        add_weighted(isa, weights, values, dim, out);
+        add_weighted(isa, weights, &values[keys.start * dim..], dim, out);
     }
     for (out, sum) in out.chunks_exact_mut(dim).zip(sums) {
         for x in out {
@@ -154,81 +152,106 @@ fn some_heads<I: Isa, E: Element, const H: usize>(
     }
 }
 
-/// Dot products of one query of whole lanes with all keys, four of them abreast, scaled.
+/// Scores of some queries with all keys, `K` of them abreast; each key is read once.
 #[inline(always)]
-fn scores_of<I: Isa, E: Element>(
+fn scores_of<I: Isa, E: Element, const H: usize, const K: usize>(
     isa: I,
-    query: &[f32],
+    queries: [&[f32]; H],
     keys: &[E],
     scale: f32,
     scores: &mut [f32],
 ) {
-    const KEYS: usize = 4;
-    let dim = query.len();
-    let (query, _) = query.as_chunks::<LANES>();
-    let (fours, rest) = scores.as_chunks_mut::<KEYS>();
-    let mut of_fours = keys.chunks_exact(KEYS * dim);
-    for (scores, keys) in fours.iter_mut().zip(&mut of_fours) {
-        let mut chunks = [&[][..]; KEYS];
-        for (chunks, key) in chunks.iter_mut().zip(keys.chunks_exact(dim)) {
-            *chunks = &key.as_chunks::<LANES>().0[..query.len()];
-        }
-        let mut sums = [isa.zero(); KEYS];
-        for (i, query) in query.iter().enumerate() {
-            let query = isa.load(query);
-            for k in 0..KEYS {
-                sums[k] = isa.mul_add(query, E::load(isa, &chunks[k][i]), sums[k]);
+    let dim = queries[0].len();
+    let n_keys = keys.len() / dim;
+    let whole = n_keys / K * K;
+    for first in (0..whole).step_by(K) {
+        let dots = dots::<I, E, H, K>(isa, queries, &keys[first * dim..]);
+        for (h, dots) in dots.into_iter().enumerate() {
+            for (score, dot) in scores[h * n_keys + first..].iter_mut().zip(dots) {
+                *score = dot * scale;
             }
         }
-        *scores = isa.fold_four(sums);
-        for score in scores {
-            *score *= scale;
-        }
     }
-    for (score, key) in rest.iter_mut().zip(of_fours.remainder().chunks_exact(dim)) {
-        let mut sum = isa.zero();
-        for (query, key) in query.iter().zip(key.as_chunks::<LANES>().0) {
-            sum = isa.mul_add(isa.load(query), E::load(isa, key), sum);
+    for k in whole..n_keys {
+        let dots = dots::<I, E, H, 1>(isa, queries, &keys[k * dim..]);
+        for (h, [dot]) in dots.into_iter().enumerate() {
+            scores[h * n_keys + k] = dot * scale;
         }
-        *score = isa.fold(sum) * scale;
     }
 }
 
-/// Dot products of some queries with one key.
+/// Dot products of some queries with the first `K` of some keys; asks for later ones.
 #[inline(always)]
-fn dots<I: Isa, E: Element, const H: usize>(isa: I, queries: [&[f32]; H], key: &[E]) -> [f32; H] {
-    let (key_chunks, key_tail) = key.as_chunks::<LANES>();
-    let n = key_chunks.len();
-    let mut chunks = [&[][..]; H];
+fn dots<I: Isa, E: Element, const H: usize, const K: usize>(
+    isa: I,
+    queries: [&[f32]; H],
+    keys: &[E],
+) -> [[f32; K]; H] {
+    let dim = queries[0].len();
+    let bytes = bytemuck::cast_slice(keys);
+    let mut of_queries = [&[][..]; H];
     for h in 0..H {
-        chunks[h] = &queries[h].as_chunks::<LANES>().0[..n];
+        of_queries[h] = &queries[h].as_chunks::<LANES>().0[..dim / LANES];
     }
-    let mut sums = [isa.zero(); H];
-    for (i, key) in key_chunks.iter().enumerate() {
-        let key = E::load(isa, key);
+    let mut of_keys = [&[][..]; K];
+    for k in 0..K {
+        of_keys[k] = &keys[k * dim..][..dim].as_chunks::<LANES>().0[..dim / LANES];
+    }
+    let mut sums = [[isa.zero(); K]; H];
+    for i in 0..dim / LANES {
+        let mut lanes = [isa.zero(); K];
+        for k in 0..K {
+            isa.prefetch(bytes, (k * dim + i * LANES) * size_of::<E>() + AHEAD);
+            lanes[k] = E::load(isa, &of_keys[k][i]);
+        }
         for h in 0..H {
-            sums[h] = isa.mul_add(isa.load(&chunks[h][i]), key, sums[h]);
+            let query = isa.load(&of_queries[h][i]);
+            for k in 0..K {
+                sums[h][k] = isa.mul_add(query, lanes[k], sums[h][k]);
+            }
         }
     }
-    if !key_tail.is_empty() {
-        let mut padded = [0.0; LANES];
-        for (value, key) in padded.iter_mut().zip(key_tail) {
-            *value = key.widen(isa);
+    let rest = dim % LANES;
+    if rest > 0 {
+        for k in 0..K {
+            let mut padded = [0.0; LANES];
+            for (value, key) in padded.iter_mut().zip(&keys[(k + 1) * dim - rest..][..rest]) {
+                *value = key.widen(isa);
+            }
+            let key = isa.load(&padded);
+            for h in 0..H {
+                let query = isa.load(&float::padded(&queries[h][dim - rest..]));
+                sums[h][k] = isa.mul_add(query, key, sums[h][k]);
+            }
         }
-        let key = isa.load(&padded);
+    }
+    fold_all(isa, sums)
+}
+
+/// Folds all sums, four abreast where they are fours.
+#[inline(always)]
+fn fold_all<I: Isa, const H: usize, const K: usize>(
+    isa: I,
+    sums: [[I::Lanes; K]; H],
+) -> [[f32; K]; H] {
+    let mut dots = [[0.0; K]; H];
+    if let (Some(sums), Some(dots)) = (
+        sums.as_flattened().as_array::<4>(),
+        dots.as_flattened_mut().as_mut_array::<4>(),
+    ) {
+        *dots = isa.fold_four(*sums);
+    } else {
         for h in 0..H {
-            let query = isa.load(&float::padded(&queries[h][n * LANES..]));
-            sums[h] = isa.mul_add(query, key, sums[h]);
+            for k in 0..K {
+                dots[h][k] = isa.fold(sums[h][k]);
+            }
         }
-    }
-    let mut dots = [0.0; H];
-    for h in 0..H {
-        dots[h] = isa.fold(sums[h]);
     }
     dots
 }
 
-/// Adds the values, weighted, to `out`, `(H, dim)`: key after key.
+/// Adds the values of as many keys as there are weights to `out`, `(H, dim)`: key after key. Asks for
+/// as many behind them.
 #[inline(always)]
 fn add_weighted<I: Isa, E: Element, const H: usize>(
     isa: I,
@@ -237,6 +260,9 @@ fn add_weighted<I: Isa, E: Element, const H: usize>(
     dim: usize,
     out: &mut [f32],
 ) {
+    let n_keys = weights[0].len();
+    let (values, bytes) = (&values[..n_keys * dim], bytemuck::cast_slice(values));
+    let mut next = size_of_val(values);
     let whole = dim / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         let mut sums = [isa.zero(); H];
@@ -244,6 +270,8 @@ fn add_weighted<I: Isa, E: Element, const H: usize>(
             sums[h] = isa.load(lanes_at(&out[h * dim + first..]));
         }
         for (k, value) in values.chunks_exact(dim).enumerate() {
+            isa.prefetch(bytes, next);
+            next += LANES * size_of::<E>();
             let value = E::load(isa, lanes_at(&value[first..]));
             for h in 0..H {
                 sums[h] = isa.mul_add(isa.splat(weights[h][k]), value, sums[h]);
