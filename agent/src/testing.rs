@@ -60,6 +60,7 @@ fn job(id: JobId, script: &str, suite: SuiteSpec) -> Job {
         model: Model {
             id: script.to_owned(),
             source: ModelSource::Path("model.gguf".into()),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

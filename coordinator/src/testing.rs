@@ -109,6 +109,7 @@ pub(crate) fn job(
         model: Model {
             id: model.into(),
             source: ModelSource::Path(format!("/models/{model}").into()),
+            adapter: None,
             baseline: baseline.map(Into::into),
         },
         kernel: "auto".into(),

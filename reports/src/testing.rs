@@ -589,6 +589,7 @@ impl Fixture {
                 model: Model {
                     id: model.id.to_owned(),
                     source: ModelSource::Path(format!("models/{}.gguf", model.id).into()),
+                    adapter: None,
                     baseline: model.baseline.map(str::to_owned),
                 },
                 kernel: "auto".to_owned(),

@@ -16,7 +16,7 @@ use tritmark_engine::{
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{Head, Job, KvType, ModelSource, Numerics, SuiteSpec, Synth},
+    job::{Adapter, Head, Job, KvType, ModelSource, Numerics, SuiteSpec, Synth},
     record::ModelFacts,
 };
 
@@ -33,6 +33,7 @@ pub(crate) struct Opened {
     kv: KvType,
     source: load::ModelSource,
     path: PathBuf,
+    loading: LoadOptions,
 }
 
 impl Opened {
@@ -53,8 +54,17 @@ impl Opened {
             ModelSource::Synth(synth) => cached(synth, &context.cache_dir, sink)?,
             ModelSource::Files(files) => return Err(SuiteError::NotFetched(files.to_string())),
         };
+        let adapter = match &job.model.adapter {
+            None => None,
+            Some(Adapter::Path(folder)) => Some(folder.clone()),
+            Some(Adapter::Files(files)) => return Err(SuiteError::NotFetched(files.to_string())),
+        };
+        let loading = LoadOptions {
+            adapter,
+            ..LoadOptions::default()
+        };
         let start_ns = context.clock.now_ns();
-        let mut loaded = load(&path)?;
+        let mut loaded = load(&path, &loading)?;
         loaded.pack(&kernel).map_err(cannot)?;
         let lossy_kernel = !kernel.is_lossless().map_err(cannot)?;
         let tokenizer = match &loaded.vocab {
@@ -84,12 +94,13 @@ impl Opened {
             kv: job.kv,
             source: loaded.source,
             path,
+            loading,
         })
     }
 
-    /// Loads the model once more, as its file has it and not as this engine reads it.
+    /// Loads the model once more, as its files have it and not as this engine reads it.
     pub(crate) fn load_again(&self) -> Result<LoadedModel, SuiteError> {
-        load(&self.path)
+        load(&self.path, &self.loading)
     }
 
     /// Returns the vocabulary's first token.
@@ -164,8 +175,8 @@ impl Opened {
     }
 }
 
-fn load(path: &Path) -> Result<LoadedModel, SuiteError> {
-    load::load(path, &LoadOptions::default()).map_err(|source| SuiteError::Load {
+fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, SuiteError> {
+    load::load(path, options).map_err(|source| SuiteError::Load {
         path: path.to_owned(),
         source: Box::new(source),
     })

@@ -41,6 +41,7 @@ fn job(suite: SuiteSpec) -> Job {
         model: Model {
             id: "bitnet-tiny".to_owned(),
             source: ModelSource::Path(model),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

@@ -52,6 +52,7 @@ pub fn job(run: RunId, index: u32) -> Job {
         model: Model {
             source: ModelSource::Path(format!("/models/{id}").into()),
             id,
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

@@ -41,6 +41,7 @@ pub(super) struct Model {
     pub(super) id: Spanned<String>,
     pub(super) path: Option<Spanned<String>>,
     pub(super) synth: Option<Spanned<Synth>>,
+    pub(super) lora: Option<Spanned<String>>,
     pub(super) baseline: Option<Spanned<String>>,
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,

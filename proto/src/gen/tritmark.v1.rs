@@ -101,7 +101,7 @@ pub struct Model {
     /// id of the full-precision model it is compared with
     #[prost(string, optional, tag = "4")]
     pub baseline: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(oneof = "model::Source", tags = "2, 3, 5")]
+    #[prost(oneof = "model::Source", tags = "2, 3, 5, 6")]
     pub source: ::core::option::Option<model::Source>,
 }
 /// Nested message and enum types in `Model`.
@@ -116,6 +116,40 @@ pub mod model {
         /// fetched from the coordinator
         #[prost(message, tag = "5")]
         Files(super::FileSet),
+        /// a source of its own, so that agents of earlier builds refuse the job
+        #[prost(message, tag = "6")]
+        Adapted(super::Adapted),
+    }
+}
+/// A model with a LoRA adapter beside its linears.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Adapted {
+    /// as in Model
+    #[prost(oneof = "adapted::Base", tags = "1, 2, 3")]
+    pub base: ::core::option::Option<adapted::Base>,
+    #[prost(oneof = "adapted::Adapter", tags = "4, 5")]
+    pub adapter: ::core::option::Option<adapted::Adapter>,
+}
+/// Nested message and enum types in `Adapted`.
+pub mod adapted {
+    /// as in Model
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Base {
+        #[prost(string, tag = "1")]
+        Path(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Synth(super::Synth),
+        #[prost(message, tag = "3")]
+        Files(super::FileSet),
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Adapter {
+        /// a folder on the agent as peft writes it
+        #[prost(string, tag = "4")]
+        AdapterPath(::prost::alloc::string::String),
+        /// the same, fetched from the coordinator
+        #[prost(message, tag = "5")]
+        AdapterFiles(super::FileSet),
     }
 }
 /// Files by what is in them, and the names under which a worker finds them. No name leads anywhere:

@@ -70,6 +70,7 @@ pub(super) fn bundle(
                 model: Model {
                     id: model.id.clone(),
                     source: ModelSource::Path(model.id.clone().into()),
+                    adapter: None,
                     baseline: None,
                 },
                 kernel: program.to_owned(),

@@ -159,7 +159,7 @@ fn a_model_alone_has_a_page() {
     let page = text(&files.html);
     assert!(page.contains("names no full-precision baseline"));
     assert!(!page.contains("<section id=\"side-by-side\">"));
-    assert!(!page.contains("as a multiple of its full-precision baseline"));
+    assert!(!page.contains("as a multiple of its baseline"));
 }
 
 #[test]
