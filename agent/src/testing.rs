@@ -88,6 +88,7 @@ pub(crate) fn latency_job(id: JobId, script: &str) -> Job {
         workload,
         warm_ups: 0,
         repetitions: NonZeroU32::MIN,
+        probe: false,
     };
     job(id, script, SuiteSpec::Latency(spec))
 }

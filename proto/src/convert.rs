@@ -485,10 +485,12 @@ impl From<SuiteSpec> for wire::Suite {
                 workload,
                 warm_ups,
                 repetitions,
+                probe,
             }) => Kind::Latency(wire::Latency {
                 workload: Some(workload.into()),
                 warm_ups,
                 repetitions: repetitions.get(),
+                probe,
             }),
             SuiteSpec::Memory(MemorySpec { workload }) => Kind::Memory(wire::Memory {
                 workload: Some(workload.into()),
@@ -562,10 +564,12 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 workload,
                 warm_ups,
                 repetitions,
+                probe,
             }) => Self::Latency(LatencySpec {
                 workload: required("Latency.workload", workload)?.into(),
                 warm_ups,
                 repetitions: positive("Latency.repetitions", repetitions)?,
+                probe,
             }),
             Kind::Memory(wire::Memory { workload }) => Self::Memory(MemorySpec {
                 workload: required("Memory.workload", workload)?.into(),

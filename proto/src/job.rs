@@ -433,6 +433,9 @@ pub struct LatencySpec {
     pub warm_ups: u32,
     /// Timed repetitions.
     pub repetitions: NonZeroU32,
+    /// Whether the machine's bounds are measured before the model is loaded.
+    #[serde(default)]
+    pub probe: bool,
 }
 
 /// Parameters of the memory suite.

@@ -9,7 +9,7 @@ use std::{
 
 use tritmark_engine::{
     engine::{self, Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
-    kernels::KernelChoice,
+    kernels::{KernelChoice, KernelError},
     kv_cache,
     load::{self, LoadOptions, LoadedModel, VocabSource},
     synth::{self, Format},
@@ -20,7 +20,7 @@ use tritmark_proto::{
     record::ModelFacts,
 };
 
-use crate::{Context, Sink, SuiteError};
+use crate::{Context, Sink, SuiteError, bounds};
 
 /// A model that is ready for its first token.
 pub(crate) struct Opened {
@@ -43,11 +43,9 @@ impl Opened {
         context: &Context<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Self, SuiteError> {
-        let cannot = |source| SuiteError::Kernel {
-            name: job.kernel.clone(),
-            source,
-        };
-        let kernel: KernelChoice = job.kernel.parse().map_err(cannot)?;
+        let options = options(job)?;
+        let kernel = &options.kernel;
+        let cannot = |source| cannot_use(job, source);
         sink.progress("loading", 0, 1).map_err(SuiteError::Sink)?;
         let path = match &job.model.source {
             ModelSource::Path(path) => path.clone(),
@@ -65,22 +63,11 @@ impl Opened {
         };
         let start_ns = context.clock.now_ns();
         let mut loaded = load(&path, &loading)?;
-        loaded.pack(&kernel).map_err(cannot)?;
+        loaded.pack(kernel).map_err(cannot)?;
         let lossy_kernel = !kernel.is_lossless().map_err(cannot)?;
         let tokenizer = match &loaded.vocab {
             VocabSource::None => None,
             vocab => Some(Tokenizer::new(vocab).map_err(SuiteError::Tokenizer)?),
-        };
-        let options = EngineOptions {
-            threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
-            kernel,
-            head: match job.head.unwrap_or_else(|| usual_head(&job.suite)) {
-                Head::Full => HeadChoice::Full,
-                Head::Screened => HeadChoice::Screened,
-            },
-            kv: kv(job.kv),
-            numerics: numerics(job.numerics),
-            ..EngineOptions::default()
         };
         let engine =
             Engine::new(loaded.config, loaded.weights, &options).map_err(SuiteError::Engine)?;
@@ -148,6 +135,7 @@ impl Opened {
             ),
             None => (head_format, 0),
         };
+        let demand = bounds::demand(&self.source, &self.engine);
         Ok(ModelFacts {
             weights_hash,
             architecture,
@@ -166,12 +154,39 @@ impl Opened {
             file_bytes,
             weight_bytes: weight_bytes + screen_bytes,
             linear_weight_bytes,
+            demand: Some(demand),
             bits_per_weight,
             logits_fingerprint: hex(&self.engine.fingerprint()),
             data_hash,
             n_items: None,
             warnings,
         })
+    }
+}
+
+/// Returns how a job's engine computes.
+pub(crate) fn options(job: &Job) -> Result<EngineOptions, SuiteError> {
+    let kernel: KernelChoice = job
+        .kernel
+        .parse()
+        .map_err(|source| cannot_use(job, source))?;
+    Ok(EngineOptions {
+        threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
+        kernel,
+        head: match job.head.unwrap_or_else(|| usual_head(&job.suite)) {
+            Head::Full => HeadChoice::Full,
+            Head::Screened => HeadChoice::Screened,
+        },
+        kv: kv(job.kv),
+        numerics: numerics(job.numerics),
+        ..EngineOptions::default()
+    })
+}
+
+fn cannot_use(job: &Job, source: KernelError) -> SuiteError {
+    SuiteError::Kernel {
+        name: job.kernel.clone(),
+        source,
     }
 }
 

@@ -89,6 +89,7 @@ pub(super) struct Latency {
     pub(super) n_batch: Option<List<u32>>,
     pub(super) warm_ups: Option<Spanned<u32>>,
     pub(super) repetitions: Option<Spanned<u32>>,
+    pub(super) probe: Option<bool>,
     pub(super) models: Option<List<String>>,
     pub(super) threads: Option<List<u32>>,
     pub(super) kernels: Option<List<String>>,

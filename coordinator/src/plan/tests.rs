@@ -144,6 +144,19 @@ fn how_keys_values_and_head_are_computed_is_said_by_models_and_defaults() {
 }
 
 #[test]
+fn a_latency_job_measures_the_machine_unless_the_plan_says_otherwise() {
+    let probe = |keys: &str| {
+        let plan = parse(&format!("{MODELS}\n[suites.latency]\n{keys}\n")).unwrap();
+        match &plan.jobs(run())[0].suite {
+            SuiteSpec::Latency(spec) => spec.probe,
+            suite => panic!("{suite:?}"),
+        }
+    };
+    assert!(probe("") && probe("probe = true"));
+    assert!(!probe("probe = false"));
+}
+
+#[test]
 fn jobs_are_numbered_in_order_and_equal_for_equal_plans() {
     let plan = parse(&format!("{MODELS}\n[suites.memory]\n[suites.latency]\n")).unwrap();
     let jobs = plan.jobs(run());

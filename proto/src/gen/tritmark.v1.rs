@@ -243,6 +243,9 @@ pub struct Latency {
     pub warm_ups: u32,
     #[prost(uint32, tag = "3")]
     pub repetitions: u32,
+    /// the machine's bounds are measured before the model is loaded
+    #[prost(bool, tag = "4")]
+    pub probe: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Memory {
@@ -613,6 +616,25 @@ pub struct ModelFacts {
     /// how keys and values are kept: "f32", which nothing stands for, too, or "f16"
     #[prost(string, tag = "19")]
     pub kv: ::prost::alloc::string::String,
+    /// absent in records of before
+    #[prost(message, optional, tag = "20")]
+    pub demand: ::core::option::Option<Demand>,
+}
+/// What one token asks of a machine; a roofline is one of the machine's bounds divided by it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Demand {
+    /// read for each token evaluated alone: the linears and the head
+    #[prost(uint64, tag = "1")]
+    pub token_bytes: u64,
+    /// keys and values of one position, read by every token behind it
+    #[prost(uint64, tag = "2")]
+    pub position_bytes: u64,
+    /// multiply-adds of the linears
+    #[prost(uint64, tag = "3")]
+    pub linear_ops: u64,
+    /// what these are of: "int8", "f32", or nothing where it is mixed
+    #[prost(string, tag = "4")]
+    pub arithmetic: ::prost::alloc::string::String,
 }
 /// One way of computing an agreement's prompts, against the scalar reference on the same machine.
 #[derive(Clone, PartialEq, ::prost::Message)]

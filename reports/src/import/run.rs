@@ -152,6 +152,7 @@ fn facts(
         file_bytes: 0,
         weight_bytes: 0,
         linear_weight_bytes: 0,
+        demand: None,
         bits_per_weight,
         logits_fingerprint: String::new(),
         data_hash,

@@ -96,12 +96,14 @@ fn a_document() -> impl Strategy<Value = Document> {
         option::of(list(vec![0_u32, 64])),
         option::of(0_u32..9),
         option::of(1_u32..9),
+        option::of(any::<bool>()),
     )
-        .prop_map(|(n_prompt, n_gen, warm_ups, repetitions)| Latency {
+        .prop_map(|(n_prompt, n_gen, warm_ups, repetitions, probe)| Latency {
             n_prompt,
             n_gen,
             warm_ups: warm_ups.map(spanned),
             repetitions: repetitions.map(spanned),
+            probe,
             ..Latency::default()
         });
     let energy = an_energy();
