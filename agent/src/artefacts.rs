@@ -1,4 +1,4 @@
-//! Models and data that jobs name by their contents: fetched from the coordinator, kept in a cache.
+//! Models, adapters and data that jobs name by their contents: fetched from the coordinator, kept in a cache.
 //!
 //! [`Fetcher::prepare`] makes a job one that names files of this machine: what is missing comes over
 //! `tritmark.v1.Artefacts` (`fetch`), lies in the cache under its hash (`cache`), and is linked under
@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tritmark_proto::{
     artefact::FileSet,
     bundle::Failure,
-    job::{AttemptId, Job, ModelSource, SuiteSpec},
+    job::{Adapter, AttemptId, Job, ModelSource, SuiteSpec},
 };
 use tritmark_suites::chain;
 
@@ -110,6 +110,10 @@ impl Fetcher {
                 None => folder,
             });
         }
+        if let Some(Adapter::Files(files)) = &job.model.adapter {
+            let folder = in_use.link("adapter", files).map_err(cannot)?;
+            job.model.adapter = Some(Adapter::Path(folder));
+        }
         if let SuiteSpec::Accuracy(spec) = &mut job.suite
             && let Some(files) = spec.data.take()
         {
@@ -124,6 +128,7 @@ impl Fetcher {
 /// Tells whether a job makes a worker open what somebody else has named.
 fn names_a_path(job: &Job) -> bool {
     let names_model = matches!(job.model.source, ModelSource::Path(_));
+    let names_adapter = matches!(job.model.adapter, Some(Adapter::Path(_)));
     let names_data = matches!(&job.suite, SuiteSpec::Accuracy(spec) if spec.data.is_none());
-    names_model || names_data
+    names_model || names_adapter || names_data
 }

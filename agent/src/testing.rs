@@ -60,6 +60,7 @@ fn job(id: JobId, script: &str, suite: SuiteSpec) -> Job {
         model: Model {
             id: script.to_owned(),
             source: ModelSource::Path("model.gguf".into()),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),
@@ -87,6 +88,7 @@ pub(crate) fn latency_job(id: JobId, script: &str) -> Job {
         workload,
         warm_ups: 0,
         repetitions: NonZeroU32::MIN,
+        probe: false,
     };
     job(id, script, SuiteSpec::Latency(spec))
 }

@@ -161,7 +161,7 @@ fn plan(threads: u32, shape: &str) -> String {
     let models = models.join("\n");
     format!(
         "name = \"overhead\"\n{models}\n[suites.latency]\nn_prompt = [8]\nn_gen = [{N_GEN}]\n\
-         threads = [{threads}]\nwarm_ups = 1\nrepetitions = {REPETITIONS}\n"
+         threads = [{threads}]\nwarm_ups = 1\nrepetitions = {REPETITIONS}\nprobe = false\n"
     )
 }
 

@@ -4,9 +4,14 @@ mod support;
 
 use std::{fs, path::Path, time::Duration};
 
-use support::{Lab, bundle, coordinator_up, repository, results, wait_until};
+use tritmark_reports::bundle::Bundle;
+
+use support::{Lab, bundle, coordinator_up, repository, results, wait_until, write_adapter};
 
 const LIMIT: Duration = Duration::from_mins(2);
+
+/// Of the bundled ternary model.
+const HIDDEN_SIZE: usize = 256;
 
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
@@ -25,6 +30,7 @@ fn workplace(lab: &Lab) {
     let from = repository();
     copy(&from.join("models"), &here.join("models"));
     copy(&from.join("data/mini"), &here.join("mini"));
+    write_adapter(&here.join("lora"), HIDDEN_SIZE, 0.05);
     let plan = r#"
 [[models]]
 id = "llama-tiny"
@@ -35,10 +41,24 @@ id = "bitnet-tiny"
 path = "models/bitnet-tiny.i2_s.gguf"
 baseline = "llama-tiny"
 
+[[models]]
+id = "bitnet-lora"
+path = "models/bitnet-tiny.i2_s.gguf"
+lora = "lora"
+baseline = "llama-tiny"
+
 [suites.accuracy]
 tasks = ["boolq", "arc_easy"]
 data = "mini"
 limit = 3
+
+[suites.agreement]
+n_prompts = 1
+max_len = 4
+n_gen = 1
+threads = [1]
+n_batch = [3]
+models = ["bitnet-lora"]
 "#;
     fs::write(here.join("plan.toml"), plan).expect("a file can be written");
 }
@@ -59,7 +79,30 @@ fn measured(lab: &Lab, url: &str, run: &str, state: &str) {
     let watched = lab.run(["watch", run, "--coordinator", url]);
     let said = format!("{}\n{}", watched.stdout, lab.read(&format!("{state}.log")));
     assert_eq!(watched.code, Some(0), "{said}");
-    assert!(watched.stdout.contains("4 of 4 jobs done"), "{said}");
+    assert!(watched.stdout.contains("7 of 7 jobs done"), "{said}");
+}
+
+/// Checks that the adapted model is told from its base, and agrees with itself on every kernel.
+fn check_adapter(bundle: &Bundle) {
+    let facts = |id: &str| {
+        let jobs = bundle.manifest.jobs.iter();
+        let mut jobs = jobs.filter(|job| job.job.model.id == id);
+        let job = jobs.next().expect("the model is in the plan");
+        job.facts.as_ref().expect("it has run")
+    };
+    let (base, adapted) = (facts("bitnet-tiny"), facts("bitnet-lora"));
+    assert_eq!(base.weight_format, "i2_s");
+    assert_eq!(
+        adapted.weight_format,
+        "i2_s, LoRA of rank 2 beside 1 linears"
+    );
+    assert_ne!(adapted.weights_hash, base.weights_hash);
+    assert_ne!(adapted.logits_fingerprint, base.logits_fingerprint);
+    let cells = &bundle.cells;
+    assert!(
+        !cells.is_empty() && cells.iter().all(|row| row.cell.agrees()),
+        "{cells:?}"
+    );
 }
 
 #[test]
@@ -101,7 +144,7 @@ fn an_agent_measures_what_only_the_submitter_has() {
     lab.run(fetched).expect(0);
     let remote = bundle(&lab.path("fetched/bundle"));
     assert_eq!(results(&remote), results(&direct));
-    let facts = |bundle: &tritmark_reports::bundle::Bundle| {
+    let facts = |bundle: &Bundle| {
         let jobs = bundle.manifest.jobs.iter();
         let facts = jobs.map(|job| job.facts.clone().expect("each has run"));
         facts
@@ -115,6 +158,7 @@ fn an_agent_measures_what_only_the_submitter_has() {
             .collect::<Vec<_>>()
     };
     assert_eq!(facts(&remote), facts(&direct));
+    check_adapter(&direct);
     let said = fs::read_to_string(lab.path("fetched/bundle/run.json")).expect("it is there");
     let jobs = said.split_once("\"jobs\"").expect("it has jobs").1;
     assert!(

@@ -26,6 +26,7 @@ n_prompt = [16]
 n_gen = [16]
 warm_ups = 1
 repetitions = 4
+probe = false
 {}"#,
         bundled_models(),
         bundled_accuracy(&["arc_challenge", "arc_easy", "boolq", "winogrande"]),
@@ -165,6 +166,7 @@ models = ["bitnet-tiny"]
 n_prompt = [8]
 n_gen = [100]
 repetitions = 100000
+probe = false
 {}models = ["llama-tiny"]
 "#,
             bundled_models(),

@@ -26,6 +26,7 @@ n_prompt = [8]
 n_gen = [4]
 warm_ups = 0
 repetitions = 2
+probe = false
 {}
 limit = 6
 

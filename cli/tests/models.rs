@@ -4,7 +4,7 @@ mod support;
 
 use std::path::PathBuf;
 
-use support::{Lab, repository};
+use support::{Lab, repository, write_adapter};
 
 fn bundled(name: &str) -> String {
     repository().join("models").join(name).display().to_string()
@@ -163,31 +163,6 @@ fn a_layout_of_i2_s_can_be_named() {
         .run(["model", "inspect", &input, "--i2s-layout", "32"])
         .expect(2);
     assert!(said.stderr.contains("rows4"), "{}", said.stderr);
-}
-
-/// Writes an adapter of one linear, every value of its matrices the same.
-fn write_adapter(folder: &std::path::Path, hidden_size: usize, value: f32) {
-    const RANK: usize = 2;
-    let module = "base_model.model.model.layers.0.self_attn.q_proj";
-    let bytes = RANK * hidden_size * 4;
-    let header = serde_json::json!({
-        format!("{module}.lora_A.weight"):
-            { "dtype": "F32", "shape": [RANK, hidden_size], "data_offsets": [0, bytes] },
-        format!("{module}.lora_B.weight"):
-            { "dtype": "F32", "shape": [hidden_size, RANK], "data_offsets": [bytes, 2 * bytes] },
-    })
-    .to_string();
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.into_bytes());
-    for _ in 0..2 * RANK * hidden_size {
-        file.extend(value.to_le_bytes());
-    }
-    let config = serde_json::json!({
-        "peft_type": "LORA", "r": RANK, "lora_alpha": 4, "target_modules": ["q_proj"],
-    });
-    std::fs::create_dir_all(folder).expect("a folder to write to");
-    std::fs::write(folder.join("adapter_config.json"), config.to_string()).expect("room");
-    std::fs::write(folder.join("adapter_model.safetensors"), file).expect("room");
 }
 
 #[test]

@@ -85,6 +85,10 @@ fn a_run_ends_with_its_report_and_a_row_for_everything_asked() {
             "decode_tok_per_s",
             "ttft_ns",
             "tpot_ns",
+            "memory_read_bytes_per_s",
+            "int8_ops_per_s",
+            "f32_ops_per_s",
+            "decode_read_share",
             "weight_bytes",
             "file_bytes",
             "kv_bytes",
@@ -99,6 +103,13 @@ fn a_run_ends_with_its_report_and_a_row_for_everything_asked() {
             let value: f64 = row["value"].parse().expect("it is a number");
             assert!(value > 0.0, "{model} {metric}: {value}");
         }
+        let shares = ["prefill_int8_share", "prefill_f32_share"];
+        let has = |metric: &str| {
+            let mut rows = rows.iter();
+            rows.any(|row| row["model"] == model && row["metric"] == metric)
+        };
+        let is_ternary = model == "bitnet-tiny";
+        assert_eq!(shares.map(has), [is_ternary, !is_ternary], "{model}");
         for task in ["arc_easy", "winogrande"] {
             let row = rows
                 .iter()

@@ -100,6 +100,8 @@ struct PlanModel {
     how: How,
     /// Byte of the source's key in the text.
     source_at: usize,
+    /// Byte of the adapter's, if it has one.
+    adapter_at: usize,
 }
 
 /// How a model is computed.
@@ -185,7 +187,7 @@ impl Plan {
         self.suites.iter().any(|suite| suite.score_on_at.is_some())
     }
 
-    /// Returns the paths of models and of tasks' data, each once, sorted.
+    /// Returns the paths of models, adapters and tasks' data, each once, sorted.
     pub fn paths(&self) -> Vec<PathBuf> {
         files::paths(self)
     }

@@ -75,6 +75,7 @@ pub(crate) fn latency() -> SuiteSpec {
         workload: WORKLOAD,
         warm_ups: 0,
         repetitions: NonZeroU32::MIN,
+        probe: false,
     })
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn job(
         model: Model {
             id: model.into(),
             source: ModelSource::Path(format!("/models/{model}").into()),
+            adapter: None,
             baseline: baseline.map(Into::into),
         },
         kernel: "auto".into(),
@@ -161,6 +163,7 @@ pub(crate) fn facts(n_items: Option<u64>) -> RecordBody {
         file_bytes: 4,
         weight_bytes: 4,
         linear_weight_bytes: 2,
+        demand: None,
         bits_per_weight: 2.0,
         logits_fingerprint: "f".into(),
         data_hash: n_items.map(|_| "d".into()),

@@ -14,7 +14,7 @@ use crate::{
     threads::ThreadPool,
     transformer::State,
     validate::{ShapeError, validate},
-    weights::{DenseMatrix, Layer, Weights},
+    weights::{DenseMatrix, Layer, Matrix, Weights},
 };
 
 pub use forward::{ForwardError, Logits, Segment};
@@ -57,6 +57,15 @@ impl Numerics {
     pub fn rounds(self, matrix: &DenseMatrix) -> bool {
         self == Self::Fast && rounded::takes(matrix.dtype)
     }
+}
+
+/// Numbers that a product multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Ternary weights, and block formats with [`Numerics::Fast`].
+    Int8,
+    /// All others.
+    F32,
 }
 
 /// How an engine shall compute. Only `kv` and `numerics` change a result, and a kernel of rounded
@@ -222,6 +231,26 @@ impl Engine {
         let any = linears.any(|linear| linear::rounds(numerics, linear))
             || numerics.rounds(self.weights.head());
         if any { numerics } else { Numerics::Exact }
+    }
+
+    /// Returns what the block linears multiply, adapters apart; `None` where some differ from others.
+    pub fn arithmetic(&self) -> Option<Arithmetic> {
+        let numerics = self.compute.numerics;
+        let linears = self.weights.layers.iter().flat_map(Layer::linears);
+        let mut kinds = linears.map(|linear| match &linear.matrix {
+            Matrix::Dense(matrix) if !numerics.rounds(matrix) => Arithmetic::F32,
+            _ => Arithmetic::Int8,
+        });
+        let first = kinds.next()?;
+        kinds.all(|kind| kind == first).then_some(first)
+    }
+
+    /// Returns the bytes of the head that every token reads to find its greatest logit.
+    pub fn head_read_bytes(&self) -> usize {
+        match &self.screen {
+            Some(screen) => screen.streamed_bytes(),
+            None => self.weights.head().data.len(),
+        }
     }
 
     /// Returns the number of threads in use.

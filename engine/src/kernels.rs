@@ -175,6 +175,12 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     fn int8_peak(&self, turns: u64) -> u64 {
         peak::int8(turns)
     }
+
+    /// Multiplies and adds f32 values for some turns, as fast as the instructions of the dense product
+    /// can; returns how many multiply-adds that were.
+    fn f32_peak(&self, turns: u64) -> u64 {
+        peak::f32(turns)
+    }
 }
 
 /// Rescales an exact ternary product: `((dot − sum) / act_scale) * weight_scale`, in this order.

@@ -66,6 +66,15 @@ impl Probe {
             .run(&mut parts, |_, done| *done = kernel.int8_peak(turns));
         parts.into_iter().sum()
     }
+
+    /// Multiplies f32 values as a dense product does, in the same way.
+    pub fn f32(&mut self, turns: u64) -> u64 {
+        let mut parts = vec![0; self.pool.threads()];
+        let kernel = &*self.kernel;
+        self.pool
+            .run(&mut parts, |_, done| *done = kernel.f32_peak(turns));
+        parts.into_iter().sum()
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +98,9 @@ mod tests {
                 let once = probe.int8(1);
                 assert!(once >= 16 * threads as u64);
                 assert_eq!(probe.int8(1_000), 1_000 * once);
+                let once = probe.f32(1);
+                assert!(once >= 16 * threads as u64);
+                assert_eq!(probe.f32(1_000), 1_000 * once);
             }
             // The sum is that of the little-endian words.
             let bytes: Vec<u8> = (0..4_096_u32).map(|i| ((i * 31) >> 3) as u8).collect();

@@ -7,14 +7,14 @@ mod artefact;
 mod item;
 mod record;
 
-use std::{num::NonZeroU32, str::FromStr};
+use std::{num::NonZeroU32, path::PathBuf, str::FromStr};
 
 use crate::{
     bundle::{Failure, FailureClass, JobState},
     job::{
-        AccuracySpec, AttemptId, ChatSpec, EnergySpec, Head, Job, JobId, KvType, LatencySpec,
-        MemorySpec, Model, ModelSource, Numerics, RunId, ScoreOn, Selector, Shard, SuiteSpec,
-        Synth, Workload,
+        AccuracySpec, Adapter, AttemptId, ChatSpec, EnergySpec, Head, Job, JobId, KvType,
+        LatencySpec, MemorySpec, Model, ModelSource, Numerics, RunId, ScoreOn, Selector, Shard,
+        SuiteSpec, Synth, Workload,
     },
     machine::{Cache, Machine},
     wire,
@@ -327,29 +327,69 @@ impl TryFrom<wire::Job> for Job {
     }
 }
 
+impl From<Synth> for wire::Synth {
+    fn from(
+        Synth {
+            shape,
+            format,
+            seed,
+        }: Synth,
+    ) -> Self {
+        Self {
+            shape,
+            format,
+            seed,
+        }
+    }
+}
+
+impl From<wire::Synth> for Synth {
+    fn from(
+        wire::Synth {
+            shape,
+            format,
+            seed,
+        }: wire::Synth,
+    ) -> Self {
+        Self {
+            shape,
+            format,
+            seed,
+        }
+    }
+}
+
 impl From<Model> for wire::Model {
     fn from(
         Model {
             id,
             source,
+            adapter,
             baseline,
         }: Model,
     ) -> Self {
-        let source = match source {
-            // A path that is not UTF-8 cannot come from a plan, which is text.
-            ModelSource::Path(path) => {
-                wire::model::Source::Path(path.to_string_lossy().into_owned())
-            }
-            ModelSource::Synth(Synth {
-                shape,
-                format,
-                seed,
-            }) => wire::model::Source::Synth(wire::Synth {
-                shape,
-                format,
-                seed,
+        use wire::{
+            adapted::{Adapter as Beside, Base},
+            model::Source,
+        };
+        // A path that is not UTF-8 cannot come from a plan, which is text.
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let base = match source {
+            ModelSource::Path(path) => Base::Path(text(path)),
+            ModelSource::Synth(synth) => Base::Synth(synth.into()),
+            ModelSource::Files(files) => Base::Files(files.into()),
+        };
+        let source = match (adapter, base) {
+            (None, Base::Path(path)) => Source::Path(path),
+            (None, Base::Synth(synth)) => Source::Synth(synth),
+            (None, Base::Files(files)) => Source::Files(files),
+            (Some(adapter), base) => Source::Adapted(wire::Adapted {
+                base: Some(base),
+                adapter: Some(match adapter {
+                    Adapter::Path(path) => Beside::AdapterPath(text(path)),
+                    Adapter::Files(files) => Beside::AdapterFiles(files.into()),
+                }),
             }),
-            ModelSource::Files(files) => wire::model::Source::Files(files.into()),
         };
         Self {
             id,
@@ -369,22 +409,31 @@ impl TryFrom<wire::Model> for Model {
             baseline,
         }: wire::Model,
     ) -> Result<Self, Self::Error> {
-        let source = match required("Model.source", source)? {
-            wire::model::Source::Path(path) => ModelSource::Path(path.into()),
-            wire::model::Source::Synth(wire::Synth {
-                shape,
-                format,
-                seed,
-            }) => ModelSource::Synth(Synth {
-                shape,
-                format,
-                seed,
-            }),
-            wire::model::Source::Files(files) => ModelSource::Files(files.try_into()?),
+        use wire::{
+            adapted::{Adapter as Beside, Base},
+            model::Source,
+        };
+        let (base, adapter) = match required("Model.source", source)? {
+            Source::Path(path) => (Base::Path(path), None),
+            Source::Synth(synth) => (Base::Synth(synth), None),
+            Source::Files(files) => (Base::Files(files), None),
+            Source::Adapted(wire::Adapted { base, adapter }) => {
+                let adapter = match required("Adapted.adapter", adapter)? {
+                    Beside::AdapterPath(path) => Adapter::Path(path.into()),
+                    Beside::AdapterFiles(files) => Adapter::Files(files.try_into()?),
+                };
+                (required("Adapted.base", base)?, Some(adapter))
+            }
+        };
+        let source = match base {
+            Base::Path(path) => ModelSource::Path(path.into()),
+            Base::Synth(synth) => ModelSource::Synth(synth.into()),
+            Base::Files(files) => ModelSource::Files(files.try_into()?),
         };
         Ok(Self {
             id,
             source,
+            adapter,
             baseline,
         })
     }
@@ -436,10 +485,12 @@ impl From<SuiteSpec> for wire::Suite {
                 workload,
                 warm_ups,
                 repetitions,
+                probe,
             }) => Kind::Latency(wire::Latency {
                 workload: Some(workload.into()),
                 warm_ups,
                 repetitions: repetitions.get(),
+                probe,
             }),
             SuiteSpec::Memory(MemorySpec { workload }) => Kind::Memory(wire::Memory {
                 workload: Some(workload.into()),
@@ -513,10 +564,12 @@ impl TryFrom<wire::Suite> for SuiteSpec {
                 workload,
                 warm_ups,
                 repetitions,
+                probe,
             }) => Self::Latency(LatencySpec {
                 workload: required("Latency.workload", workload)?.into(),
                 warm_ups,
                 repetitions: positive("Latency.repetitions", repetitions)?,
+                probe,
             }),
             Kind::Memory(wire::Memory { workload }) => Self::Memory(MemorySpec {
                 workload: required("Memory.workload", workload)?.into(),

@@ -210,17 +210,22 @@ pub struct Job {
 }
 
 impl Job {
-    /// Returns the sets of files that are named by their contents: the model's and the data's.
+    /// Returns the sets of files that are named by their contents: the model's, its adapter's and the
+    /// data's.
     pub fn file_sets(&self) -> impl Iterator<Item = &FileSet> {
         let model = match &self.model.source {
             ModelSource::Files(files) => Some(files),
             ModelSource::Path(_) | ModelSource::Synth(_) => None,
         };
+        let adapter = match &self.model.adapter {
+            Some(Adapter::Files(files)) => Some(files),
+            Some(Adapter::Path(_)) | None => None,
+        };
         let data = match &self.suite {
             SuiteSpec::Accuracy(spec) => spec.data.as_ref(),
             _ => None,
         };
-        model.into_iter().chain(data)
+        model.into_iter().chain(adapter).chain(data)
     }
 }
 
@@ -231,6 +236,9 @@ pub struct Model {
     pub id: String,
     /// Where it comes from.
     pub source: ModelSource,
+    /// What is put beside its linears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
     /// The id of the full-precision model it is compared with.
     pub baseline: Option<String>,
 }
@@ -243,6 +251,16 @@ pub enum ModelSource {
     Path(PathBuf),
     /// Random weights of a published shape, made on the agent.
     Synth(Synth),
+    /// Files that the agent fetches from the coordinator.
+    Files(FileSet),
+}
+
+/// Where a LoRA adapter's folder, as peft writes it, comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adapter {
+    /// On the agent's machine.
+    Path(PathBuf),
     /// Files that the agent fetches from the coordinator.
     Files(FileSet),
 }
@@ -415,6 +433,9 @@ pub struct LatencySpec {
     pub warm_ups: u32,
     /// Timed repetitions.
     pub repetitions: NonZeroU32,
+    /// Whether the machine's bounds are measured before the model is loaded.
+    #[serde(default)]
+    pub probe: bool,
 }
 
 /// Parameters of the memory suite.

@@ -14,6 +14,7 @@ pub mod job;
 pub mod machine;
 pub mod private_file;
 pub mod record;
+pub mod roofline;
 pub mod wire;
 
 pub use convert::InvalidMessage;

@@ -4,7 +4,10 @@ use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{AttemptId, JobId, KvType, Numerics, RunId, Workload};
+use crate::{
+    job::{AttemptId, JobId, KvType, Numerics, RunId, Workload},
+    roofline::Demand,
+};
 
 /// One thing a worker found out, keyed by (job, attempt, sequence).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,11 +141,17 @@ pub enum Metric {
     EnergyEstimatePerTokenJ,
     /// Wall time of one item set.
     ItemsPerS,
+    /// The machine's bound of reading memory ([`Bounds`](crate::roofline::Bounds)).
+    MemoryReadBytesPerS,
+    /// Its bound of int8 multiply-adds.
+    Int8OpsPerS,
+    /// Its bound of f32 multiply-adds.
+    F32OpsPerS,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::LoadNs,
         Self::PrefillTokPerS,
         Self::DecodeTokPerS,
@@ -161,6 +170,9 @@ impl Metric {
         Self::EnergyEstimateJ,
         Self::EnergyEstimatePerTokenJ,
         Self::ItemsPerS,
+        Self::MemoryReadBytesPerS,
+        Self::Int8OpsPerS,
+        Self::F32OpsPerS,
     ];
 
     /// Returns the name used in plans, stores, columns and exports.
@@ -184,6 +196,9 @@ impl Metric {
             Self::EnergyEstimateJ => "energy_estimate_j",
             Self::EnergyEstimatePerTokenJ => "energy_estimate_per_token_j",
             Self::ItemsPerS => "items_per_s",
+            Self::MemoryReadBytesPerS => "memory_read_bytes_per_s",
+            Self::Int8OpsPerS => "int8_ops_per_s",
+            Self::F32OpsPerS => "f32_ops_per_s",
         }
     }
 
@@ -203,6 +218,8 @@ impl Metric {
             }
             Self::IdleW => "W",
             Self::ItemsPerS => "items/s",
+            Self::MemoryReadBytesPerS => "B/s",
+            Self::Int8OpsPerS | Self::F32OpsPerS => "op/s",
         }
     }
 
@@ -210,7 +227,12 @@ impl Metric {
     pub const fn higher_is_better(self) -> bool {
         matches!(
             self,
-            Self::PrefillTokPerS | Self::DecodeTokPerS | Self::ItemsPerS
+            Self::PrefillTokPerS
+                | Self::DecodeTokPerS
+                | Self::ItemsPerS
+                | Self::MemoryReadBytesPerS
+                | Self::Int8OpsPerS
+                | Self::F32OpsPerS
         )
     }
 }
@@ -654,6 +676,9 @@ pub struct ModelFacts {
     pub weight_bytes: u64,
     /// Bytes of the block linears in memory.
     pub linear_weight_bytes: u64,
+    /// What one token asks of the machine; `None` in records of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demand: Option<Demand>,
     /// Stored bits per weight of the block linears, scales included.
     pub bits_per_weight: f64,
     /// 128 bits, hex, of the logits of a fixed short prompt.

@@ -9,10 +9,11 @@ pub(crate) mod context;
 mod counterpart;
 mod entry;
 mod key;
+mod roofline;
 mod shards;
 
 use serde::Serialize;
-use tritmark_proto::job::Workload;
+use tritmark_proto::{job::Workload, record::Metric};
 
 pub use build::rows;
 pub(crate) use key::variant;
@@ -22,6 +23,15 @@ pub(crate) const ITL: &str = "itl_ns";
 
 /// Mean energy of an accuracy job's items; derived from the items, so no metric of a record.
 pub(crate) const ENERGY_PER_ITEM: &str = "energy_per_item_j";
+
+/// Decode speed by its roofline; derived like [`ITL`].
+pub(crate) const DECODE_READ_SHARE: &str = "decode_read_share";
+
+/// Prefill speed by its roofline, of a model whose linears multiply int8.
+pub(crate) const PREFILL_INT8_SHARE: &str = "prefill_int8_share";
+
+/// The same of one whose linears multiply f32.
+pub(crate) const PREFILL_F32_SHARE: &str = "prefill_f32_share";
 
 /// What a model is to the others of its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -288,6 +298,26 @@ impl SummaryRow {
     /// `summary.csv` alone.
     pub fn is_cost_of_accuracy(&self) -> bool {
         self.suite == "accuracy" && self.metric.is_some() && self.filter.is_none()
+    }
+
+    /// Tells whether the row says what the machine could do, as a bound or as a share of one. Neither is
+    /// compared with a baseline's; the bounds stand in `summary.csv` alone.
+    pub(crate) fn is_of_roofline(&self) -> bool {
+        let metric = self.metric.as_deref().unwrap_or_default();
+        [DECODE_READ_SHARE, PREFILL_INT8_SHARE, PREFILL_F32_SHARE].contains(&metric)
+            || self.is_bound()
+    }
+
+    /// Tells whether the row is a bound of the machine.
+    pub(crate) fn is_bound(&self) -> bool {
+        let metric = self.metric.as_deref().unwrap_or_default();
+        [
+            Metric::MemoryReadBytesPerS,
+            Metric::Int8OpsPerS,
+            Metric::F32OpsPerS,
+        ]
+        .iter()
+        .any(|bound| bound.name() == metric)
     }
 
     /// Tells whether the value is the mean of items' scores.

@@ -15,6 +15,7 @@ use tritmark_proto::{
         AgreementCell, Answer, Choice, ChoiceAnswer, Grade, Item, ItemScore, Metric, ModelFacts,
         Outcome, Parted, Phase, Reading,
     },
+    roofline::{Arithmetic, Bounds, Demand},
 };
 
 use crate::{
@@ -253,6 +254,7 @@ impl Fixture {
                 workload: WORKLOAD,
                 warm_ups: 1,
                 repetitions: NonZeroU32::new(10).expect("ten"),
+                probe: false,
             }),
         );
         let speed = model.tok_per_s * f64::from(threads).powf(0.85) * (1.0 - 0.4 * machine as f64);
@@ -301,6 +303,40 @@ impl Fixture {
                     Some(repetition),
                     counted(value),
                 );
+            }
+        }
+    }
+
+    /// Has every latency job so far measure the machine's bounds, and says what a token of its model asks for.
+    pub(crate) fn probed(&mut self, bounds: Bounds) {
+        let jobs = self.bundle.manifest.jobs.iter_mut();
+        let mut probed = Vec::new();
+        for outcome in jobs.filter(|outcome| outcome.job.suite.name() == "latency") {
+            let facts = outcome.facts.as_mut().expect("it has run");
+            facts.demand = Some(Demand {
+                token_bytes: facts.weight_bytes,
+                position_bytes: 0,
+                linear_ops: facts.n_linear_params,
+                arithmetic: Some(if facts.bits_per_weight < 3.0 {
+                    Arithmetic::Int8
+                } else {
+                    Arithmetic::F32
+                }),
+            });
+            probed.push(outcome.job.id.index);
+        }
+        let Bounds {
+            memory_read_bytes_per_s,
+            int8_ops_per_s,
+            f32_ops_per_s,
+        } = bounds;
+        for job in probed {
+            for (metric, value) in [
+                (Metric::MemoryReadBytesPerS, memory_read_bytes_per_s),
+                (Metric::Int8OpsPerS, int8_ops_per_s),
+                (Metric::F32OpsPerS, f32_ops_per_s),
+            ] {
+                self.push(job, "latency", metric, None, None, counted(value));
             }
         }
     }
@@ -549,6 +585,7 @@ impl Fixture {
             workload: WORKLOAD,
             warm_ups: 1,
             repetitions: NonZeroU32::new(3).expect("three"),
+            probe: false,
         });
         self.succeeded(model, machine.unwrap_or(0), threads, suite);
         let outcome = self.bundle.manifest.jobs.last_mut().expect("a job");
@@ -589,6 +626,7 @@ impl Fixture {
                 model: Model {
                     id: model.id.to_owned(),
                     source: ModelSource::Path(format!("models/{}.gguf", model.id).into()),
+                    adapter: None,
                     baseline: model.baseline.map(str::to_owned),
                 },
                 kernel: "auto".to_owned(),
@@ -741,6 +779,7 @@ pub(crate) fn facts(model: Sketch) -> ModelFacts {
         file_bytes: linear + 2 * head + 4096,
         weight_bytes: linear + 2 * head,
         linear_weight_bytes: linear,
+        demand: None,
         bits_per_weight: model.bits,
         logits_fingerprint: "00112233445566778899aabbccddeeff".to_owned(),
         data_hash: None,

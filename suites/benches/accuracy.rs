@@ -92,6 +92,7 @@ fn main() -> ExitCode {
         model: Model {
             id: "model".to_owned(),
             source: ModelSource::Path(model.into()),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

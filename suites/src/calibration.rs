@@ -18,18 +18,13 @@ use tritmark_engine::{
 
 pub use tritmark_proto::calibration::Calibration;
 
-use crate::chain;
-
-/// Bytes that are read: far more than any cache, unless the machine has little memory.
-const MEMORY: usize = 512 << 20;
+use crate::{bounds, chain};
 
 /// How long memory is read.
 const READING: Duration = Duration::from_millis(700);
 /// Least readings, however long they take.
-const LEAST_READINGS: usize = 5;
+const LEAST_READINGS: u32 = 5;
 
-/// About how long one stretch of multiplying takes.
-const STRETCH: Duration = Duration::from_millis(5);
 /// Stretches from which peak and noise are taken.
 const STRETCHES: usize = 200;
 
@@ -44,11 +39,10 @@ pub fn calibrate(memory_bytes: u64) -> Result<Calibration, EngineError> {
         threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         ..EngineOptions::default()
     };
-    let memory = usize::try_from(memory_bytes / 8).unwrap_or(MEMORY);
-    let mut probe = Probe::with_memory(&options, memory.clamp(1 << 20, MEMORY))?;
+    let mut probe = Probe::with_memory(&options, bounds::share_of(memory_bytes))?;
     let kernel = options.kernel.kernel()?.name().to_owned();
-    let memory_read_bytes_per_s = read_bandwidth(&mut probe);
-    let turns = turns_of_a_stretch(&mut probe);
+    let memory_read_bytes_per_s = bounds::read_bandwidth(&mut probe, LEAST_READINGS, READING);
+    let turns = bounds::turns_of_a_stretch(|turns| probe.int8(turns));
     let mut stretch = || {
         let start = Instant::now();
         let done = probe.int8(turns);
@@ -102,35 +96,6 @@ pub fn calibration_main(memory_bytes: u64, mut output: impl Write) -> ExitCode {
             let _ = writeln!(std::io::stderr(), "{problem}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn read_bandwidth(probe: &mut Probe) -> f64 {
-    let begun = Instant::now();
-    let mut best: f64 = 0.0;
-    let mut n_readings = 0;
-    while n_readings < LEAST_READINGS || begun.elapsed() < READING {
-        let start = Instant::now();
-        let bytes = probe.read();
-        best = best.max(bytes as f64 / start.elapsed().as_secs_f64());
-        n_readings += 1;
-    }
-    best
-}
-
-/// Finds how many turns take about [`STRETCH`]; the CPU gets up to speed meanwhile.
-fn turns_of_a_stretch(probe: &mut Probe) -> u64 {
-    let mut turns = 1000;
-    loop {
-        let start = Instant::now();
-        probe.int8(turns);
-        let took = start.elapsed();
-        if took >= STRETCH || turns >= 1 << 40 {
-            let share = STRETCH.as_secs_f64() / took.as_secs_f64();
-            #[expect(clippy::cast_sign_loss, reason = "a product of positive numbers")]
-            return ((turns as f64 * share) as u64).max(1);
-        }
-        turns *= 2;
     }
 }
 

@@ -367,6 +367,7 @@ mod tests {
             model: Model {
                 id: "bitnet-tiny".to_owned(),
                 source: ModelSource::Path(model.into()),
+                adapter: None,
                 baseline: None,
             },
             kernel: "auto".to_owned(),

@@ -1,17 +1,19 @@
-//! Latency: load time, prefill and decode rates, time to first token, time per output token.
+//! Latency: load time, prefill and decode rates, time to first token, time per output token; and what
+//! the machine could do at most.
 
 use std::time::Duration;
 
 use tritmark_proto::{
     job::{Job, LatencySpec},
     record::{Grade, Measurement, Metric, Outcome, Phase, Reading, RecordBody, TokenTimes},
+    roofline::Bounds,
 };
 
 use crate::{
-    Context, Sink, SuiteError,
+    Context, Sink, SuiteError, bounds,
     clock::SOURCE,
     harness::{Generation, Timed},
-    model::Opened,
+    model::{self, Opened},
 };
 
 const SUITE: &str = "latency";
@@ -25,10 +27,15 @@ pub(crate) fn run(
     context: &Context<'_>,
     sink: &mut dyn Sink,
 ) -> Result<(), SuiteError> {
+    // Before the model is there, so that neither takes memory or time from the other.
+    let bounds = spec.probe.then(|| probe(job, context, sink)).transpose()?;
     let mut opened = Opened::open(job, context, sink)?;
     let facts = opened.facts(None)?;
     sink.record(RecordBody::Facts(facts))
         .map_err(SuiteError::Sink)?;
+    for body in bounds.into_iter().flat_map(of_machine) {
+        sink.record(body).map_err(SuiteError::Sink)?;
+    }
 
     let repetitions = spec.repetitions.get();
     opened = load(job, repetitions, opened, context, sink)?;
@@ -56,6 +63,37 @@ pub(crate) fn run(
     }
     sink.progress("repetition", repetitions.into(), repetitions.into())
         .map_err(SuiteError::Sink)
+}
+
+/// Measures the machine's bounds with the job's kernel and threads.
+fn probe(job: &Job, context: &Context<'_>, sink: &mut dyn Sink) -> Result<Bounds, SuiteError> {
+    let options = model::options(job)?;
+    sink.progress("measuring the machine", 0, 1)
+        .map_err(SuiteError::Sink)?;
+    bounds::measure(&options, &context.sysfs_root).map_err(SuiteError::Engine)
+}
+
+fn of_machine(bounds: Bounds) -> impl Iterator<Item = RecordBody> {
+    let Bounds {
+        memory_read_bytes_per_s,
+        int8_ops_per_s,
+        f32_ops_per_s,
+    } = bounds;
+    let values = [
+        (Metric::MemoryReadBytesPerS, memory_read_bytes_per_s),
+        (Metric::Int8OpsPerS, int8_ops_per_s),
+        (Metric::F32OpsPerS, f32_ops_per_s),
+    ];
+    values.into_iter().map(|(metric, value)| {
+        RecordBody::Measurement(Measurement {
+            suite: SUITE.to_owned(),
+            metric,
+            workload: None,
+            phase: None,
+            repetition: None,
+            outcome: counted(value),
+        })
+    })
 }
 
 /// Loads the model again and again. Its files were hashed just before, so that they come from the

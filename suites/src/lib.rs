@@ -7,6 +7,7 @@
 pub mod accuracy;
 pub mod agreement;
 pub mod aoe;
+pub mod bounds;
 pub mod calibration;
 pub mod clock;
 mod energy;

@@ -9,18 +9,18 @@ use std::{
 
 use tritmark_engine::{
     engine::{self, Engine, EngineOptions, HeadChoice, NUMERICS_VERSION, hex},
-    kernels::KernelChoice,
+    kernels::{KernelChoice, KernelError},
     kv_cache,
     load::{self, LoadOptions, LoadedModel, VocabSource},
     synth::{self, Format},
     tokenizer::Tokenizer,
 };
 use tritmark_proto::{
-    job::{Head, Job, KvType, ModelSource, Numerics, SuiteSpec, Synth},
+    job::{Adapter, Head, Job, KvType, ModelSource, Numerics, SuiteSpec, Synth},
     record::ModelFacts,
 };
 
-use crate::{Context, Sink, SuiteError};
+use crate::{Context, Sink, SuiteError, bounds};
 
 /// A model that is ready for its first token.
 pub(crate) struct Opened {
@@ -33,6 +33,7 @@ pub(crate) struct Opened {
     kv: KvType,
     source: load::ModelSource,
     path: PathBuf,
+    loading: LoadOptions,
 }
 
 impl Opened {
@@ -42,35 +43,31 @@ impl Opened {
         context: &Context<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Self, SuiteError> {
-        let cannot = |source| SuiteError::Kernel {
-            name: job.kernel.clone(),
-            source,
-        };
-        let kernel: KernelChoice = job.kernel.parse().map_err(cannot)?;
+        let options = options(job)?;
+        let kernel = &options.kernel;
+        let cannot = |source| cannot_use(job, source);
         sink.progress("loading", 0, 1).map_err(SuiteError::Sink)?;
         let path = match &job.model.source {
             ModelSource::Path(path) => path.clone(),
             ModelSource::Synth(synth) => cached(synth, &context.cache_dir, sink)?,
             ModelSource::Files(files) => return Err(SuiteError::NotFetched(files.to_string())),
         };
+        let adapter = match &job.model.adapter {
+            None => None,
+            Some(Adapter::Path(folder)) => Some(folder.clone()),
+            Some(Adapter::Files(files)) => return Err(SuiteError::NotFetched(files.to_string())),
+        };
+        let loading = LoadOptions {
+            adapter,
+            ..LoadOptions::default()
+        };
         let start_ns = context.clock.now_ns();
-        let mut loaded = load(&path)?;
-        loaded.pack(&kernel).map_err(cannot)?;
+        let mut loaded = load(&path, &loading)?;
+        loaded.pack(kernel).map_err(cannot)?;
         let lossy_kernel = !kernel.is_lossless().map_err(cannot)?;
         let tokenizer = match &loaded.vocab {
             VocabSource::None => None,
             vocab => Some(Tokenizer::new(vocab).map_err(SuiteError::Tokenizer)?),
-        };
-        let options = EngineOptions {
-            threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
-            kernel,
-            head: match job.head.unwrap_or_else(|| usual_head(&job.suite)) {
-                Head::Full => HeadChoice::Full,
-                Head::Screened => HeadChoice::Screened,
-            },
-            kv: kv(job.kv),
-            numerics: numerics(job.numerics),
-            ..EngineOptions::default()
         };
         let engine =
             Engine::new(loaded.config, loaded.weights, &options).map_err(SuiteError::Engine)?;
@@ -84,12 +81,13 @@ impl Opened {
             kv: job.kv,
             source: loaded.source,
             path,
+            loading,
         })
     }
 
-    /// Loads the model once more, as its file has it and not as this engine reads it.
+    /// Loads the model once more, as its files have it and not as this engine reads it.
     pub(crate) fn load_again(&self) -> Result<LoadedModel, SuiteError> {
-        load(&self.path)
+        load(&self.path, &self.loading)
     }
 
     /// Returns the vocabulary's first token.
@@ -137,6 +135,7 @@ impl Opened {
             ),
             None => (head_format, 0),
         };
+        let demand = bounds::demand(&self.source, &self.engine);
         Ok(ModelFacts {
             weights_hash,
             architecture,
@@ -155,6 +154,7 @@ impl Opened {
             file_bytes,
             weight_bytes: weight_bytes + screen_bytes,
             linear_weight_bytes,
+            demand: Some(demand),
             bits_per_weight,
             logits_fingerprint: hex(&self.engine.fingerprint()),
             data_hash,
@@ -164,8 +164,34 @@ impl Opened {
     }
 }
 
-fn load(path: &Path) -> Result<LoadedModel, SuiteError> {
-    load::load(path, &LoadOptions::default()).map_err(|source| SuiteError::Load {
+/// Returns how a job's engine computes.
+pub(crate) fn options(job: &Job) -> Result<EngineOptions, SuiteError> {
+    let kernel: KernelChoice = job
+        .kernel
+        .parse()
+        .map_err(|source| cannot_use(job, source))?;
+    Ok(EngineOptions {
+        threads: NonZeroUsize::try_from(job.threads).unwrap_or(NonZeroUsize::MIN),
+        kernel,
+        head: match job.head.unwrap_or_else(|| usual_head(&job.suite)) {
+            Head::Full => HeadChoice::Full,
+            Head::Screened => HeadChoice::Screened,
+        },
+        kv: kv(job.kv),
+        numerics: numerics(job.numerics),
+        ..EngineOptions::default()
+    })
+}
+
+fn cannot_use(job: &Job, source: KernelError) -> SuiteError {
+    SuiteError::Kernel {
+        name: job.kernel.clone(),
+        source,
+    }
+}
+
+fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, SuiteError> {
+    load::load(path, options).map_err(|source| SuiteError::Load {
         path: path.to_owned(),
         source: Box::new(source),
     })

@@ -235,6 +235,7 @@ fn score(data: &Path, golden: &Golden, n_items: fn(&GoldenTask) -> usize) -> Vec
                 model: Model {
                     id: golden.model.clone(),
                     source: ModelSource::Path(data.join("golden/models").join(&golden.model)),
+                    adapter: None,
                     baseline: None,
                 },
                 kernel: "auto".to_owned(),

@@ -70,6 +70,7 @@ fn job(spec: AccuracySpec) -> Job {
         model: Model {
             id: "m".to_owned(),
             source: ModelSource::Path(bundled()),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

@@ -20,6 +20,7 @@ use tritmark_proto::{
         AgreementCell, Answer, Grade, Item, Measurement, Metric, ModelFacts, Outcome, Phase,
         RecordBody,
     },
+    roofline::Arithmetic,
 };
 use tritmark_suites::worker::{WorkerEvent, WorkerFailed, WorkerRequest, worker_main};
 
@@ -41,6 +42,7 @@ fn job(suite: SuiteSpec) -> Job {
         model: Model {
             id: "bitnet-tiny".to_owned(),
             source: ModelSource::Path(model),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),
@@ -147,11 +149,25 @@ fn latency_keeps_every_repetition_and_every_token() {
         workload: WORKLOAD,
         warm_ups: 1,
         repetitions: NonZeroU32::new(3).unwrap(),
+        probe: true,
     });
     let (bodies, end) = work(job(suite), 0, root.path());
     assert_eq!(end, Ok(()));
     assert_eq!(facts(&bodies).weights_hash.len(), 64);
     assert_eq!(facts(&bodies).logits_fingerprint.len(), 32);
+    for metric in [
+        Metric::MemoryReadBytesPerS,
+        Metric::Int8OpsPerS,
+        Metric::F32OpsPerS,
+    ] {
+        let bounds = values(&bodies, metric);
+        assert!(bounds.len() == 1 && bounds[0] > 0.0, "{metric}: {bounds:?}");
+    }
+    let demand = facts(&bodies).demand.unwrap();
+    assert_eq!(demand.arithmetic, Some(Arithmetic::Int8));
+    assert_eq!(demand.linear_ops, facts(&bodies).n_linear_params);
+    assert!(demand.token_bytes > facts(&bodies).linear_weight_bytes);
+    assert!(demand.token_bytes < facts(&bodies).weight_bytes);
     assert_eq!(values(&bodies, Metric::LoadNs).len(), 3);
     for (metric, phase) in [
         (Metric::PrefillTokPerS, Phase::Prefill),

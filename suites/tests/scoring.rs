@@ -70,6 +70,7 @@ fn job(folder: &Path, task: &str, score_on: ScoreOn) -> Job {
         model: Model {
             id: "m".to_owned(),
             source: ModelSource::Path(model),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

@@ -44,6 +44,7 @@ pub fn job(run: RunId, index: u32) -> Job {
             workload: WORKLOAD,
             warm_ups: 0,
             repetitions: NonZeroU32::new(1 + index % 5).expect("it is at least 1"),
+            probe: false,
         })
     };
     let id = format!("model-{index}");
@@ -52,6 +53,7 @@ pub fn job(run: RunId, index: u32) -> Job {
         model: Model {
             source: ModelSource::Path(format!("/models/{id}").into()),
             id,
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),
@@ -123,6 +125,7 @@ fn facts(job: &Job, nonce: u64, items_done: u64) -> RecordBody {
         file_bytes: 1,
         weight_bytes: 1,
         linear_weight_bytes: 1,
+        demand: None,
         bits_per_weight: 2.0,
         logits_fingerprint: format!("{nonce:016x}:{items_done}"),
         data_hash: n_items.map(|_| "data".to_owned()),

@@ -72,7 +72,7 @@ async fn a_model_goes_on_after_each_cut_and_the_job_is_done() {
     let mut control = ControlClient::new(channel.connect().await.expect("it is there"));
     let submitted = control.submit_plan(wire::SubmitPlanRequest {
         plan_toml: "[[models]]\nid = \"m\"\npath = \"m.gguf\"\n\
-                    [suites.latency]\nn_prompt = [4]\nn_gen = [4]\n"
+                    [suites.latency]\nn_prompt = [4]\nn_gen = [4]\nprobe = false\n"
             .to_owned(),
         plan_name: "cut".to_owned(),
         base_dir: models.display().to_string(),

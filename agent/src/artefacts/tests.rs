@@ -259,8 +259,14 @@ async fn a_job_gets_its_model_and_its_data() {
         false,
         vec![bench.file("test.jsonl", b"{}\n")],
     );
+    let adapter = FileSet::new(
+        "bitnet".parse().unwrap(),
+        false,
+        vec![bench.file("adapter_config.json", b"{\"r\": 1}")],
+    );
     let mut job = accuracy_job(attempt(0, 1, 1).job, "script");
     job.model.source = ModelSource::Files(model);
+    job.model.adapter = Some(Adapter::Files(adapter.unwrap()));
     let SuiteSpec::Accuracy(spec) = &mut job.suite else {
         panic!();
     };
@@ -282,6 +288,10 @@ async fn a_job_gets_its_model_and_its_data() {
         fs::read(folder.join("model.safetensors")).unwrap(),
         bytes(1234)
     );
+    let Some(Adapter::Path(beside)) = &ready.model.adapter else {
+        panic!();
+    };
+    assert_eq!(names(beside), ["adapter_config.json"]);
     let SuiteSpec::Accuracy(spec) = &ready.suite else {
         panic!();
     };
@@ -292,7 +302,7 @@ async fn a_job_gets_its_model_and_its_data() {
     assert_eq!(spec.data, None);
     let told = told.into_inner();
     assert!(
-        told.is_sorted() && told.last() == Some(&(1239, 1239)),
+        told.is_sorted() && told.last() == Some(&(1247, 1247)),
         "{told:?}"
     );
     // All of it is in the agent's own folder, and goes with the job; the files stay.
@@ -300,7 +310,7 @@ async fn a_job_gets_its_model_and_its_data() {
     let (folder, data_dir) = (folder.to_owned(), spec.data_dir.clone());
     drop(in_use);
     assert!(!folder.exists() && !data_dir.exists());
-    assert_eq!(bench.blobs().len(), 4);
+    assert_eq!(bench.blobs().len(), 5);
     // The second time nothing is asked for.
     bench.asked();
     assert!(!fetcher.lacks_files(&job));
@@ -333,8 +343,11 @@ async fn an_agent_may_refuse_paths() {
     let model = bench.model("m.gguf", b"model");
     let sent = job_of(&model);
     let mut with_data = accuracy_job(attempt(0, 1, 1).job, "script");
-    with_data.model.source = ModelSource::Files(model);
-    for job in [latency_job(attempt(0, 1, 1).job, "script"), with_data] {
+    with_data.model.source = ModelSource::Files(model.clone());
+    let mut with_adapter = job_of(&model);
+    with_adapter.model.adapter = Some(Adapter::Path("lora".into()));
+    let plain = latency_job(attempt(0, 1, 1).job, "script");
+    for job in [plain, with_data, with_adapter] {
         let failure = fetcher
             .prepare(attempt(0, 1, 1), job, |_, _| {})
             .await

@@ -3,12 +3,12 @@
 //! A quick look, not a record: a run measures in a fresh process under the machine's lock, keeps
 //! every value and says how the machine was set.
 
-mod bound;
 mod print;
 mod reference;
 
 use std::{
     num::NonZeroUsize,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,11 @@ use tritmark_engine::{
     load::{self, LoadedModel},
 };
 
-use bound::Bound;
+use tritmark_proto::{
+    job::Workload,
+    roofline::{Bounds, Demand, Roofline},
+};
+use tritmark_suites::bounds;
 
 use crate::{
     args::Bench,
@@ -40,6 +44,24 @@ impl Test {
     fn capacity(self) -> usize {
         self.n_depth + self.n_prompt + self.n_gen
     }
+
+    /// Returns what bounds it on a machine; a mixture of prefill and decode has no bound.
+    fn bound(self, machine: Bounds, demand: Demand) -> Option<Roofline> {
+        match (self.n_prompt, self.n_gen) {
+            (_, 0) => machine.prefill(demand),
+            (0, _) => {
+                let [n_gen, n_depth] = [self.n_gen, self.n_depth].map(|n| n as u32);
+                let workload = Workload {
+                    n_prompt: 0,
+                    n_gen,
+                    n_depth,
+                    n_batch: 1,
+                };
+                Some(machine.decode(demand, workload))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A test with its times.
@@ -58,7 +80,7 @@ struct Row {
     threads: usize,
     test: Test,
     samples: Vec<Duration>,
-    bound: Option<Bound>,
+    bound: Option<Roofline>,
 }
 
 impl Row {
@@ -95,7 +117,7 @@ impl Row {
         let bound = self.bound?;
         let speeds = self.tok_per_s();
         let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
-        Some((mean / bound.tok_per_s, bound.what))
+        Some((mean / bound.tok_per_s, bound.name()))
     }
 }
 
@@ -147,14 +169,14 @@ pub(crate) fn exec(args: &Bench) -> Outcome {
             let machine = if args.no_probe {
                 None
             } else {
-                Some(
-                    bound::Machine::measure(&options).or_exit(Exit::Internal, || {
-                        "cannot measure the machine's bounds".to_owned()
-                    })?,
-                )
+                let measured = bounds::measure(&options, Path::new("/"));
+                Some(measured.or_exit(Exit::Internal, || {
+                    "cannot measure the machine's bounds".to_owned()
+                })?)
             };
             let samples = time(&mut engine, test, args)?;
-            let bound = machine.and_then(|machine| machine.bound(&model.source, &engine, test));
+            let demand = bounds::demand(&model.source, &engine);
+            let bound = machine.and_then(|machine| test.bound(machine, demand));
             printer.row(&row(args, &model, &engine, test, samples, bound))?;
         }
     }
@@ -168,7 +190,7 @@ fn row(
     engine: &Engine,
     test: Test,
     samples: Vec<Duration>,
-    bound: Option<Bound>,
+    bound: Option<Roofline>,
 ) -> Row {
     let path = &args.engine.model;
     Row {

@@ -303,3 +303,28 @@ pub(crate) fn results(bundle: &Bundle) -> Results {
     }
     results
 }
+
+/// Writes an adapter of one linear, every value of its matrices the same.
+pub(crate) fn write_adapter(folder: &Path, hidden_size: usize, value: f32) {
+    const RANK: usize = 2;
+    let module = "base_model.model.model.layers.0.self_attn.q_proj";
+    let bytes = RANK * hidden_size * 4;
+    let header = serde_json::json!({
+        format!("{module}.lora_A.weight"):
+            { "dtype": "F32", "shape": [RANK, hidden_size], "data_offsets": [0, bytes] },
+        format!("{module}.lora_B.weight"):
+            { "dtype": "F32", "shape": [hidden_size, RANK], "data_offsets": [bytes, 2 * bytes] },
+    })
+    .to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.into_bytes());
+    for _ in 0..2 * RANK * hidden_size {
+        file.extend(value.to_le_bytes());
+    }
+    let config = serde_json::json!({
+        "peft_type": "LORA", "r": RANK, "lora_alpha": 4, "target_modules": ["q_proj"],
+    });
+    std::fs::create_dir_all(folder).expect("a folder to write to");
+    std::fs::write(folder.join("adapter_config.json"), config.to_string()).expect("room");
+    std::fs::write(folder.join("adapter_model.safetensors"), file).expect("room");
+}

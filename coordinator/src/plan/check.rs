@@ -1,6 +1,6 @@
 //! What of a plan does not fit the files and agents at hand.
 
-use tritmark_proto::job::{ModelSource, SuiteSpec};
+use tritmark_proto::job::{Adapter, ModelSource, SuiteSpec};
 
 use super::{CheckContext, Plan, PlanError, names};
 
@@ -25,6 +25,14 @@ fn models(plan: &Plan) -> Result<(), PlanError> {
                 model.source_at,
                 format!("cannot read the model at {}: {error}", path.display()),
             ));
+        }
+        if let Some(Adapter::Path(path)) = &model.model.adapter {
+            // Without it the worker would know of no adapter.
+            let config = path.join("adapter_config.json");
+            std::fs::metadata(&config).map_err(|error| {
+                let problem = format!("cannot read the adapter's {}: {error}", config.display());
+                plan.error(model.adapter_at, problem)
+            })?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The files a plan names: models, and the folders of tasks' data.
+//! The files a plan names: models, their adapters, and the folders of tasks' data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use tritmark_proto::{
     artefact::FileSet,
-    job::{AccuracySpec, ModelSource, SuiteSpec},
+    job::{AccuracySpec, Adapter, ModelSource, SuiteSpec},
 };
 
 use super::{Plan, names};
@@ -20,12 +20,20 @@ pub(super) fn paths(plan: &Plan) -> Vec<PathBuf> {
         };
         Some(path.clone())
     });
+    let adapters = plan
+        .models
+        .iter()
+        .filter_map(|model| match &model.model.adapter {
+            Some(Adapter::Path(path)) => Some(path.clone()),
+            Some(Adapter::Files(_)) | None => None,
+        });
     let specs = plan.suites.iter().flat_map(|suite| &suite.specs);
     let data = specs.filter_map(|spec| match &spec.spec {
         SuiteSpec::Accuracy(spec) => data_folder(spec),
         _ => None,
     });
     models
+        .chain(adapters)
         .chain(data)
         .collect::<BTreeSet<_>>()
         .into_iter()
@@ -39,6 +47,11 @@ pub(super) fn put(mut plan: Plan, registered: &BTreeMap<PathBuf, FileSet>) -> Pl
             && let Some(files) = registered.get(path)
         {
             model.model.source = ModelSource::Files(files.clone());
+        }
+        if let Some(Adapter::Path(path)) = &model.model.adapter
+            && let Some(files) = registered.get(path)
+        {
+            model.model.adapter = Some(Adapter::Files(files.clone()));
         }
     }
     for spec in plan.suites.iter_mut().flat_map(|suite| &mut suite.specs) {

@@ -1,9 +1,12 @@
 //! What plans say, and what is said about wrong ones.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
-use tritmark_proto::job::{
-    AccuracySpec, AgreementSpec, Head, Job, KvType, ModelSource, Numerics, ScoreOn,
+use tritmark_proto::{
+    artefact::{FileSet, NamedFile},
+    job::{
+        AccuracySpec, Adapter, AgreementSpec, Head, Job, KvType, ModelSource, Numerics, ScoreOn,
+    },
 };
 
 use super::{
@@ -141,6 +144,19 @@ fn how_keys_values_and_head_are_computed_is_said_by_models_and_defaults() {
 }
 
 #[test]
+fn a_latency_job_measures_the_machine_unless_the_plan_says_otherwise() {
+    let probe = |keys: &str| {
+        let plan = parse(&format!("{MODELS}\n[suites.latency]\n{keys}\n")).unwrap();
+        match &plan.jobs(run())[0].suite {
+            SuiteSpec::Latency(spec) => spec.probe,
+            suite => panic!("{suite:?}"),
+        }
+    };
+    assert!(probe("") && probe("probe = true"));
+    assert!(!probe("probe = false"));
+}
+
+#[test]
 fn jobs_are_numbered_in_order_and_equal_for_equal_plans() {
     let plan = parse(&format!("{MODELS}\n[suites.memory]\n[suites.latency]\n")).unwrap();
     let jobs = plan.jobs(run());
@@ -193,6 +209,41 @@ fn paths_start_from_the_plans_folder() {
         .collect();
     assert_eq!(paths[0], ModelSource::Path("/abs/full".into()));
     assert_eq!(paths[1], ModelSource::Path("/base/m/tern.gguf".into()));
+}
+
+#[test]
+fn an_adapter_is_a_folder_beside_whatever_model_and_can_be_files_as_the_model_can() {
+    let text = "[[models]]\nid = \"base\"\npath = \"m.gguf\"\n\
+                [[models]]\nid = \"tuned\"\npath = \"m.gguf\"\nlora = \"tuned\"\nbaseline = \"base\"\n\
+                [[models]]\nid = \"synth\"\nsynth = { shape = \"125m\", format = \"i2_s\", seed = 7 }\n\
+                lora = \"/abs/lora\"\n[suites.memory]\n";
+    let adapters = |plan: &Plan| -> Vec<Option<Adapter>> {
+        let jobs = plan.jobs(run()).into_iter();
+        jobs.map(|job| job.model.adapter).collect()
+    };
+    let path = |path: &str| Some(Adapter::Path(path.into()));
+    let plan = parse(text).unwrap();
+    let expected = [None, path("/base/tuned"), path("/abs/lora")];
+    assert_eq!(adapters(&plan), expected);
+    let paths = ["/abs/lora", "/base/m.gguf", "/base/tuned"];
+    assert_eq!(plan.paths(), paths.map(PathBuf::from));
+
+    let file = NamedFile {
+        name: "adapter_config.json".parse().unwrap(),
+        hash: blake3::Hash::from_bytes([7; 32]).into(),
+        size_bytes: 2,
+    };
+    let set = FileSet::new("tuned".parse().unwrap(), false, vec![file]).unwrap();
+    let registered = BTreeMap::from([("/base/tuned".into(), set.clone())]);
+    let sent = plan.with_files(&registered);
+    let files = Some(Adapter::Files(set.clone()));
+    assert_eq!(adapters(&sent), [None, files, path("/abs/lora")]);
+    let jobs = sent.jobs(run());
+    assert_eq!(jobs[1].file_sets().collect::<Vec<_>>(), [&set]);
+    assert_eq!(
+        sent.paths(),
+        ["/abs/lora", "/base/m.gguf"].map(PathBuf::from)
+    );
 }
 
 #[test]
@@ -282,7 +333,7 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}thread = [1]\n[suites.memory]\n"),
             "line 4, key `models[0].thread`: unknown field `thread`, expected one of `id`, `path`, \
-             `synth`, `baseline`, `threads`, `kernels`, `numerics`, \
+             `synth`, `lora`, `baseline`, `threads`, `kernels`, `numerics`, \
              `kv`, `head`",
         ),
         (
@@ -407,6 +458,10 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}head = \"half\"\n[suites.memory]\n"),
             "line 4, key `models[0].head`: unknown head `half`, there are full, screened",
+        ),
+        (
+            &format!("{ok}lora = \"\"\n[suites.memory]\n"),
+            "line 4, key `models[0].lora`: the path is empty",
         ),
         (
             &format!("{ok}threads = [0]\n[suites.memory]\n"),
@@ -589,8 +644,8 @@ fn machine(arch: &str) -> Machine {
 #[test]
 fn a_missing_model_or_data_file_is_named_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "[[models]]\nid = \"a\"\npath = \"a.gguf\"\n[suites.accuracy]\ndata = \"d\"\n\
-                tasks = [\"arc_easy\", \"boolq\"]\n";
+    let text = "[[models]]\nid = \"a\"\npath = \"a.gguf\"\nlora = \"l\"\n[suites.accuracy]\n\
+                data = \"d\"\ntasks = [\"arc_easy\", \"boolq\"]\n";
     let plan = Plan::parse(text, "p", dir.path()).unwrap();
     let local = CheckContext {
         local_files: true,
@@ -603,12 +658,23 @@ fn a_missing_model_or_data_file_is_named_before_anything_runs() {
     assert!(error.problem.contains("a.gguf: No such file"), "{error}");
 
     std::fs::write(dir.path().join("a.gguf"), "x").unwrap();
+    let error = plan.check(&local).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (4, "models[0].lora"));
+    assert!(
+        error
+            .problem
+            .contains("l/adapter_config.json: No such file"),
+        "{error}"
+    );
+
+    std::fs::create_dir(dir.path().join("l")).unwrap();
+    std::fs::write(dir.path().join("l/adapter_config.json"), "{}").unwrap();
     std::fs::create_dir_all(dir.path().join("d/arc_easy")).unwrap();
     std::fs::write(dir.path().join("d/arc_easy/test.jsonl.gz"), "x").unwrap();
     let error = plan.check(&local).unwrap_err();
     assert_eq!(
         (error.line, error.key.as_str()),
-        (6, "suites.accuracy.tasks[1]")
+        (7, "suites.accuracy.tasks[1]")
     );
     assert!(
         error.problem.contains("boolq/validation.jsonl nor"),

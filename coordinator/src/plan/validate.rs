@@ -5,11 +5,11 @@ use std::{
     fmt::Display,
     hash::Hash,
     num::NonZeroU32,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use toml::Spanned;
-use tritmark_proto::job::{Head, KvType, Model, ModelSource, Numerics, Selector, Synth};
+use tritmark_proto::job::{Adapter, Head, KvType, Model, ModelSource, Numerics, Selector, Synth};
 
 use super::{
     Expiry, How, MAX_JOBS, MAX_PRIORITY, Plan, PlanError, PlanModel, PlanSelector,
@@ -218,6 +218,7 @@ impl Reader<'_> {
             id,
             path,
             synth,
+            lora,
             baseline,
             threads,
             kernels,
@@ -226,13 +227,7 @@ impl Reader<'_> {
             head,
         } = model.get_ref();
         let (source, source_at) = match (path, synth) {
-            (Some(path), None) if path.get_ref().is_empty() => {
-                return Err(self.error(path, "the path is empty"));
-            }
-            (Some(path), None) => (
-                ModelSource::Path(self.base_dir.join(path.get_ref())),
-                path.span().start,
-            ),
+            (Some(path), None) => (ModelSource::Path(self.path(path)?), path.span().start),
             (None, Some(synth)) => (self.synth(synth.get_ref())?, synth.span().start),
             (Some(_), Some(synth)) => {
                 return Err(self.error(synth, "a model has either `path` or `synth`, not both"));
@@ -265,12 +260,14 @@ impl Reader<'_> {
                 Some(false) => {}
             }
         }
+        let adapter = lora.as_ref().map(|lora| self.path(lora)).transpose()?;
         let one = || vec![NonZeroU32::MIN];
         let auto = || vec![names::AUTO_KERNEL.to_owned()];
         Ok(PlanModel {
             model: Model {
                 id: id.get_ref().clone(),
                 source,
+                adapter: adapter.map(Adapter::Path),
                 baseline: baseline.as_ref().map(|id| id.get_ref().clone()),
             },
             threads: self
@@ -281,7 +278,16 @@ impl Reader<'_> {
                 .unwrap_or_else(|| default_kernels.map_or_else(auto, <[_]>::to_vec)),
             how: self.how(defaults, numerics.as_ref(), kv.as_ref(), head.as_ref())?,
             source_at,
+            adapter_at: lora.as_ref().map_or(source_at, |lora| lora.span().start),
         })
+    }
+
+    /// Reads a path, which starts from the plan's folder unless it is absolute.
+    fn path(&self, path: &Spanned<String>) -> Result<PathBuf, PlanError> {
+        if path.get_ref().is_empty() {
+            return Err(self.error(path, "the path is empty"));
+        }
+        Ok(self.base_dir.join(path.get_ref()))
     }
 
     fn synth(&self, synth: &document::Synth) -> Result<ModelSource, PlanError> {

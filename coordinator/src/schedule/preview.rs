@@ -107,8 +107,9 @@ impl Kind {
             spec.data_dir = std::path::PathBuf::new();
         }
         Self(format!(
-            "{:?} {} {} {} {suite:?}",
+            "{:?} {:?} {} {} {} {suite:?}",
             job.model.source,
+            job.model.adapter,
             job.kernel,
             job.threads,
             job.numerics.name(),

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense, float,
-    ternary::TernaryIsa,
+    peak as peak_in_loops, ternary::TernaryIsa,
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
@@ -118,5 +118,10 @@ impl<L: Level> Kernel for Arm<L> {
 
     fn int8_peak(&self, turns: u64) -> u64 {
         self.level.int8_peak(turns)
+    }
+
+    fn f32_peak(&self, turns: u64) -> u64 {
+        // 24 of the 32 registers, as the dense product has them.
+        peak_in_loops::f32_by::<_, 6>(self.lanes, turns)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::hint::black_box;
 
+use super::{float::LANES, isa::Isa};
+
 /// Adds up the 8-byte words of memory; bytes behind the last word are left out.
 #[inline(always)]
 pub(super) fn read(bytes: &[u8]) -> u64 {
@@ -31,4 +33,36 @@ pub(super) fn int8(turns: u64) -> u64 {
     }
     black_box(sums);
     turns * PRODUCTS as u64
+}
+
+/// Multiplies and adds f32 values; returns how often.
+pub(super) fn f32(turns: u64) -> u64 {
+    let mut sums = [0.0_f32; LANES];
+    let (w, x) = black_box((1.0_f32, 0.5_f32));
+    for _ in 0..turns {
+        for sum in &mut sums {
+            *sum = w.mul_add(x, *sum);
+        }
+    }
+    black_box(sums);
+    turns * LANES as u64
+}
+
+/// Multiplies and adds f32 values by the instruction of an ISA's dense product, `N` times 16 of them
+/// in a turn; returns how often. So many sums hide the latency and fit the registers.
+#[inline(always)]
+pub(super) fn f32_by<I: Isa, const N: usize>(isa: I, turns: u64) -> u64 {
+    let mut sums = [isa.zero(); N];
+    // Unknown to the compiler, which may not reorder float sums and so leaves every one of them.
+    let (w, x) = black_box((1.0, 0.5));
+    let (w, x) = (isa.splat(w), isa.splat(x));
+    for _ in 0..turns {
+        for sum in &mut sums {
+            *sum = isa.mul_add(w, x, *sum);
+        }
+    }
+    for sum in sums {
+        black_box(isa.fold(sum));
+    }
+    turns * (N * LANES) as u64
 }

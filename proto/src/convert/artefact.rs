@@ -93,7 +93,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::job::{Job, ModelSource, SuiteSpec};
+    use crate::job::{Adapter, Job, Model, ModelSource, SuiteSpec};
 
     fn names() -> impl Strategy<Value = String> {
         prop_oneof![
@@ -132,6 +132,47 @@ mod tests {
         }
     }
 
+    /// Models of every source, with and without an adapter.
+    fn wire_model() -> impl Strategy<Value = wire::Model> {
+        use wire::{
+            adapted::{Adapter, Base},
+            model::Source,
+        };
+        let synth = ("[a-z0-9]{1,4}", "[a-z0-9_]{1,4}", any::<u64>());
+        let base = prop_oneof![
+            "[a-z/]{1,9}".prop_map(Base::Path),
+            synth.prop_map(|(shape, format, seed)| {
+                Base::Synth(wire::Synth {
+                    shape,
+                    format,
+                    seed,
+                })
+            }),
+            wire_set().prop_map(Base::Files),
+        ];
+        let adapter = prop_oneof![
+            "[a-z/]{1,9}".prop_map(Adapter::AdapterPath),
+            wire_set().prop_map(Adapter::AdapterFiles),
+        ];
+        let ids = (".{0,3}", proptest::option::of(".{0,3}"));
+        (base, proptest::option::of(adapter), ids).prop_map(|(base, adapter, (id, baseline))| {
+            let source = match (adapter, base) {
+                (None, Base::Path(path)) => Source::Path(path),
+                (None, Base::Synth(synth)) => Source::Synth(synth),
+                (None, Base::Files(files)) => Source::Files(files),
+                (adapter, base) => Source::Adapted(wire::Adapted {
+                    base: Some(base),
+                    adapter,
+                }),
+            };
+            wire::Model {
+                id,
+                source: Some(source),
+                baseline,
+            }
+        })
+    }
+
     fn check(set: &FileSet) {
         for file in set.files() {
             let path = Path::new("/cache")
@@ -157,6 +198,7 @@ mod tests {
         #[test]
         fn a_job_with_files_from_anywhere_is_refused_or_stays_in_its_folders(
             model in wire_set(),
+            adapter in wire_set(),
             data in wire_set(),
         ) {
             let accuracy = wire::Accuracy {
@@ -168,7 +210,10 @@ mod tests {
                 run_id: "018f6b1e-0000-7000-8000-000000000001".to_owned(),
                 model: Some(wire::Model {
                     id: "m".to_owned(),
-                    source: Some(wire::model::Source::Files(model)),
+                    source: Some(wire::model::Source::Adapted(wire::Adapted {
+                        base: Some(wire::adapted::Base::Files(model)),
+                        adapter: Some(wire::adapted::Adapter::AdapterFiles(adapter)),
+                    })),
                     baseline: None,
                 }),
                 threads: 1,
@@ -180,7 +225,20 @@ mod tests {
                     panic!("{model:?}");
                 };
                 check(files);
+                let Some(Adapter::Files(files)) = &model.adapter else {
+                    panic!("{model:?}");
+                };
+                check(files);
                 check(spec.data.as_ref().expect("it was given"));
+            }
+        }
+
+        #[test]
+        fn a_model_comes_back_with_its_adapter_by_wire_and_json(wire in wire_model()) {
+            if let Ok(model) = Model::try_from(wire.clone()) {
+                let json = serde_json::to_string(&model).expect("a model is plain data");
+                prop_assert_eq!(&serde_json::from_str::<Model>(&json).expect("it was one"), &model);
+                prop_assert_eq!(wire::Model::from(model), wire);
             }
         }
 
@@ -190,6 +248,20 @@ mod tests {
                 check(&set);
             }
         }
+    }
+
+    #[test]
+    fn a_model_that_was_stored_before_there_were_adapters_has_none() {
+        let stored = r#"{"id": "m", "source": {"path": "m.gguf"}, "baseline": null}"#;
+        let model: Model = serde_json::from_str(stored).unwrap();
+        assert_eq!(model.adapter, None);
+        let adapted = wire::Model {
+            id: "m".to_owned(),
+            source: Some(wire::model::Source::Adapted(wire::Adapted::default())),
+            baseline: None,
+        };
+        let refused = Model::try_from(adapted).unwrap_err().to_string();
+        assert!(refused.contains("Adapted.adapter"), "{refused}");
     }
 
     #[test]

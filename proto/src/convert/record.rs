@@ -3,6 +3,7 @@
 use super::{InvalidMessage, invalid, kv, numerics, parsed, required};
 use crate::{
     record::{Measurement, ModelFacts, Outcome, Reading, Record, RecordBody, TokenTimes},
+    roofline::{Arithmetic, Demand},
     wire,
 };
 
@@ -160,6 +161,55 @@ impl TryFrom<wire::Measurement> for Measurement {
     }
 }
 
+impl From<Demand> for wire::Demand {
+    fn from(demand: Demand) -> Self {
+        let Demand {
+            token_bytes,
+            position_bytes,
+            linear_ops,
+            arithmetic,
+        } = demand;
+        Self {
+            token_bytes,
+            position_bytes,
+            linear_ops,
+            arithmetic: arithmetic.map_or_else(String::new, |kind| kind.name().to_owned()),
+        }
+    }
+}
+
+impl TryFrom<wire::Demand> for Demand {
+    type Error = InvalidMessage;
+
+    fn try_from(demand: wire::Demand) -> Result<Self, Self::Error> {
+        let wire::Demand {
+            token_bytes,
+            position_bytes,
+            linear_ops,
+            arithmetic,
+        } = demand;
+        // What nothing is asked for has no bound.
+        for (field, value) in [
+            ("Demand.token_bytes", token_bytes),
+            ("Demand.linear_ops", linear_ops),
+        ] {
+            if value == 0 {
+                return Err(invalid(field, "is 0"));
+            }
+        }
+        let unknown = || invalid("Demand.arithmetic", format!("unknown name `{arithmetic}`"));
+        Ok(Self {
+            token_bytes,
+            position_bytes,
+            linear_ops,
+            arithmetic: match arithmetic.as_str() {
+                "" => None,
+                name => Some(Arithmetic::from_name(name).ok_or_else(unknown)?),
+            },
+        })
+    }
+}
+
 impl From<ModelFacts> for wire::ModelFacts {
     fn from(facts: ModelFacts) -> Self {
         let ModelFacts {
@@ -177,6 +227,7 @@ impl From<ModelFacts> for wire::ModelFacts {
             file_bytes,
             weight_bytes,
             linear_weight_bytes,
+            demand,
             bits_per_weight,
             logits_fingerprint,
             data_hash,
@@ -198,6 +249,7 @@ impl From<ModelFacts> for wire::ModelFacts {
             file_bytes,
             weight_bytes,
             linear_weight_bytes,
+            demand: demand.map(Into::into),
             bits_per_weight,
             logits_fingerprint,
             data_hash,
@@ -226,6 +278,7 @@ impl TryFrom<wire::ModelFacts> for ModelFacts {
             file_bytes,
             weight_bytes,
             linear_weight_bytes,
+            demand,
             bits_per_weight,
             logits_fingerprint,
             data_hash,
@@ -247,11 +300,52 @@ impl TryFrom<wire::ModelFacts> for ModelFacts {
             file_bytes,
             weight_bytes,
             linear_weight_bytes,
+            demand: demand.map(TryInto::try_into).transpose()?,
             bits_per_weight,
             logits_fingerprint,
             data_hash,
             n_items,
             warnings,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_a_token_asks_for_comes_back_or_is_refused(
+            token_bytes in 0..3_u64,
+            position_bytes in any::<u64>(),
+            linear_ops in 0..3_u64,
+            arithmetic in "int8|f32|int4||",
+        ) {
+            let facts = wire::ModelFacts {
+                demand: Some(wire::Demand { token_bytes, position_bytes, linear_ops, arithmetic }),
+                ..wire::ModelFacts::default()
+            };
+            match ModelFacts::try_from(facts.clone()) {
+                Ok(read) => {
+                    let json = serde_json::to_string(&read).expect("facts are plain data");
+                    let again: ModelFacts = serde_json::from_str(&json).expect("they were facts");
+                    prop_assert_eq!(&again, &read);
+                    prop_assert_eq!(wire::ModelFacts::from(read).demand, facts.demand);
+                }
+                Err(error) => prop_assert!(error.to_string().contains("Demand."), "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn facts_of_earlier_builds_do_not_say_what_a_token_asks_for() {
+        let facts = ModelFacts::try_from(wire::ModelFacts::default()).unwrap();
+        assert_eq!(facts.demand, None);
+        let json = serde_json::to_string(&facts).unwrap();
+        assert!(!json.contains("demand"), "{json}");
+        assert_eq!(serde_json::from_str::<ModelFacts>(&json).unwrap(), facts);
     }
 }

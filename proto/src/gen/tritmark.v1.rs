@@ -101,7 +101,7 @@ pub struct Model {
     /// id of the full-precision model it is compared with
     #[prost(string, optional, tag = "4")]
     pub baseline: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(oneof = "model::Source", tags = "2, 3, 5")]
+    #[prost(oneof = "model::Source", tags = "2, 3, 5, 6")]
     pub source: ::core::option::Option<model::Source>,
 }
 /// Nested message and enum types in `Model`.
@@ -116,6 +116,40 @@ pub mod model {
         /// fetched from the coordinator
         #[prost(message, tag = "5")]
         Files(super::FileSet),
+        /// a source of its own, so that agents of earlier builds refuse the job
+        #[prost(message, tag = "6")]
+        Adapted(super::Adapted),
+    }
+}
+/// A model with a LoRA adapter beside its linears.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Adapted {
+    /// as in Model
+    #[prost(oneof = "adapted::Base", tags = "1, 2, 3")]
+    pub base: ::core::option::Option<adapted::Base>,
+    #[prost(oneof = "adapted::Adapter", tags = "4, 5")]
+    pub adapter: ::core::option::Option<adapted::Adapter>,
+}
+/// Nested message and enum types in `Adapted`.
+pub mod adapted {
+    /// as in Model
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Base {
+        #[prost(string, tag = "1")]
+        Path(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Synth(super::Synth),
+        #[prost(message, tag = "3")]
+        Files(super::FileSet),
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Adapter {
+        /// a folder on the agent as peft writes it
+        #[prost(string, tag = "4")]
+        AdapterPath(::prost::alloc::string::String),
+        /// the same, fetched from the coordinator
+        #[prost(message, tag = "5")]
+        AdapterFiles(super::FileSet),
     }
 }
 /// Files by what is in them, and the names under which a worker finds them. No name leads anywhere:
@@ -209,6 +243,9 @@ pub struct Latency {
     pub warm_ups: u32,
     #[prost(uint32, tag = "3")]
     pub repetitions: u32,
+    /// the machine's bounds are measured before the model is loaded
+    #[prost(bool, tag = "4")]
+    pub probe: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Memory {
@@ -579,6 +616,25 @@ pub struct ModelFacts {
     /// how keys and values are kept: "f32", which nothing stands for, too, or "f16"
     #[prost(string, tag = "19")]
     pub kv: ::prost::alloc::string::String,
+    /// absent in records of before
+    #[prost(message, optional, tag = "20")]
+    pub demand: ::core::option::Option<Demand>,
+}
+/// What one token asks of a machine; a roofline is one of the machine's bounds divided by it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Demand {
+    /// read for each token evaluated alone: the linears and the head
+    #[prost(uint64, tag = "1")]
+    pub token_bytes: u64,
+    /// keys and values of one position, read by every token behind it
+    #[prost(uint64, tag = "2")]
+    pub position_bytes: u64,
+    /// multiply-adds of the linears
+    #[prost(uint64, tag = "3")]
+    pub linear_ops: u64,
+    /// what these are of: "int8", "f32", or nothing where it is mixed
+    #[prost(string, tag = "4")]
+    pub arithmetic: ::prost::alloc::string::String,
 }
 /// One way of computing an agreement's prompts, against the scalar reference on the same machine.
 #[derive(Clone, PartialEq, ::prost::Message)]

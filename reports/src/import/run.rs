@@ -70,6 +70,7 @@ pub(super) fn bundle(
                 model: Model {
                     id: model.id.clone(),
                     source: ModelSource::Path(model.id.clone().into()),
+                    adapter: None,
                     baseline: None,
                 },
                 kernel: program.to_owned(),
@@ -151,6 +152,7 @@ fn facts(
         file_bytes: 0,
         weight_bytes: 0,
         linear_weight_bytes: 0,
+        demand: None,
         bits_per_weight,
         logits_fingerprint: String::new(),
         data_hash,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use polars::prelude::*;
 use tempfile::TempDir;
+use tritmark_proto::roofline::Bounds;
 
 use super::*;
 use crate::testing::{DENSE_125M, Fixture, TERNARY_125M, machine};
@@ -49,6 +50,49 @@ fn the_page_opens_with_the_comparison() {
     let start = page.find("<section id=\"side-by-side\">").unwrap();
     let end = page.find("<section id=\"suites\">").unwrap();
     insta::assert_snapshot!("side_by_side_html", &page[start..end]);
+}
+
+#[test]
+fn shares_of_the_machines_bounds_stand_beside_the_speeds_and_are_empty_where_there_are_none() {
+    let titles = [
+        "Decode, of the read bandwidth",
+        "Prefill, of the int8 peak",
+        "Prefill, of the f32 peak",
+    ];
+    let (_dir, files) = report(&Fixture::one_pair());
+    assert!(
+        titles
+            .iter()
+            .all(|title| !text(&files.html).contains(title))
+    );
+
+    let mut fixture = Fixture::one_pair();
+    fixture.probed(Bounds {
+        memory_read_bytes_per_s: 2e10,
+        int8_ops_per_s: 4e11,
+        f32_ops_per_s: 1e11,
+    });
+    let (_dir, files) = report(&fixture);
+    let (page, markdown) = (text(&files.html), text(&files.markdown));
+    for title in titles {
+        assert!(page.contains(title) && markdown.contains(title), "{title}");
+    }
+    for bound in ["Read bandwidth", "int8 peak<", "f32 peak<"] {
+        assert!(!page.contains(bound), "{bound} is in the CSV alone");
+    }
+    assert!(text(&files.csv).contains("memory_read_bytes_per_s"));
+    insta::assert_snapshot!("latency_md", latency_table(&markdown));
+}
+
+/// Returns the lines of the first table of latencies.
+fn latency_table(markdown: &str) -> String {
+    let lines = markdown
+        .lines()
+        .skip_while(|line| !line.starts_with("## Speed on"));
+    let lines: Vec<&str> = lines
+        .take_while(|line| !line.starts_with("## Memory on"))
+        .collect();
+    lines.join("\n")
 }
 
 #[test]
@@ -159,7 +203,7 @@ fn a_model_alone_has_a_page() {
     let page = text(&files.html);
     assert!(page.contains("names no full-precision baseline"));
     assert!(!page.contains("<section id=\"side-by-side\">"));
-    assert!(!page.contains("as a multiple of its full-precision baseline"));
+    assert!(!page.contains("as a multiple of its baseline"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{
     counterpart::{ByComparison, Comparison},
     entry::Entry,
     key::Key,
+    roofline,
     shards::{self, Whole},
 };
 use crate::{bundle::Bundle, frame::ItemRow, score::Figure};
@@ -35,6 +36,7 @@ pub fn rows(bundle: &Bundle) -> Vec<SummaryRow> {
         .map(|outcome| (outcome.job.id.index, outcome))
         .collect();
     add_measurements(&context, &jobs, &mut entries);
+    roofline::add(&context, &jobs, &mut entries);
     add_tokens(&context, &jobs, &mut entries);
     add_items(&context, &jobs, &mut entries);
     add_energy(&context, &jobs, &mut entries);
@@ -57,9 +59,10 @@ pub fn rows(bundle: &Bundle) -> Vec<SummaryRow> {
         .collect()
 }
 
-type Entries<'a> = BTreeMap<Key, Entry<'a>>;
+pub(super) type Entries<'a> = BTreeMap<Key, Entry<'a>>;
 
-fn entry<'e, 'a>(
+/// Returns the row of a key, which is begun where there is none.
+pub(super) fn entry<'e, 'a>(
     entries: &'e mut Entries<'a>,
     context: &Context<'a>,
     key: Key,

@@ -78,7 +78,8 @@ impl<'e, 'a> ByComparison<'e, 'a> {
         };
         // Tokens of an answer are no independent values.
         let is_itl = row.metric.as_deref() == Some(ITL);
-        if row.value.is_none() || is_itl || row.is_cost_of_accuracy() {
+        let is_uncompared = is_itl || row.is_cost_of_accuracy() || row.is_of_roofline();
+        if row.value.is_none() || is_uncompared {
             return Comparison::default();
         }
         let found = self

@@ -200,6 +200,10 @@ const OTHER_METRICS: usize = 1 << 20;
 fn metric_rank(metric: &str) -> usize {
     match metric {
         "itl_ns" => OTHER_METRICS + 2 * metric_position("tpot_ns") + 1,
+        "decode_read_share" => OTHER_METRICS + 2 * metric_position("decode_tok_per_s") + 1,
+        "prefill_int8_share" | "prefill_f32_share" => {
+            OTHER_METRICS + 2 * metric_position("prefill_tok_per_s") + 1
+        }
         _ => OTHER_METRICS + 2 * metric_position(metric),
     }
 }

@@ -9,6 +9,7 @@ use tritmark_proto::{
         Answer, GeneratedAnswer, Grade, ItemEnergy, ItemOrigin, ItemScore, Metric, Outcome, Phase,
         Reading, RollingAnswer,
     },
+    roofline::Bounds,
 };
 
 use super::*;
@@ -49,6 +50,48 @@ fn a_speedup_is_the_ratio_of_medians_with_its_interval() {
     );
     assert_eq!(baseline.baseline_ratio, None);
     assert_eq!(baseline.ci_scope.as_deref(), Some("within one process run"));
+}
+
+#[test]
+fn speeds_are_shares_of_what_their_own_process_measured_and_have_none_otherwise() {
+    const SHARES: [&str; 3] = [DECODE_READ_SHARE, PREFILL_INT8_SHARE, PREFILL_F32_SHARE];
+    let bounds = Bounds {
+        memory_read_bytes_per_s: 2e10,
+        int8_ops_per_s: 4e11,
+        f32_ops_per_s: 1e11,
+    };
+    let mut fixture = Fixture::one_pair();
+    let is_share = |row: &SummaryRow| SHARES.contains(&row.metric.as_deref().unwrap_or_default());
+    assert!(!rows(&fixture.bundle).iter().any(is_share));
+    fixture.probed(bounds);
+    let rows = rows(&fixture.bundle);
+    for (model, share, peak) in [
+        (TERNARY_125M, PREFILL_INT8_SHARE, bounds.int8_ops_per_s),
+        (DENSE_125M, PREFILL_F32_SHARE, bounds.f32_ops_per_s),
+    ] {
+        let value = |metric: &str| find(&rows, model.id, metric, 1).value.unwrap();
+        let facts = crate::testing::facts(model);
+        let bound = bounds.memory_read_bytes_per_s / facts.weight_bytes as f64;
+        let expected = value("decode_tok_per_s") / bound;
+        assert!((value(DECODE_READ_SHARE) / expected - 1.0).abs() < 1e-9);
+        let expected = value("prefill_tok_per_s") / (peak / facts.n_linear_params as f64);
+        assert!((value(share) / expected - 1.0).abs() < 1e-9);
+        let shares = rows
+            .iter()
+            .filter(|row| row.model == model.id && row.threads == 1);
+        let shares: Vec<&SummaryRow> = shares.filter(|row| is_share(row)).collect();
+        assert_eq!(shares.len(), 2);
+        for row in shares {
+            assert_eq!((row.n, row.unit.as_deref()), (10, Some("1")));
+            assert_eq!((row.baseline_ratio, &row.baseline_note), (None, &None));
+            assert!(!row.is_score() && !row.is_main_share());
+        }
+        let read = find(&rows, model.id, "memory_read_bytes_per_s", 1);
+        assert_eq!(
+            (read.value, read.n, read.baseline_ratio),
+            (Some(2e10), 1, None)
+        );
+    }
 }
 
 #[test]

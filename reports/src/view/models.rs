@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use tritmark_proto::{
-    job::{KvType, ModelSource, Numerics},
+    job::{Adapter, KvType, Model, ModelSource, Numerics},
     record::ModelFacts,
 };
 
@@ -25,10 +25,10 @@ pub(super) fn views(bundle: &Bundle) -> Vec<ModelView> {
     let context = Context::new(bundle);
     let mut order: Vec<&str> = Vec::new();
     let mut facts: BTreeMap<&str, Vec<&ModelFacts>> = BTreeMap::new();
-    let mut sources: BTreeMap<&str, &ModelSource> = BTreeMap::new();
+    let mut models: BTreeMap<&str, &Model> = BTreeMap::new();
     for outcome in &bundle.manifest.jobs {
         let model = &outcome.job.model;
-        if sources.insert(&model.id, &model.source).is_none() {
+        if models.insert(&model.id, model).is_none() {
             order.push(&model.id);
         }
         facts.entry(&model.id).or_default().extend(&outcome.facts);
@@ -41,15 +41,15 @@ pub(super) fn views(bundle: &Bundle) -> Vec<ModelView> {
             ModelView {
                 id: id.to_owned(),
                 role: context.role(id).name(),
-                facts: facts_of(sources[id], all),
+                facts: facts_of(models[id], all),
                 warnings: warnings_of(all),
             }
         })
         .collect()
 }
 
-fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
-    let source = match source {
+fn facts_of(model: &Model, all: &[&ModelFacts]) -> Vec<Fact> {
+    let source = match &model.source {
         ModelSource::Path(path) => path.display().to_string(),
         ModelSource::Files(files) => files.to_string(),
         ModelSource::Synth(synth) => format!(
@@ -61,6 +61,13 @@ fn facts_of(source: &ModelSource, all: &[&ModelFacts]) -> Vec<Fact> {
         name: "Source",
         value: source,
     }];
+    facts.extend(model.adapter.as_ref().map(|adapter| Fact {
+        name: "LoRA adapter",
+        value: match adapter {
+            Adapter::Path(folder) => folder.display().to_string(),
+            Adapter::Files(files) => files.to_string(),
+        },
+    }));
     let mut add = |name, value: &dyn Fn(&ModelFacts) -> String| {
         let values: BTreeSet<String> = all.iter().map(|facts| value(facts)).collect();
         if !values.is_empty() {

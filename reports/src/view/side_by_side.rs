@@ -116,10 +116,11 @@ fn table(machine: &str, pair: &Pair, rows: &[&SummaryRow]) -> Option<SideBySide>
     })
 }
 
-/// Tokens have their own table; what accuracy jobs took is no comparison.
+/// Tokens have their own table; what accuracy jobs took and what the machine could do is no comparison.
 fn is_compared(row: &SummaryRow) -> bool {
     let metric = row.metric.as_deref();
-    metric.is_some_and(|metric| metric != ITL) && !row.is_cost_of_accuracy()
+    let is_other = row.is_cost_of_accuracy() || row.is_of_roofline();
+    metric.is_some_and(|metric| metric != ITL) && !is_other
 }
 
 fn suites<'a>(rows: &[&'a SummaryRow]) -> Vec<&'a str> {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     labels,
-    summary::{ITL, SummaryRow},
+    summary::{ITL, PREFILL_F32_SHARE, PREFILL_INT8_SHARE, SummaryRow},
     units::{self, Scale},
 };
 
@@ -90,10 +90,11 @@ pub(super) fn tables(bundle: &Bundle, rows: &[SummaryRow]) -> Vec<SuiteTable> {
     tables
 }
 
-/// Tokens have their own table; what accuracy jobs took, on a machine they share, is in the CSV.
+/// Tokens have their own table; what accuracy jobs took, on a machine they share, and the machine's bounds
+/// are in the CSV.
 fn is_shown(row: &SummaryRow) -> bool {
     let metric = row.metric.as_deref();
-    metric.is_some_and(|metric| metric != ITL) && !row.is_cost_of_accuracy()
+    metric.is_some_and(|metric| metric != ITL) && !row.is_cost_of_accuracy() && !row.is_bound()
 }
 
 fn table(
@@ -118,8 +119,9 @@ fn table(
     }
     // Then all stand in the order of their metrics.
     keys.sort_by_key(|key| {
+        let key = key.clone().of_kind();
         rows.iter()
-            .position(|row| key.takes(&ColumnKey::new(row)))
+            .position(|row| key.takes(&ColumnKey::new(row).of_kind()))
             .unwrap_or(usize::MAX)
     });
     let column_rows: Vec<Vec<&SummaryRow>> = keys
@@ -204,6 +206,16 @@ impl<'a> ColumnKey<'a> {
             // Package and DRAM do not share a column; clocks and formulas need no telling apart.
             source: row.source.as_deref().filter(|_| row.suite == "energy"),
         }
+    }
+
+    /// Returns the key by which columns are ordered: shares of both peaks stand side by side, though no
+    /// model has both.
+    fn of_kind(self) -> Self {
+        let metric = match self.metric {
+            PREFILL_F32_SHARE => PREFILL_INT8_SHARE,
+            other => other,
+        };
+        Self { metric, ..self }
     }
 
     /// Tells whether a row of that key belongs into this column; what has no value has no grade and

@@ -170,6 +170,7 @@ fn done<'m>(
         model: Model {
             id: "bitnet-tiny".to_owned(),
             source: ModelSource::Path(model.into()),
+            adapter: None,
             baseline: None,
         },
         kernel: "auto".to_owned(),

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use tritmark_proto::roofline::Roofline;
+
 use super::{Row, reference};
 use crate::{args::BenchFormat, exit::Outcome, out};
 
@@ -148,7 +150,7 @@ fn json(row: &Row) -> Value {
         "stddev_ts": speed_sd,
         "samples_ns": row.samples.iter().map(|s| s.as_nanos() as u64).collect::<Vec<_>>(),
         "samples_ts": row.tok_per_s(),
-        "bound": row.bound.map(|bound| bound.what),
+        "bound": row.bound.map(Roofline::name),
         "bound_ts": row.bound.map(|bound| bound.tok_per_s),
         "bound_share": row.share().map(|(share, _)| share),
     })

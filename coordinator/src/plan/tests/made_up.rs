@@ -46,19 +46,23 @@ fn a_model(index: usize) -> impl Strategy<Value = Model> {
         option::of(select(vec!["exact".to_owned(), "fast".to_owned()])),
         option::of(select(vec!["f32".to_owned(), "f16".to_owned()])),
         option::of(select(vec!["full".to_owned(), "screened".to_owned()])),
+        option::of("[a-z/.]{1,20}"),
         any::<bool>(),
     )
         .prop_map(
-            move |((path, synth), threads, kernels, numerics, kv, head, has_baseline)| Model {
-                id: spanned(format!("m{index}")),
-                path,
-                synth,
-                baseline: (index > 0 && has_baseline).then(|| spanned("m0".to_owned())),
-                threads,
-                kernels,
-                numerics: numerics.map(spanned),
-                kv: kv.map(spanned),
-                head: head.map(spanned),
+            move |((path, synth), threads, kernels, numerics, kv, head, lora, has_baseline)| {
+                Model {
+                    id: spanned(format!("m{index}")),
+                    path,
+                    synth,
+                    lora: lora.map(spanned),
+                    baseline: (index > 0 && has_baseline).then(|| spanned("m0".to_owned())),
+                    threads,
+                    kernels,
+                    numerics: numerics.map(spanned),
+                    kv: kv.map(spanned),
+                    head: head.map(spanned),
+                }
             },
         )
 }
@@ -92,12 +96,14 @@ fn a_document() -> impl Strategy<Value = Document> {
         option::of(list(vec![0_u32, 64])),
         option::of(0_u32..9),
         option::of(1_u32..9),
+        option::of(any::<bool>()),
     )
-        .prop_map(|(n_prompt, n_gen, warm_ups, repetitions)| Latency {
+        .prop_map(|(n_prompt, n_gen, warm_ups, repetitions, probe)| Latency {
             n_prompt,
             n_gen,
             warm_ups: warm_ups.map(spanned),
             repetitions: repetitions.map(spanned),
+            probe,
             ..Latency::default()
         });
     let energy = an_energy();

@@ -152,6 +152,7 @@ impl Reader<'_> {
             n_batch,
             warm_ups,
             repetitions,
+            probe,
             models: wanted,
             threads,
             kernels,
@@ -171,6 +172,7 @@ impl Reader<'_> {
                 workload,
                 warm_ups,
                 repetitions,
+                probe: probe.unwrap_or(true),
             })
         })?;
         self.suite(
