@@ -126,6 +126,9 @@ fn bench_prints_a_row_for_each_test_and_number_of_threads() {
     }
     assert_eq!(bench("csv").lines().count(), 1 + 4);
     assert_eq!(bench("jsonl").lines().count(), 4);
+    let sql = bench("sql");
+    assert!(sql.starts_with("CREATE TABLE IF NOT EXISTS tritmark_bench ("));
+    assert_eq!(sql.matches("INSERT INTO tritmark_bench (").count(), 4);
 }
 
 #[test]

@@ -281,4 +281,6 @@ pub(crate) enum BenchFormat {
     Json,
     /// One JSON object a line.
     Jsonl,
+    /// SQL that fills the table `tritmark_bench`.
+    Sql,
 }

@@ -1,4 +1,4 @@
-//! Rows of `tritmark bench` as Markdown, CSV or JSON; each is out before the next is timed.
+//! Rows of `tritmark bench` as Markdown, CSV, JSON or SQL; each is out before the next is timed.
 
 use serde_json::{Value, json};
 
@@ -37,12 +37,14 @@ impl Printer {
                 BenchFormat::Md => out::line(MARKDOWN_HEAD)?,
                 BenchFormat::Csv => out::line(CSV_HEAD)?,
                 BenchFormat::Json | BenchFormat::Jsonl => {}
+                BenchFormat::Sql => out::line(&create_table(&json(row)))?,
             }
         }
         match self.format {
             BenchFormat::Md => out::line(&markdown(row)),
             BenchFormat::Csv => out::line(&csv(row)),
             BenchFormat::Jsonl => out::json_line(&json(row)),
+            BenchFormat::Sql => out::line(&insert(&json(row))),
             BenchFormat::Json => {
                 self.rows.push(json(row));
                 Ok(())
@@ -156,6 +158,54 @@ fn json(row: &Row) -> Value {
     })
 }
 
+/// Where rows go as SQL.
+const TABLE: &str = "tritmark_bench";
+
+/// Returns the columns of a row: what is one value, as llama-bench has it; the samples are not.
+fn columns(row: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let fields = row.as_object().into_iter().flatten();
+    fields.filter(|(_, value)| !value.is_array())
+}
+
+/// Returns the statement that makes the table, unless it is there.
+fn create_table(row: &Value) -> String {
+    let columns: Vec<_> = columns(row)
+        .map(|(name, value)| {
+            let kind = match value {
+                Value::Number(number) if number.is_f64() => "REAL",
+                Value::Number(_) => "INTEGER",
+                // A row without bounds does not tell, and what follows may have them.
+                Value::Null if name != "bound" => "REAL",
+                _ => "TEXT",
+            };
+            format!("  {name} {kind}")
+        })
+        .collect();
+    format!(
+        "CREATE TABLE IF NOT EXISTS {TABLE} (\n{}\n);",
+        columns.join(",\n")
+    )
+}
+
+/// Returns the statement that adds a row.
+fn insert(row: &Value) -> String {
+    let (names, values): (Vec<_>, Vec<_>) = columns(row)
+        .map(|(name, value)| {
+            let value = match value {
+                Value::Null => "NULL".to_owned(),
+                Value::String(text) => format!("'{}'", text.replace('\'', "''")),
+                other => other.to_string(),
+            };
+            (name.as_str(), value)
+        })
+        .unzip();
+    format!(
+        "INSERT INTO {TABLE} ({}) VALUES ({});",
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
 fn ns(row: &Row) -> Vec<f64> {
     row.samples.iter().map(|s| s.as_nanos() as f64).collect()
 }
@@ -185,6 +235,29 @@ mod tests {
     fn the_deviation_is_that_of_a_sample() {
         assert_eq!(mean_sd(&[2.0, 4.0, 9.0]), (5.0, 13.0_f64.sqrt()));
         assert_eq!(mean_sd(&[3.0]), (3.0, 0.0));
+    }
+
+    #[test]
+    fn a_row_as_sql_holds_its_values_and_quotes_its_names() {
+        let row = json!({
+            "model_filename": "it's.gguf", "n_threads": 2, "avg_ts": 1.5, "samples_ns": [1, 2],
+            "bound": null, "bound_ts": null,
+        });
+        let created = create_table(&row);
+        for column in [
+            "model_filename TEXT",
+            "n_threads INTEGER",
+            "avg_ts REAL",
+            "bound TEXT",
+            "bound_ts REAL",
+        ] {
+            assert!(created.contains(column), "{created}");
+        }
+        assert!(!created.contains("samples"), "{created}");
+        let inserted = insert(&row);
+        assert!(inserted.contains("'it''s.gguf'"), "{inserted}");
+        let (names, values) = inserted.split_once(" VALUES ").unwrap();
+        assert_eq!(names.matches(',').count(), values.matches(',').count());
     }
 
     #[test]
