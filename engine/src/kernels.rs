@@ -194,7 +194,7 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
         #[cfg(target_arch = "x86_64")]
         x86_64::Avx512Vnni::detect().map(boxed),
         #[cfg(target_arch = "x86_64")]
-        x86_64::Avx2::detect().map(boxed),
+        x86_64::Avx2Kernel::detect().map(boxed),
         #[cfg(target_arch = "aarch64")]
         aarch64::I8mmKernel::detect().map(boxed),
         #[cfg(target_arch = "aarch64")]
