@@ -21,6 +21,16 @@ use crate::{
     weights::{DenseMatrix, DenseType},
 };
 
+#[cfg(target_arch = "x86_64")]
+mod formats;
+#[cfg(target_arch = "x86_64")]
+mod walk;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use formats::{Format, Kind};
+#[cfg(target_arch = "x86_64")]
+pub(super) use walk::{RoundedIsa, product};
+
 /// Inputs that share a scale.
 pub(super) const BLOCK: usize = 32;
 /// Lanes, and blocks that are handled at a time.

@@ -46,6 +46,7 @@ mod avx2;
 mod avx512vnni;
 mod peak;
 mod rounded;
+mod vnni;
 
 use avx2::{Avx2, tile};
 

@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::{
-    super::{Activations, Columns, RoundedInput, float::LANES, isa::Isa, ternary},
+    super::{Activations, Columns, RoundedInput, float::LANES, isa::Isa, rounded, ternary},
     Level,
 };
 use crate::{
@@ -62,8 +62,12 @@ impl Level for Avx2 {
     }
 
     fn dense_rounded(self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(isa: Avx2, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+            rounded::product(isa, weights, input, out);
+        }
         // SAFETY: `self` can only come from `detect`.
-        unsafe { super::rounded::product(weights, input, out) }
+        unsafe { run(self, weights, input, out) }
     }
 
     fn screen(self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
