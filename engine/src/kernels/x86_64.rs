@@ -1,4 +1,4 @@
-//! Kernels for x86-64: AVX2 with FMA and F16C, and AVX-512 with VNNI.
+//! Kernels for x86-64: AVX2 with FMA and F16C, the same with AVX-VNNI, and AVX-512 with VNNI.
 
 use std::fmt;
 
@@ -44,16 +44,20 @@ macro_rules! float_steps {
 
 mod avx2;
 mod avx512vnni;
+mod avxvnni;
 mod peak;
 mod rounded;
 mod vnni;
 
 use avx2::{Avx2, tile};
+use avxvnni::AvxVnni;
 
 pub(super) use avx512vnni::Avx512Vnni;
 
 /// AVX2 with FMA and F16C alone: Intel Haswell to Comet Lake, AMD Zen to Zen 3.
 pub(super) type Avx2Kernel = Vex<Avx2>;
+/// With `vpdpbusd` in AVX's encoding: Intel Alder Lake and Sierra Forest.
+pub(super) type AvxVnniKernel = Vex<AvxVnni>;
 
 /// The int8 products of one level of the instruction set.
 pub(super) trait Level: Copy + fmt::Debug + Send + Sync {
@@ -92,6 +96,17 @@ impl<L: Level> Vex<L> {
         Some(Self {
             isa: Avx2::detect()?,
             level: L::detect()?,
+        })
+    }
+}
+
+impl Vex<AvxVnni> {
+    /// Returns the kernel where the CPU lacks no more than what is emulated from then on.
+    #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+    pub(super) fn emulated() -> Option<Self> {
+        Some(Self {
+            isa: Avx2::detect()?,
+            level: AvxVnni::emulated()?,
         })
     }
 }

@@ -26,7 +26,7 @@ mod lookup;
 pub(super) mod tile;
 mod trits;
 
-pub(super) use trits::{add_lanes, load};
+pub(super) use trits::{add_lanes, load, load_i8};
 
 /// AVX2; exists only where `detect` saw avx2, fma and f16c.
 #[derive(Clone, Copy, Debug)]
