@@ -21,14 +21,14 @@ use crate::{
     weights::{DenseMatrix, DenseType},
 };
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod formats;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod walk;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use formats::{Format, Kind};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use walk::{RoundedIsa, product};
 
 /// Inputs that share a scale.
@@ -59,7 +59,7 @@ pub struct RoundedGroup {
 impl RoundedGroup {
     /// Returns the 16 codes of half a block.
     #[inline(always)]
-    fn half(&self, block: usize, half: usize) -> &[i8; 16] {
+    pub(super) fn half(&self, block: usize, half: usize) -> &[i8; 16] {
         &self.codes[block % 4][half][block / 4]
     }
 }
