@@ -200,7 +200,9 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
         #[cfg(target_arch = "x86_64")]
         x86_64::Avx512Vnni::detect().map(boxed),
         #[cfg(target_arch = "x86_64")]
-        x86_64::Avx2::detect().map(boxed),
+        x86_64::AvxVnniKernel::detect().map(boxed),
+        #[cfg(target_arch = "x86_64")]
+        x86_64::Avx2Kernel::detect().map(boxed),
         #[cfg(target_arch = "aarch64")]
         aarch64::I8mmKernel::detect().map(boxed),
         #[cfg(target_arch = "aarch64")]
@@ -221,11 +223,33 @@ pub fn available() -> Vec<Box<dyn Kernel>> {
 /// If this machine lacks the kernel named.
 #[cfg(test)]
 pub(crate) fn tested() -> Vec<Box<dyn Kernel>> {
-    std::env::var("TRITMARK_EXPECT_KERNEL").map_or_else(
-        |_| available(),
-        |name| {
-            let choice: KernelChoice = name.parse().expect("the expected kernel exists");
-            vec![choice.kernel().expect("the expected kernel is here")]
-        },
-    )
+    expected().map_or_else(available, |kernel| vec![kernel])
+}
+
+/// As [`tested`], with a kernel whose instruction this CPU lacks and tests emulate. An engine cannot
+/// be had with it.
+///
+/// # Panics
+/// If this machine lacks the kernel named.
+#[cfg(test)]
+pub(crate) fn tested_or_emulated() -> Vec<Box<dyn Kernel>> {
+    let all = || available().into_iter().chain(emulated()).collect();
+    expected().map_or_else(all, |kernel| vec![kernel])
+}
+
+/// Returns the kernel that `TRITMARK_EXPECT_KERNEL` names.
+#[cfg(test)]
+fn expected() -> Option<Box<dyn Kernel>> {
+    let name = std::env::var("TRITMARK_EXPECT_KERNEL").ok()?;
+    let choice: KernelChoice = name.parse().expect("the expected kernel exists");
+    Some(choice.kernel().expect("the expected kernel is here"))
+}
+
+#[cfg(test)]
+fn emulated() -> Option<Box<dyn Kernel>> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+    if x86_64::AvxVnniKernel::detect().is_none() {
+        return Some(Box::new(x86_64::AvxVnniKernel::emulated()?));
+    }
+    None
 }

@@ -6,9 +6,10 @@
 /// Kernels: full name and the short form a person may type.
 ///
 /// Behind those that multiply come those that look up sums in tables.
-pub const KERNELS: [(&str, &str); 18] = [
+pub const KERNELS: [(&str, &str); 19] = [
     ("reference", "scalar"),
     ("x86_64-avx2", "avx2"),
+    ("x86_64-avxvnni", "avxvnni"),
     ("x86_64-avx512vnni", "avx512vnni"),
     ("aarch64-neon", "neon"),
     ("aarch64-dotprod", "dotprod"),

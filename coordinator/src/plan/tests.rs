@@ -438,10 +438,11 @@ fn every_mistake_is_named_with_its_key_and_line() {
         (
             &format!("{ok}kernels = [\"avx\"]\n[suites.memory]\n"),
             "line 4, key `models[0].kernels[0]`: unknown kernel `avx`, there are auto, reference, \
-             x86_64-avx2, x86_64-avx512vnni, aarch64-neon, aarch64-dotprod, aarch64-i8mm, \
-             x86_64-avx2-tl1, x86_64-avx2-tl1-int8, x86_64-avx2-tl2, x86_64-avx2-tl2-int8, \
-             x86_64-avx2-tmac, x86_64-avx2-tmac-int8, reference-tl1, reference-tl1-int8, \
-             reference-tl2, reference-tl2-int8, reference-tmac, reference-tmac-int8",
+             x86_64-avx2, x86_64-avxvnni, x86_64-avx512vnni, aarch64-neon, aarch64-dotprod, \
+             aarch64-i8mm, x86_64-avx2-tl1, x86_64-avx2-tl1-int8, x86_64-avx2-tl2, \
+             x86_64-avx2-tl2-int8, x86_64-avx2-tmac, x86_64-avx2-tmac-int8, reference-tl1, \
+             reference-tl1-int8, reference-tl2, reference-tl2-int8, reference-tmac, \
+             reference-tmac-int8",
         ),
         (
             &format!("{ok}kernels = [\"avx2\", \"x86_64-avx2\"]\n[suites.memory]\n"),

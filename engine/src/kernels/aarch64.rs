@@ -1,14 +1,14 @@
 //! Kernels for 64-bit ARM: NEON, and the int8 dot products of `dotprod` (ARMv8.2) and `i8mm`
 //! (ARMv8.6).
 //!
-//! The three differ in their ternary products only; their float work is NEON's, which every 64-bit
+//! The three differ in their products of int8, ternary and rounded; their float work is NEON's, which every 64-bit
 //! ARM CPU has and which is compiled into all code for it.
 
 use std::fmt;
 
 use super::{
-    Activations, AttentionHead, Columns, Kernel, QuantizedRow, attention, dense, float,
-    peak as peak_in_loops, ternary::TernaryIsa,
+    Activations, AttentionHead, Columns, Kernel, QuantizedRow, RoundedInput, attention, dense,
+    float, peak as peak_in_loops, ternary::TernaryIsa,
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
@@ -22,6 +22,7 @@ mod i8mm;
 mod lanes;
 mod neon;
 mod peak;
+mod rounded;
 
 use lanes::Neon;
 
@@ -32,7 +33,7 @@ pub(super) type DotprodKernel = Arm<dotprod::Dotprod>;
 /// With `smmla`: Cortex-A510, A710, Neoverse N2, V1 and V2 (AWS Graviton 3 and 4), Apple M2.
 pub(super) type I8mmKernel = Arm<i8mm::I8mm>;
 
-/// The ternary products of one level of the instruction set.
+/// The products of one level of the instruction set in which int8 meets int8.
 pub(super) trait Level: TernaryIsa + fmt::Debug + Send + Sync {
     /// The kernel's name.
     const NAME: &'static str;
@@ -43,11 +44,14 @@ pub(super) trait Level: TernaryIsa + fmt::Debug + Send + Sync {
     /// Computes `out = W x`, in the tiles that suit the level.
     fn product(self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>);
 
+    /// Multiplies by rounded inputs; see [`Kernel::dense_rounded`].
+    fn dense_rounded(self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>);
+
     /// Multiplies and adds for some turns as the tiles do; see [`Kernel::int8_peak`].
     fn int8_peak(self, turns: u64) -> u64;
 }
 
-/// A kernel: NEON's lanes for floats, and a level for trits.
+/// A kernel: NEON's lanes for floats, and a level for int8.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arm<L> {
     lanes: Neon,
@@ -80,6 +84,10 @@ impl<L: Level> Kernel for Arm<L> {
 
     fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {
         dense::some_rows(self.lanes, weights, rows, input, out);
+    }
+
+    fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        self.level.dense_rounded(weights, input, out);
     }
 
     fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {

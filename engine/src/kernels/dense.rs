@@ -18,7 +18,7 @@ mod tiles;
 use formats::{Format, UNIT};
 
 pub(super) use formats::bf16_to_f32;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use k_blocks::six_bits;
 pub(super) use tiles::{fold_tile, tile};
 

@@ -44,8 +44,9 @@ macro_rules! looking_up {
     };
 }
 
-const NAMES: [Named; 18] = [
+const NAMES: [Named; 19] = [
     multiplying!("x86_64-avx512vnni", "avx512vnni"),
+    multiplying!("x86_64-avxvnni", "avxvnni"),
     multiplying!("x86_64-avx2", "avx2"),
     looking_up!("x86_64-avx2", "avx2", Tl1, "-tl1", I16),
     looking_up!("x86_64-avx2", "avx2", Tl1, "-tl1-int8", I8),

@@ -21,6 +21,16 @@ use crate::{
     weights::{DenseMatrix, DenseType},
 };
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod formats;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod walk;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use formats::{Format, Kind};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use walk::{RoundedIsa, product};
+
 /// Inputs that share a scale.
 pub(super) const BLOCK: usize = 32;
 /// Lanes, and blocks that are handled at a time.
@@ -49,7 +59,7 @@ pub struct RoundedGroup {
 impl RoundedGroup {
     /// Returns the 16 codes of half a block.
     #[inline(always)]
-    fn half(&self, block: usize, half: usize) -> &[i8; 16] {
+    pub(super) fn half(&self, block: usize, half: usize) -> &[i8; 16] {
         &self.codes[block % 4][half][block / 4]
     }
 }

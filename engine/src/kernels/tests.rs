@@ -22,7 +22,7 @@ fn activations(input: &[f32], cols: usize) -> Activations {
         activations
     };
     let expected = quantize(&reference::Reference);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         let actual = quantize(&*kernel);
         for t in 0..expected.tokens() {
             assert_eq!(actual.codes(t), expected.codes(t), "{}", kernel.name());
@@ -48,7 +48,7 @@ fn check_product(
         out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let expected = product(&reference::Reference, &[rows]);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         for ends in [vec![rows], vec![rows / 3, rows / 3, rows]] {
             let actual = product(&*kernel, &ends);
             assert!(
@@ -129,7 +129,7 @@ fn the_ternary_product_is_what_its_definition_says() {
     assert_eq!(activations.codes(0)[..8], codes);
     assert_eq!(activations.codes(0)[8..], [0; 120]);
     assert_eq!(activations.sum(0), 572);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         let mut out = [0.0; 3];
         kernel.ternary(&weights, &activations, &mut Columns::whole(&mut out, 3));
         let y = 572.0 / 15.875 * 2.0;
@@ -217,7 +217,7 @@ fn every_half_widens_exactly() {
         for picked in 0..32 {
             let mut input = [0.0; 32];
             input[picked] = 1.0;
-            for kernel in tested() {
+            for kernel in tested_or_emulated() {
                 let mut out = vec![0.0; weights.rows];
                 kernel.dense(
                     &weights,
@@ -266,7 +266,7 @@ fn the_blocks_of_ggml_widen_to_the_values_another_program_gives() {
         };
         let mut inputs = vec![0.0; cols * cols];
         inputs.iter_mut().step_by(cols + 1).for_each(|x| *x = 1.0);
-        for kernel in tested() {
+        for kernel in tested_or_emulated() {
             for (picked, input) in inputs.chunks_exact(cols).enumerate() {
                 let mut out = vec![0.0; rows];
                 kernel.dense(&weights, input, &mut Columns::whole(&mut out, rows));
@@ -309,7 +309,7 @@ fn check_attention(rng: &mut TestRng, group: usize, head_dim: usize, n_keys: usi
         out
     };
     let expected = attend(&reference::Reference, &head);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         let actual = attend(&*kernel, &head);
         assert!(
             actual == expected,
@@ -341,7 +341,7 @@ fn check_attention(rng: &mut TestRng, group: usize, head_dim: usize, n_keys: usi
         ..head
     };
     let of_f16 = attend(&reference::Reference, &wide_head);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         assert!(
             attend(&*kernel, &narrow_head) == of_f16,
             "{}: {group} heads of {head_dim}, {n_keys} keys in f16",
@@ -401,7 +401,7 @@ fn elementwise_steps_are_bit_equal() {
             [normed, relu, silu, gelu, added]
         };
         let expected = steps(&reference::Reference);
-        for kernel in tested() {
+        for kernel in tested_or_emulated() {
             assert!(steps(&*kernel) == expected, "{}, {n} values", kernel.name());
         }
         let [normed, relu, silu, gelu, added] = expected;

@@ -171,6 +171,45 @@ fn a_screened_head_finds_the_full_heads_greatest_logits_to_the_bit() {
     }
 }
 
+/// Sums of the upper codes of all rows, and of the lower ones of some.
+fn sums(kernel: &dyn Kernel, screen: &Screen, input: &ScreenInput) -> [Vec<i32>; 2] {
+    let n = screen.scales.len();
+    let [mut sums, mut low] = [vec![0; n], vec![0; n.div_ceil(3)]];
+    let [mut lower, mut upper] = [vec![0.0; n], vec![0.0; n]];
+    let mut bounds = Bounds {
+        first: 0,
+        sums: &mut sums,
+        lower: &mut lower,
+        upper: &mut upper,
+    };
+    kernel.screen(screen, input, &mut bounds);
+    let rows: Vec<u32> = (0..n as u32).step_by(3).collect();
+    kernel.screen_low(screen, input, &rows, &mut low);
+    [sums, low]
+}
+
+#[test]
+fn every_kernel_sums_the_same_codes() {
+    let mut rng = TestRng::new(6);
+    for cols in [32, 128, 160, 1_000] {
+        let head = random_dense(&mut rng, 37, cols, DenseType::F16);
+        let mut compute = compute(kernels::available().swap_remove(0), 1);
+        let Compute { kernel, pool, .. } = &mut compute;
+        let screen = Screen::new(&head, &**kernel, pool).unwrap();
+        // Digits of either sign throughout, and any.
+        for x in [vec![1.0; cols], vec![-1.0; cols], rng.floats(cols)] {
+            let mut input = ScreenInput::default();
+            input.set(&screen, &x).unwrap();
+            let reference = kernels::available().pop().expect("the reference is last");
+            let expected = sums(&*reference, &screen, &input);
+            for kernel in kernels::tested_or_emulated() {
+                let found = sums(&*kernel, &screen, &input);
+                assert_eq!(found, expected, "{}, {cols} columns", kernel.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_screened_head_of_real_width_needs_few_rows() {
     let mut rng = TestRng::new(3);

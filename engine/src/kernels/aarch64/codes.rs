@@ -90,9 +90,16 @@ pub(super) fn kept(mut mask: uint8x16_t) -> uint8x16_t {
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn add_lanes(sums: &[int32x4_t; TERNARY_GROUP]) -> Dots {
+    dots(of_lanes(sums))
+}
+
+/// Adds up the 4 lanes of each of four sums, to lanes in their order.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn of_lanes(sums: &[int32x4_t; 4]) -> int32x4_t {
     let low = vpaddq_s32(sums[0], sums[1]);
     let high = vpaddq_s32(sums[2], sums[3]);
-    dots(vpaddq_s32(low, high))
+    vpaddq_s32(low, high)
 }
 
 /// Returns the dot products in four lanes.
@@ -121,7 +128,7 @@ pub(super) fn load_i8(bytes: &[i8; 16]) -> int8x16_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn store(bytes: &mut [u8; 16], lanes: uint8x16_t) {
+pub(super) fn store(bytes: &mut [u8; 16], lanes: uint8x16_t) {
     // SAFETY: `bytes` is 16 writable bytes.
     unsafe { vst1q_u8(bytes.as_mut_ptr(), lanes) }
 }

@@ -16,7 +16,7 @@ use std::arch::{
 
 use super::{
     super::{
-        Activations, Columns,
+        Activations, Columns, RoundedInput, rounded,
         ternary::{self, Block, Dots, Group, Panel, TernaryIsa, Token},
     },
     Level,
@@ -24,7 +24,7 @@ use super::{
     lanes::prefetch,
     peak,
 };
-use crate::weights::{TERNARY_BLOCK, TERNARY_GROUP, TernaryGroup, TernaryMatrix};
+use crate::weights::{DenseMatrix, TERNARY_BLOCK, TERNARY_GROUP, TernaryGroup, TernaryMatrix};
 
 /// The level `dotprod`; exists only where `detect` saw it and NEON.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,15 @@ impl Level for Dotprod {
     fn product(self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
         // 8 sums hide the latency of sdot (4 cycles, two a cycle); 8 tokens and 4 registers of rows.
         ternary::product::<_, 8>(self, weights, input, out);
+    }
+
+    fn dense_rounded(self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        #[target_feature(enable = "neon,dotprod")]
+        fn run(isa: Dotprod, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+            rounded::product(isa, weights, input, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(self, weights, input, out) }
     }
 
     fn int8_peak(self, turns: u64) -> u64 {
@@ -132,7 +141,7 @@ fn unpack(group: Group<'_>, panels: &mut [Panel]) {
 /// Transposes the 4 × 4 words of four rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn transposed(rows: Rows) -> Rows {
+pub(super) fn transposed(rows: Rows) -> Rows {
     let [a, b, c, d] = rows.map(|row| vreinterpretq_u32_u8(row));
     let [even_ab, odd_ab] = [vtrn1q_u32(a, b), vtrn2q_u32(a, b)].map(|x| vreinterpretq_u64_u32(x));
     let [even_cd, odd_cd] = [vtrn1q_u32(c, d), vtrn2q_u32(c, d)].map(|x| vreinterpretq_u64_u32(x));
@@ -194,7 +203,7 @@ fn four_columns<const N: i32, const T: usize>(
 /// Adds four products to each lane. The intrinsic is unstable (rust-lang/rust#117224).
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot(mut sums: int32x4_t, codes: uint8x16_t, values: int8x16_t) -> int32x4_t {
+pub(super) fn sdot(mut sums: int32x4_t, codes: uint8x16_t, values: int8x16_t) -> int32x4_t {
     // SAFETY: `sdot` reads and writes these registers only, and the function has the feature.
     unsafe {
         asm!(

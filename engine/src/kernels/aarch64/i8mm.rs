@@ -14,7 +14,7 @@ use std::arch::{
 
 use super::{
     super::{
-        Activations, Columns,
+        Activations, Columns, RoundedInput, rounded,
         ternary::{self, Dots, Group, Panel, TernaryIsa, Token},
     },
     Level,
@@ -22,12 +22,12 @@ use super::{
     dotprod::Dotprod,
     peak,
 };
-use crate::weights::{TERNARY_BLOCK, TERNARY_GROUP, TernaryMatrix};
+use crate::weights::{DenseMatrix, TERNARY_BLOCK, TERNARY_GROUP, TernaryMatrix};
 
 /// The level `i8mm`; exists only where `detect` saw it, `dotprod` and NEON.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct I8mm {
-    dotprod: Dotprod,
+    pub(super) dotprod: Dotprod,
 }
 
 impl Level for I8mm {
@@ -41,6 +41,15 @@ impl Level for I8mm {
     fn product(self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
         // 8 sums hide the latency of smmla (3 or 4 cycles, two a cycle).
         ternary::product::<_, 8>(self, weights, input, out);
+    }
+
+    fn dense_rounded(self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        #[target_feature(enable = "neon,dotprod,i8mm")]
+        fn run(isa: I8mm, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+            rounded::product(isa, weights, input, out);
+        }
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { run(self, weights, input, out) }
     }
 
     fn int8_peak(self, turns: u64) -> u64 {
@@ -133,7 +142,7 @@ fn tile<const T: usize>(panels: &[Panel], tokens: [Token<'_>; T]) -> [Dots; T] {
 /// (rust-lang/rust#117223).
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
-fn smmla(mut sums: int32x4_t, codes: uint8x16_t, values: int8x16_t) -> int32x4_t {
+pub(super) fn smmla(mut sums: int32x4_t, codes: uint8x16_t, values: int8x16_t) -> int32x4_t {
     // SAFETY: `smmla` reads and writes these registers only, and the function has the feature.
     unsafe {
         asm!(

@@ -281,7 +281,7 @@ pub(super) mod quad {
 
     #[inline]
     #[target_feature(enable = "neon")]
-    pub(super) fn half(half: f16) -> f32 {
+    pub(in super::super) fn half(half: f16) -> f32 {
         let four = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half.to_bits())));
         vgetq_lane_f32::<0>(four)
     }

@@ -11,7 +11,7 @@ use std::arch::aarch64::{
 
 use super::{
     super::{
-        Activations, Columns,
+        Activations, Columns, RoundedInput, rounded,
         ternary::{self, Block, Dots, Group, Panel, TernaryIsa, Token},
     },
     Level,
@@ -19,7 +19,7 @@ use super::{
     lanes::{Neon, prefetch},
     peak,
 };
-use crate::weights::{TERNARY_GROUP, TernaryGroup, TernaryMatrix};
+use crate::weights::{DenseMatrix, TERNARY_GROUP, TernaryGroup, TernaryMatrix};
 
 impl Level for Neon {
     const NAME: &'static str = "aarch64-neon";
@@ -31,6 +31,10 @@ impl Level for Neon {
     fn product(self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
         // 16 narrow sums, 4 rows and 4 tokens of the 32 registers.
         ternary::product::<_, 4>(self, weights, input, out);
+    }
+
+    fn dense_rounded(self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        rounded::product(self, weights, input, out);
     }
 
     fn int8_peak(self, turns: u64) -> u64 {

@@ -6,7 +6,7 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::{
-    super::{Kernel, available, reference::Reference, tested, widen},
+    super::{Kernel, available, reference::Reference, tested_or_emulated, widen},
     *,
 };
 use crate::testing::{TestRng, random_dense};
@@ -27,7 +27,7 @@ fn rounded(input: &[f32], cols: usize) -> RoundedInput {
         rounded
     };
     let expected = round(&Reference);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         let actual = round(&*kernel);
         for (actual, expected) in actual.groups.iter().zip(&expected.groups) {
             let bits = |group: &RoundedGroup| group.scales.map(f32::to_bits);
@@ -65,7 +65,7 @@ fn check(weights: &DenseMatrix, input: &[f32]) -> Vec<f32> {
     } = *weights;
     let all = rounded(input, cols);
     let expected = product(&Reference, weights, &all, &[rows]);
-    for kernel in tested() {
+    for kernel in tested_or_emulated() {
         let what = || {
             let tokens = all.tokens();
             let name = kernel.name();
@@ -220,7 +220,7 @@ fn scales_of_any_size_are_bit_equal_and_what_is_not_finite_stays_so() {
         for odd in [f32::NAN, f32::INFINITY] {
             let mut input = rng.floats(2 * 512);
             input[300] = odd;
-            for kernel in tested() {
+            for kernel in tested_or_emulated() {
                 let input = rounded(&input, 512);
                 let found = product(&*kernel, &weights, &input, &[5]);
                 assert!(found[..5].iter().all(|y| !y.is_finite()), "{dtype:?}");

@@ -12,32 +12,31 @@ use std::arch::x86_64::{
 
 use half::f16;
 
-use super::super::{
-    Activations, AttentionHead, Columns, Kernel, RoundedInput, Tables, TablesRow, attention, dense,
-    float::LANES, isa::Isa, lookup as look, peak, ternary,
+use super::{
+    super::{Activations, Columns, RoundedInput, float::LANES, isa::Isa, rounded, ternary},
+    Level,
 };
 use crate::{
-    lookup::LookupMatrix,
-    screen::{Bounds, Screen, ScreenInput, ScreenRows},
+    screen::{Bounds, Screen, ScreenInput},
     weights::{DenseMatrix, TernaryMatrix},
 };
 
 pub(super) mod bounds;
 mod lookup;
-mod tile;
+pub(super) mod tile;
 mod trits;
 
-pub(super) use trits::{add_lanes, load};
+pub(super) use trits::{add_lanes, load, load_i8};
 
-/// The AVX2 kernel; exists only where `detect` saw avx2, fma and f16c.
+/// AVX2; exists only where `detect` saw avx2, fma and f16c.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Avx2 {
     _proof: (),
 }
 
 impl Avx2 {
-    /// Returns the kernel if this CPU can run it.
-    pub(in super::super) fn detect() -> Option<Self> {
+    /// Returns the ISA if this CPU has it.
+    pub(super) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c"))
@@ -45,115 +44,45 @@ impl Avx2 {
     }
 }
 
-impl Kernel for Avx2 {
-    fn name(&self) -> &'static str {
-        "x86_64-avx2"
+impl Level for Avx2 {
+    const NAME: &'static str = "x86_64-avx2";
+
+    fn detect() -> Option<Self> {
+        Self::detect()
     }
 
-    fn ternary(&self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
+    fn ternary(self, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run(isa: Avx2, weights: &TernaryMatrix, input: &Activations, out: &mut Columns<'_>) {
             // 12 sums, 2 of 3 tokens, a row and a product: the 16 registers.
             ternary::product::<_, 3>(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, weights, input, out) }
+        unsafe { run(self, weights, input, out) }
     }
 
-    fn make_tables(&self, input: &Activations, row: TablesRow<'_>) {
+    fn dense_rounded(self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(input: &Activations, row: TablesRow<'_>) {
-            look::make(input, row);
+        fn run(isa: Avx2, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+            rounded::product(isa, weights, input, out);
         }
         // SAFETY: `self` can only come from `detect`.
-        unsafe { run(input, row) }
+        unsafe { run(self, weights, input, out) }
     }
 
-    fn look_up(&self, weights: &LookupMatrix, tables: &Tables, out: &mut Columns<'_>) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(isa: Avx2, weights: &LookupMatrix, tables: &Tables, out: &mut Columns<'_>) {
-            look::product(isa, weights, tables, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, weights, tables, out) }
-    }
-
-    fn dense(&self, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(isa: Avx2, weights: &DenseMatrix, input: &[f32], out: &mut Columns<'_>) {
-            // 12 sums, 3 tokens and a row: the 16 registers.
-            dense::product::<_, { tile::ROWS }, { tile::TOKENS }>(isa, weights, input, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, weights, input, out) }
-    }
-
-    fn dense_rows(&self, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(isa: Avx2, weights: &DenseMatrix, rows: &[u32], input: &[f32], out: &mut [f32]) {
-            dense::some_rows(isa, weights, rows, input, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, weights, rows, input, out) }
-    }
-
-    fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { super::rounded::product(weights, input, out) }
-    }
-
-    fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(isa: Avx2, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
-            dense::screen_rows(isa, head, first, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, head, first, out) }
-    }
-
-    fn screen(&self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
+    fn screen(self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
         // SAFETY: `self` can only come from `detect`.
         unsafe { bounds::of_rows(screen, input, bounds) }
     }
 
-    fn screen_low(&self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+    fn screen_low(self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
         // SAFETY: `self` can only come from `detect`.
         unsafe { bounds::low_of_rows(screen, input, rows, sums) }
     }
 
-    fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(isa: Avx2, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
-            attention::attend(isa, head, scores, out);
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, head, scores, out) }
-    }
-
-    float_steps!("avx2,fma,f16c");
-
-    fn read(&self, bytes: &[u8]) -> u64 {
-        #[target_feature(enable = "avx2")]
-        fn run(bytes: &[u8]) -> u64 {
-            peak::read(bytes)
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(bytes) }
-    }
-
-    fn int8_peak(&self, turns: u64) -> u64 {
+    fn int8_peak(self, turns: u64) -> u64 {
         // SAFETY: `self` can only come from `detect`.
         unsafe { super::peak::avx2(turns) }
-    }
-
-    fn f32_peak(&self, turns: u64) -> u64 {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(isa: Avx2, turns: u64) -> u64 {
-            // 12 of the 16 registers.
-            peak::f32_by::<_, 6>(isa, turns)
-        }
-        // SAFETY: `self` can only come from `detect`.
-        unsafe { run(*self, turns) }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::arch::x86_64::{
     __m256i, __m512, _mm_and_si128, _mm_set1_epi8, _mm_srli_epi16, _mm_sub_epi8, _mm256_add_ps,
-    _mm256_castpd_ps, _mm256_loadu_si256, _mm512_castps_pd, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm256_castpd_ps, _mm256_dpbusd_epi32, _mm256_loadu_si256, _mm512_castps_pd,
+    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps,
 };
 
 use half::f16;
@@ -13,19 +14,19 @@ use half::f16;
 use super::{
     super::{
         Activations, AttentionHead, Columns, Kernel, RoundedInput, attention, dense, float::LANES,
-        isa::Isa, peak, ternary,
+        isa::Isa, peak, rounded, ternary,
     },
     avx2::{
         pair::{self, fold_eight, load_128},
         prefetch, prefetch_l2,
     },
+    vnni::{Vnni, bounds},
 };
 use crate::{
     screen::{Bounds, Screen, ScreenInput, ScreenRows},
     weights::{DenseMatrix, TernaryMatrix},
 };
 
-mod bounds;
 mod trits;
 
 /// The AVX-512 kernel; exists only where `detect` saw all of its features.
@@ -94,8 +95,17 @@ impl Kernel for Avx512Vnni {
     }
 
     fn dense_rounded(&self, weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn run(
+            isa: Avx512Vnni,
+            weights: &DenseMatrix,
+            input: &RoundedInput,
+            out: &mut Columns<'_>,
+        ) {
+            rounded::product(isa, weights, input, out);
+        }
         // SAFETY: `self` can only come from `detect`.
-        unsafe { super::rounded::product(weights, input, out) }
+        unsafe { run(*self, weights, input, out) }
     }
 
     fn screen_rows(&self, head: &DenseMatrix, first: usize, out: &mut ScreenRows<'_>) {
@@ -108,13 +118,27 @@ impl Kernel for Avx512Vnni {
     }
 
     fn screen(&self, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn run(isa: Avx512Vnni, screen: &Screen, input: &ScreenInput, bounds: &mut Bounds<'_>) {
+            bounds::of_rows(isa, screen, input, bounds);
+        }
         // SAFETY: `self` can only come from `detect`.
-        unsafe { bounds::of_rows(screen, input, bounds) }
+        unsafe { run(*self, screen, input, bounds) }
     }
 
     fn screen_low(&self, screen: &Screen, input: &ScreenInput, rows: &[u32], sums: &mut [i32]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn run(
+            isa: Avx512Vnni,
+            screen: &Screen,
+            input: &ScreenInput,
+            rows: &[u32],
+            sums: &mut [i32],
+        ) {
+            bounds::low_of_rows(isa, screen, input, rows, sums);
+        }
         // SAFETY: `self` can only come from `detect`.
-        unsafe { bounds::low_of_rows(screen, input, rows, sums) }
+        unsafe { run(*self, screen, input, rows, sums) }
     }
 
     fn attend(&self, head: &AttentionHead<'_>, scores: &mut [f32], out: &mut [f32]) {
@@ -150,6 +174,14 @@ impl Kernel for Avx512Vnni {
         }
         // SAFETY: `self` can only come from `detect`.
         unsafe { run(*self, turns) }
+    }
+}
+
+impl Vnni for Avx512Vnni {
+    #[inline(always)]
+    fn add_products(self, sums: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { _mm256_dpbusd_epi32(sums, codes, values) }
     }
 }
 

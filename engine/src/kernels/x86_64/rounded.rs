@@ -6,9 +6,7 @@
 //! whose signs go to the inputs (never −128, so that they have an opposite). Offsets of codes are
 //! taken away from the sums: offset · X.
 //!
-//! One token reads rows one after the other, a single stream: with four abreast a product of `Q4_0`
-//! reached two thirds of that speed (Zen 3). Several tokens meet four rows at a time, of which each
-//! group is unpacked once; their codes then lie by fours, so that no lanes are added up.
+//! For several tokens codes lie by fours, so that no lanes are added up.
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi32, _mm_setr_epi8, _mm_setr_epi16,
@@ -20,180 +18,138 @@ use std::arch::x86_64::{
     _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8,
     _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_epi32,
     _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm256_xor_si256,
 };
 
 use half::f16;
 
 use super::{
     super::{
-        Columns,
         dense::six_bits,
-        rounded::{LANES, RoundedGroup, RoundedInput},
+        rounded::{Format, Kind, LANES, RoundedGroup, RoundedIsa},
     },
     avx2::{
+        Avx2,
         pair::{fold_eight, half, load_128},
         prefetch,
     },
 };
-use crate::weights::{DenseMatrix, DenseType};
+use crate::weights::DenseType;
 
 /// How far ahead memory is asked for, bytes.
 const AHEAD: usize = 4096;
 
-/// Tokens whose lanes stay in L1.
-const PASS: usize = 64;
+/// How an ISA multiplies codes. A value of the type proves that the CPU has it, and AVX2, FMA and F16C.
+pub(super) trait Multiply: Copy {
+    /// What becomes of signed codes.
+    const SIGNED: Kind;
 
-/// Computes the rows of `out.range()` for every token.
-///
-/// # Panics
-/// If the matrix is of plain floats.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn product(weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
-    match weights.dtype {
-        DenseType::Q8_0 => rows::<Q8_0>(weights, input, out),
-        DenseType::Q4_0 => rows::<Q4_0>(weights, input, out),
-        DenseType::Q5_0 => rows::<Q5_0>(weights, input, out),
-        DenseType::Q4K => rows::<Q4K>(weights, input, out),
-        DenseType::Q5K => rows::<Q5K>(weights, input, out),
-        DenseType::Q6K => rows::<Q6K>(weights, input, out),
-        DenseType::F32 | DenseType::F16 | DenseType::Bf16 => {
-            unreachable!("plain floats meet inputs that are not rounded")
-        }
+    /// Sums of the products of codes in halves.
+    fn products<F: Format>(self, weights: &Unpacked, x: &RoundedGroup) -> Products;
+    /// Sums of the products of codes by fours.
+    fn products_by_fours<F: Format>(self, weights: &Unpacked, x: &RoundedGroup) -> Products;
+}
+
+/// Returns what is done with the sums of a format's blocks.
+pub(super) const fn kind<M: Multiply, F: Format>() -> Kind {
+    match F::KIND {
+        Kind::Signed => M::SIGNED,
+        kind => kind,
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn rows<F: Format>(weights: &DenseMatrix, input: &RoundedInput, out: &mut Columns<'_>) {
-    const ABREAST: usize = 4;
-    if out.tokens() == 0 {
-        return;
+impl Multiply for Avx2 {
+    const SIGNED: Kind = Kind::Signed;
+
+    #[inline(always)]
+    fn products<F: Format>(self, weights: &Unpacked, x: &RoundedGroup) -> Products {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { products::<F>(weights, x) }
     }
-    if out.tokens() == 1 {
-        let x = input.token(0);
-        let rows = out.range();
-        for (out, row) in out.token(0).iter_mut().zip(rows) {
-            *out = dot::<F>(weights.row(row), x);
-        }
-        return;
-    }
-    let range = out.range();
-    let n_groups = input.token(0).len();
-    // (groups, tokens)
-    let mut packed = Vec::with_capacity(n_groups * PASS.min(out.tokens()));
-    for start in (0..out.tokens()).step_by(PASS) {
-        let tokens = start..out.tokens().min(start + PASS);
-        packed.clear();
-        for g in 0..n_groups {
-            for t in tokens.clone() {
-                packed.push(group_by_fours(&input.token(t)[g]));
-            }
-        }
-        let mut row = range.start;
-        while row + ABREAST <= range.end {
-            let mut rows = [&[][..]; ABREAST];
-            for r in 0..ABREAST {
-                rows[r] = weights.row(row + r);
-            }
-            tile::<F, ABREAST>(rows, &packed, tokens.len(), |r, t, y| {
-                out.set(start + t, row + r, y);
-            });
-            row += ABREAST;
-        }
-        while row < range.end {
-            let rows = [weights.row(row)];
-            tile::<F, 1>(rows, &packed, tokens.len(), |_, t, y| {
-                out.set(start + t, row, y);
-            });
-            row += 1;
-        }
+
+    #[inline(always)]
+    fn products_by_fours<F: Format>(self, weights: &Unpacked, x: &RoundedGroup) -> Products {
+        // SAFETY: `self` can only come from `detect`.
+        unsafe { products_by_fours::<F>(weights, x) }
     }
 }
 
-/// The dot product of a row with one token.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot<F: Format>(row: &[u8], x: &[RoundedGroup]) -> f32 {
-    let (groups, rest) = F::groups(row);
-    let mut lanes = _mm256_setzero_ps();
-    let (whole, last) = x.split_at(groups.len());
-    for (group, x) in groups.iter().zip(whole) {
-        let bytes: &[u8] = group.as_ref();
-        for line in (0..bytes.len()).step_by(64) {
-            prefetch(bytes.as_ptr().wrapping_add(AHEAD + line));
-        }
-        // SAFETY: this function has the features.
-        let weights = unsafe { F::unpack(group) };
-        lanes = add::<F>(lanes, products::<F>(&weights, x), &weights, x);
-    }
-    if let [x] = last {
-        // SAFETY: this function has the features.
-        let weights = unsafe { F::unpack(&padded::<F>(rest)) };
-        lanes = add::<F>(lanes, products::<F>(&weights, x), &weights, x);
-    }
-    fold_eight(lanes)
-}
+impl<M: Multiply> RoundedIsa for M {
+    type Lanes = __m256;
+    type Unpacked = Unpacked;
+    type Tiled = Unpacked;
 
-/// Dot products of `R` rows with the tokens of a pass, `(groups, tokens)` by fours; each is told of
-/// its row and token.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn tile<F: Format, const R: usize>(
-    rows: [&[u8]; R],
-    x: &[RoundedGroup],
-    n_tokens: usize,
-    mut each: impl FnMut(usize, usize, f32),
-) {
-    let mut split = [(&[][..], &[][..]); R];
-    for r in 0..R {
-        split[r] = F::groups(rows[r]);
+    #[inline(always)]
+    fn zero(self) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_setzero_ps() }
     }
-    let mut lanes = [[_mm256_setzero_ps(); R]; PASS];
-    for (g, x) in x.chunks_exact(n_tokens).enumerate() {
-        let mut unpacked = [Unpacked::zero(); R];
-        for r in 0..R {
-            let (groups, rest) = split[r];
-            let last;
-            let group = if let Some(group) = groups.get(g) {
-                group
-            } else {
-                last = padded::<F>(rest);
-                &last
-            };
-            // SAFETY: this function has the features.
-            let group = unsafe { F::unpack(group) };
-            unpacked[r] = Unpacked {
-                codes: by_fours(group.codes),
-                ..group
-            };
+
+    #[inline(always)]
+    fn fold(self, lanes: __m256) -> f32 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { fold_eight(lanes) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, group: &[u8]) {
+        for line in (0..group.len()).step_by(64) {
+            // SAFETY: `self` proves AVX2, and thus SSE.
+            unsafe { prefetch(group.as_ptr().wrapping_add(AHEAD + line)) }
         }
+    }
+
+    #[inline(always)]
+    fn unpack<F: Format>(self, group: &F::Group) -> Unpacked {
+        // SAFETY: `self` proves AVX2 and F16C.
+        unsafe { unpack::<M, F>(group) }
+    }
+
+    #[inline(always)]
+    fn add<F: Format>(self, lanes: __m256, weights: &Unpacked, x: &RoundedGroup) -> __m256 {
+        let products = self.products::<F>(weights, x);
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { add(kind::<M, F>(), lanes, products, weights, x) }
+    }
+
+    #[inline(always)]
+    fn lay_out(self, groups: &mut [RoundedGroup]) {
+        for group in groups {
+            // SAFETY: `self` proves AVX2.
+            unsafe { group_by_fours(group) }
+        }
+    }
+
+    #[inline(always)]
+    fn unpack_tiled<F: Format>(self, group: &F::Group) -> Unpacked {
+        let unpacked = self.unpack::<F>(group);
+        // SAFETY: `self` proves AVX2.
+        let codes = unsafe { by_fours(unpacked.codes) };
+        Unpacked { codes, ..unpacked }
+    }
+
+    #[inline(always)]
+    fn add_tiled<F: Format, const R: usize>(
+        self,
+        lanes: &mut [[__m256; R]],
+        weights: &[Unpacked; R],
+        x: &[RoundedGroup],
+    ) {
         for (lanes, x) in lanes.iter_mut().zip(x) {
             for r in 0..R {
-                let products = products_by_fours::<F>(&unpacked[r], x);
-                lanes[r] = add::<F>(lanes[r], products, &unpacked[r], x);
+                let products = self.products_by_fours::<F>(&weights[r], x);
+                // SAFETY: `self` proves AVX2, FMA and F16C.
+                lanes[r] = unsafe { add(kind::<M, F>(), lanes[r], products, &weights[r], x) };
             }
         }
     }
-    for (t, lanes) in lanes[..n_tokens].iter().enumerate() {
-        for r in 0..R {
-            each(r, t, fold_eight(lanes[r]));
-        }
-    }
-}
-
-/// Returns blocks behind which there are none, filled up with zeros.
-#[inline(always)]
-fn padded<F: Format>(rest: &[u8]) -> F::Group {
-    let mut group = F::ZERO;
-    group.as_mut()[..rest.len()].copy_from_slice(rest);
-    group
 }
 
 /// Eight blocks of a row.
 #[derive(Clone, Copy)]
-struct Unpacked {
+pub(in super::super) struct Unpacked {
     /// `(4, half)`: codes of the blocks `i` and `i + 4`.
-    codes: [[__m256i; 2]; LANES / 2],
+    pub(super) codes: [[__m256i; 2]; LANES / 2],
     /// Scales of the blocks, or of their first halves.
     scales: __m256,
     /// `−dmin · min`, or scales of the last halves.
@@ -212,22 +168,9 @@ impl Unpacked {
     }
 }
 
-/// What is done with the sums of a group's blocks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Signed codes of a byte.
-    Signed,
-    /// Codes with an offset of `1 << n`.
-    Offset(i32),
-    /// Codes of one sign, and a min.
-    LessMin,
-    /// Codes with an offset of 32, and a scale for each half.
-    Halves,
-}
-
 /// Sums of products of the blocks' first and last halves; the first has all of it but for
 /// [`Kind::Halves`].
-type Products = [__m256i; 2];
+pub(super) type Products = [__m256i; 2];
 
 /// Sums of the products of codes in halves.
 #[inline]
@@ -295,7 +238,8 @@ fn multiply<F: Format>(w: __m256i, x: __m256i) -> __m256i {
 /// Adds the products with a token's group to the lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<F: Format>(
+fn add(
+    kind: Kind,
     lanes: __m256,
     products: Products,
     weights: &Unpacked,
@@ -305,14 +249,15 @@ fn add<F: Format>(
     let scales = _mm256_mul_ps(weights.scales, x_scales);
     let [first, last] = [load_i32(&x.sums[0]), load_i32(&x.sums[1])];
     let sums = _mm256_add_epi32(first, last);
-    let dots = match F::KIND {
+    let dots = match kind {
         Kind::Signed | Kind::LessMin => products[0],
         Kind::Offset(3) => _mm256_sub_epi32(products[0], _mm256_slli_epi32::<3>(sums)),
-        Kind::Offset(_) => _mm256_sub_epi32(products[0], _mm256_slli_epi32::<4>(sums)),
+        Kind::Offset(4) => _mm256_sub_epi32(products[0], _mm256_slli_epi32::<4>(sums)),
+        Kind::Offset(_) => _mm256_sub_epi32(products[0], _mm256_slli_epi32::<7>(sums)),
         Kind::Halves => _mm256_sub_epi32(products[0], _mm256_slli_epi32::<5>(first)),
     };
     let lanes = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scales, lanes);
-    let dots = match F::KIND {
+    let dots = match kind {
         Kind::Signed | Kind::Offset(_) => return lanes,
         Kind::LessMin => sums,
         Kind::Halves => _mm256_sub_epi32(products[1], _mm256_slli_epi32::<5>(last)),
@@ -341,14 +286,13 @@ fn by_fours(codes: [[__m256i; 2]; LANES / 2]) -> [[__m256i; 2]; LANES / 2] {
 /// Brings a token's codes from halves to fours.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn group_by_fours(group: &RoundedGroup) -> RoundedGroup {
+fn group_by_fours(group: &mut RoundedGroup) {
     let mut codes = [[_mm256_setzero_si256(); 2]; LANES / 2];
     for i in 0..LANES / 2 {
         for half in 0..2 {
             codes[i][half] = load_codes(&group.codes[i][half]);
         }
     }
-    let mut group = *group;
     for (out, codes) in group
         .codes
         .as_flattened_mut()
@@ -357,7 +301,6 @@ fn group_by_fours(group: &RoundedGroup) -> RoundedGroup {
     {
         store_codes(*codes, out);
     }
-    group
 }
 
 /// Adds neighbours in i32.
@@ -370,67 +313,47 @@ fn pairs(products: __m256i) -> __m256i {
 /// Adds up four lanes each: those of blocks `i` and `i + 4` in register `i` to lanes `i` and `i + 4`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn of_blocks([a, b, c, d]: [__m256i; LANES / 2]) -> __m256i {
+pub(super) fn of_blocks([a, b, c, d]: [__m256i; LANES / 2]) -> __m256i {
     _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d))
 }
 
-/// A format's groups of eight blocks of 32 weights.
-trait Format {
-    /// As stored.
-    type Group: Copy + AsRef<[u8]> + AsMut<[u8]>;
-    const ZERO: Self::Group;
-    const KIND: Kind;
-
-    /// Splits a row into whole groups and the bytes left over.
-    fn groups(row: &[u8]) -> (&[Self::Group], &[u8]);
-
-    /// Unpacks a group.
-    ///
-    /// # Safety
-    /// The CPU has avx2, fma and f16c.
-    unsafe fn unpack(group: &Self::Group) -> Unpacked;
-}
-
-/// Implements [`Format`] by a function that unpacks.
-macro_rules! format {
-    ($name:ident, $bytes:expr, $kind:expr, $unpack:ident) => {
-        struct $name;
-
-        impl Format for $name {
-            type Group = [u8; $bytes];
-            const ZERO: Self::Group = [0; $bytes];
-            const KIND: Kind = $kind;
-
-            #[inline(always)]
-            fn groups(row: &[u8]) -> (&[Self::Group], &[u8]) {
-                row.as_chunks()
-            }
-
-            #[inline(always)]
-            unsafe fn unpack(group: &Self::Group) -> Unpacked {
-                // SAFETY: the caller promises the features.
-                unsafe { $unpack(group) }
-            }
+/// Unpacks a group; codes that have become unsigned have an offset of 128.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn unpack<M: Multiply, F: Format>(group: &F::Group) -> Unpacked {
+    let bytes = group.as_ref();
+    match F::DTYPE {
+        DenseType::Q8_0 => q8_0(whole(bytes), M::SIGNED == Kind::Signed),
+        DenseType::Q4_0 => q4_0(whole(bytes)),
+        DenseType::Q5_0 => q5_0(whole(bytes)),
+        DenseType::Q4K => q4_k(whole(bytes)),
+        DenseType::Q5K => q5_k(whole(bytes)),
+        DenseType::Q6K => q6_k(whole(bytes)),
+        DenseType::F32 | DenseType::F16 | DenseType::Bf16 => {
+            unreachable!("plain floats have no groups")
         }
-    };
+    }
 }
 
-format!(Q8_0, LANES * 34, Kind::Signed, q8_0);
-format!(Q4_0, LANES * 18, Kind::Offset(3), q4_0);
-format!(Q5_0, LANES * 22, Kind::Offset(4), q5_0);
-format!(Q4K, 144, Kind::LessMin, q4_k);
-format!(Q5K, 176, Kind::LessMin, q5_k);
-format!(Q6K, 210, Kind::Halves, q6_k);
+/// Returns the bytes of a group as those of its format.
+#[inline(always)]
+fn whole<const N: usize>(bytes: &[u8]) -> &[u8; N] {
+    &bytes.as_chunks().0[0]
+}
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn q8_0(group: &[u8; LANES * 34]) -> Unpacked {
+fn q8_0(group: &[u8; LANES * 34], signed: bool) -> Unpacked {
     let (blocks, _) = group.as_chunks::<34>();
     let mut unpacked = Unpacked::zero();
+    let offset = _mm256_set1_epi8(if signed { 0 } else { i8::MIN });
     for i in 0..LANES / 2 {
         let (low, _) = blocks[i][2..].as_chunks::<16>();
         let (high, _) = blocks[i + 4][2..].as_chunks::<16>();
-        unpacked.codes[i] = [two(&low[0], &high[0]), two(&low[1], &high[1])];
+        for half in 0..2 {
+            let codes = two(&low[half], &high[half]);
+            unpacked.codes[i][half] = _mm256_xor_si256(codes, offset);
+        }
     }
     unpacked.scales = scales(blocks);
     unpacked
@@ -610,7 +533,7 @@ fn two(low: &[u8; 16], high: &[u8; 16]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_codes(codes: &[[i8; 16]; 2]) -> __m256i {
+pub(super) fn load_codes(codes: &[[i8; 16]; 2]) -> __m256i {
     // SAFETY: `codes` is 32 readable bytes, and loadu asks no alignment.
     unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
 }

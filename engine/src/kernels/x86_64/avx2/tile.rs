@@ -12,9 +12,9 @@ use std::arch::{
 use super::{LANES, Pair};
 
 /// Rows of a tile.
-pub(super) const ROWS: usize = 4;
+pub(in super::super) const ROWS: usize = 4;
 /// Tokens of a tile.
-pub(super) const TOKENS: usize = 3;
+pub(in super::super) const TOKENS: usize = 3;
 /// Lanes of a register.
 const PART: usize = 8;
 

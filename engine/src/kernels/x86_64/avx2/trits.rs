@@ -296,7 +296,7 @@ pub(in super::super) fn load(bytes: &[u8; 32]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_i8(bytes: &[i8; 32]) -> __m256i {
+pub(in super::super) fn load_i8(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: `bytes` is 32 readable bytes, and loadu asks no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
