@@ -233,13 +233,13 @@ fn an_adapter_is_a_folder_beside_whatever_model_and_can_be_files_as_the_model_ca
         hash: blake3::Hash::from_bytes([7; 32]).into(),
         size_bytes: 2,
     };
-    let set = FileSet::new("tuned".parse().unwrap(), false, vec![file]).unwrap();
-    let registered = BTreeMap::from([("/base/tuned".into(), set.clone())]);
+    let folder = FileSet::new("tuned".parse().unwrap(), false, vec![file]).unwrap();
+    let registered = BTreeMap::from([("/base/tuned".into(), folder.clone())]);
     let sent = plan.with_files(&registered);
-    let files = Some(Adapter::Files(set.clone()));
+    let files = Some(Adapter::Files(folder.clone()));
     assert_eq!(adapters(&sent), [None, files, path("/abs/lora")]);
     let jobs = sent.jobs(run());
-    assert_eq!(jobs[1].file_sets().collect::<Vec<_>>(), [&set]);
+    assert_eq!(jobs[1].file_sets().collect::<Vec<_>>(), [&folder]);
     assert_eq!(
         sent.paths(),
         ["/abs/lora", "/base/m.gguf"].map(PathBuf::from)
