@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tritmark_proto::machine::Machine;
+use tritmark_proto::machine::{Machine, total_memory_bytes};
 
 mod cache;
 mod cpu;
@@ -63,7 +63,7 @@ pub fn inventory(root: &Path) -> Inventory {
         physical_cores,
         logical_cores,
         caches: cache::read(&tree, &online),
-        memory_bytes: memory_bytes(&tree),
+        memory_bytes: total_memory_bytes(&tree.text("proc/meminfo").unwrap_or_default()),
         os: operating_system(&tree),
         kernel: kernel(&tree),
         governor: governor(&tree, &online),
@@ -148,21 +148,6 @@ fn hostname(tree: &Tree) -> String {
     tree.line("proc/sys/kernel/hostname")
         .or_else(|| tree.line("etc/hostname"))
         .unwrap_or_else(|| "unknown".to_owned())
-}
-
-/// `MemTotal` of `/proc/meminfo`: what the kernel has, not what is free.
-fn memory_bytes(tree: &Tree) -> u64 {
-    let kib = || -> Option<u64> {
-        tree.text("proc/meminfo")?
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:"))?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse()
-            .ok()
-    };
-    kib().unwrap_or(0).saturating_mul(1024)
 }
 
 /// `PRETTY_NAME` of os-release(5).

@@ -60,19 +60,18 @@ impl Probe {
     /// Multiplies int8 values as a ternary product does, out of registers alone, for some turns in
     /// every thread; returns the multiply-adds done.
     pub fn int8(&mut self, turns: u64) -> u64 {
-        let mut parts = vec![0; self.pool.threads()];
-        let kernel = &*self.kernel;
-        self.pool
-            .run(&mut parts, |_, done| *done = kernel.int8_peak(turns));
-        parts.into_iter().sum()
+        self.in_every_thread(|kernel| kernel.int8_peak(turns))
     }
 
     /// Multiplies f32 values as a dense product does, in the same way.
     pub fn f32(&mut self, turns: u64) -> u64 {
+        self.in_every_thread(|kernel| kernel.f32_peak(turns))
+    }
+
+    fn in_every_thread(&mut self, work: impl Fn(&dyn Kernel) -> u64 + Sync) -> u64 {
         let mut parts = vec![0; self.pool.threads()];
         let kernel = &*self.kernel;
-        self.pool
-            .run(&mut parts, |_, done| *done = kernel.f32_peak(turns));
+        self.pool.run(&mut parts, |_, done| *done = work(kernel));
         parts.into_iter().sum()
     }
 }

@@ -58,3 +58,14 @@ pub struct Cache {
     /// Instances in the machine.
     pub instances: u32,
 }
+
+/// Returns `MemTotal` of `/proc/meminfo` (proc(5)), what the kernel has and not what is free, in bytes;
+/// 0 where the text does not say.
+pub fn total_memory_bytes(meminfo: &str) -> u64 {
+    let kib = || -> Option<u64> {
+        let mut lines = meminfo.lines();
+        let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
+        total.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    kib().unwrap_or(0).saturating_mul(1024)
+}

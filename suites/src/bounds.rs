@@ -11,7 +11,10 @@ use tritmark_engine::{
     load::ModelSource,
     probe::Probe,
 };
-use tritmark_proto::roofline::{self, Bounds, Demand};
+use tritmark_proto::{
+    machine::total_memory_bytes,
+    roofline::{self, Bounds, Demand},
+};
 
 use crate::meter::{SystemTree, Tree};
 
@@ -53,17 +56,11 @@ pub(crate) fn share_of(memory_bytes: u64) -> usize {
 /// Returns the memory of the machine, or of the control group if that may have less; 0 where the
 /// machine does not say.
 fn memory_bytes(tree: &dyn Tree) -> u64 {
-    let total_kib = || -> Option<u64> {
-        let text = tree.read(Path::new("proc/meminfo")).ok()?;
-        let mut lines = text.lines();
-        let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
-        total.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
+    let text = tree.read(Path::new("proc/meminfo")).unwrap_or_default();
     // Version 2 of control groups; "max" where there is no limit.
     let limit = tree.read(Path::new("sys/fs/cgroup/memory.max"));
     let limit = limit.ok().and_then(|text| text.trim().parse().ok());
-    let total = total_kib().unwrap_or(0).saturating_mul(1024);
-    total.min(limit.unwrap_or(u64::MAX))
+    total_memory_bytes(&text).min(limit.unwrap_or(u64::MAX))
 }
 
 /// Reads all of the probe's memory at least so often and so long; the best reading counts.
